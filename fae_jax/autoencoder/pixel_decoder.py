@@ -1,0 +1,53 @@
+"""The pixel decoder: a ViT from features to pixels, one patch per token.
+
+    h = W x + b + P;   h ← Block(h) (LayerNorm, attention, SwiGLU);   pixels = unpatchify(W' LayerNorm(h) + b')
+
+With 1536 input channels, 24 blocks of 1024 channels, 16 heads, a SwiGLU of 2736 and patches of 16×16×3:
+305,360,896 parameters (305.36 M in the paper).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.embeddings import PositionTable, unpatchify
+
+
+class PixelDecoder(nn.Module):
+    """Features (b, n, d) → images (b, rows·patch, columns·patch, 3), about [−1, 1], float32, not clipped.
+
+    Attributes:
+      grid: rows and columns of tokens.
+      patch: side of the square of pixels each token paints.
+      width, depth, heads, hidden: shape of the ViT.
+    """
+
+    grid: tuple[int, int]
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+    kernel: str = "auto"
+    scan: bool = True
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b n d"]) -> Float[Array, "b height width 3"]:
+        init = nn.initializers.xavier_uniform()
+        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
+        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
+        head_width = self.width // self.heads
+        block = functools.partial(
+            Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel
+        )
+        x = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
+        x = make_norm("layer", name="last_norm")(x).astype(self.dtype)
+        pixels = nn.Dense(self.patch * self.patch * 3, dtype=self.dtype, kernel_init=init, name="to_pixels")(x)
+        return unpatchify(pixels.astype(jnp.float32), self.grid, self.patch)

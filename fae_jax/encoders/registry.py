@@ -1,0 +1,108 @@
+"""The plug: a name becomes a frozen encoder, here or in anybody's package.
+
+A third-party package adds an encoder by naming a builder in its entry points, without touching this repository:
+
+    [project.entry-points."fae_jax.encoders"]
+    my_encoder = "my_package.module:build"
+
+A builder is `build(*, weights: str | None, image_size: int, **options) -> Encoder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+ENTRY_POINT_GROUP = "fae_jax.encoders"
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder says of a batch of pictures; parts an encoder does not have are None.
+
+    Attributes:
+      patches: the final-norm patch tokens, (b, n, d), affine included.
+      cls: the final-norm class token, (b, d).
+      pooled: the vector the encoder's own head reads, (b, d).
+    """
+
+    patches: Array
+    cls: Array | None = None
+    pooled: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A frozen encoder.
+
+    Attributes:
+      name: the name it was asked for by.
+      apply: (params, pixels as `preprocess` leaves them) → `EncoderOutput`; a pure function.
+      params: its weights, a nested dict of arrays.
+      preprocess: images (b, y, x, 3) in [−1, 1] → pixels as `apply` wants them; a pure function.
+      grid: rows and columns of patch tokens.
+      width: channels of a patch token.
+      weights_hash: SHA-256 of the weights, hexadecimal.
+      settings: whatever else changes its output (position interpolation, resize kind), as plain JSON values.
+      feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
+      head: (params, patches, cls) → logits of the encoder's own published head, or None.
+    """
+
+    name: str
+    apply: Callable[[Any, Array], EncoderOutput]
+    params: Any
+    preprocess: Callable[[Array], Array]
+    grid: tuple[int, int]
+    width: int
+    weights_hash: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    feature_mean: np.ndarray | None = None
+    feature_std: np.ndarray | None = None
+    head: Callable[[Any, Array, Array | None], Array] | None = None
+
+    def features(self, params: Any, images: Float[Array, "b y x 3"]) -> Float[Array, "b n d"]:
+        """Patch tokens of images in [−1, 1], float32; the encoder takes no gradient."""
+        tokens = self.apply(jax.lax.stop_gradient(params), self.preprocess(images)).patches
+        return jax.lax.stop_gradient(tokens.astype(np.float32))
+
+
+Builder = Callable[..., Encoder]
+_builders: dict[str, Builder] = {}
+
+
+def register(name: str, builder: Builder) -> None:
+    """Makes `builder` answer to `name` in this process."""
+    _builders[name] = builder
+
+
+def names() -> list[str]:
+    """Every encoder that can be asked for, those of installed packages included."""
+    return sorted({*_builders, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def create(name: str, *, weights: str | None, image_size: int, **options: Any) -> Encoder:
+    """Builds the encoder called `name`.
+
+    Args:
+      name: a registered name, or one in the `fae_jax.encoders` entry points.
+      weights: a file, a folder or a hub name; None for the builder's own default.
+      image_size: side of the square pictures it will be shown.
+      **options: passed to the builder.
+
+    Raises:
+      ValueError: no encoder has that name; the nearest one is suggested.
+    """
+    if name not in _builders:
+        for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+            _builders[name] = point.load()
+    if name not in _builders:
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names())}"
+        raise ValueError(f"encoder {name!r} is unknown; {hint}")
+    return _builders[name](weights=weights, image_size=image_size, **options)

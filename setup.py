@@ -1,0 +1,49 @@
+"""Installs fae_jax; configuration of the tools is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fae_jax/__init__.py").read_text())[1]
+
+setup(
+    name="fae_jax",
+    version=VERSION,
+    description="FAE (Feature Auto-Encoder): any frozen visual encoder as a latent space that understands and generates",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs"],
+    package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs"},
+    install_requires=[
+        "jax>=0.10.1",
+        "flax>=0.12.6",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.6",
+        "grain>=0.2.16",
+        "array_record>=0.8.3",
+        "ml_collections>=1.1.0",
+        "numpy>=2.0",
+        "scipy>=1.12",
+        "pillow>=10.3",
+        "scikit-learn>=1.4",
+        "einops>=0.8",
+        "jaxtyping>=0.3.2",
+        "safetensors>=0.5",
+        "huggingface_hub>=1.0",
+        "fsspec>=2024.6",
+        "tensorboardX>=2.6.2",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]>=0.10.1"],
+        "tpu": ["jax[tpu]>=0.10.1", "gcsfs>=2024.6"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"],
+        "parity": ["torch==2.13.0", "transformers>=5.0"],
+        "demo": ["gradio>=5"],
+    },
+    entry_points={"console_scripts": ["fae = fae_jax.__main__:main"]},
+)

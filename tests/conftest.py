@@ -1,0 +1,18 @@
+"""Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+install_import_hook("fae_jax", "beartype.beartype").install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import jax
+
+    if jax.default_backend() == "cpu":
+        for item in items:
+            if item.get_closest_marker("accelerator"):
+                item.add_marker(pytest.mark.skip(reason="needs an accelerator; this machine has none"))
