@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fae_jax/__init__.py").read
 setup(
     name="fae_jax",
     version=VERSION,
-    description="FAE (Feature Auto-Encoder): any frozen visual encoder as a latent space that understands and generates",
+    description="FAE (Feature Auto-Encoder): any frozen visual encoder as a latent space to understand and generate",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
