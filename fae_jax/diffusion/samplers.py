@@ -1,0 +1,234 @@
+"""From noise to latents: integrate a velocity from t = 1 to t = 0 in exactly the steps asked for.
+
+The ODE of the path moves with the velocity. Its time runs backward, so every step h is negative:
+
+    dz = v(z, t) dt                                                           (1)
+    Euler   z ← z + h v(z, t)                                                 (2)
+    Heun    z ← z + h/2 (v(z, t) + v(z + h v(z, t), t + h))                   (3)
+
+For every g(t) ≥ 0, an SDE run backward has the same marginals p_t as (1), because the diffusion of p_t by
+½ g² Δp = ∇·(½ g² p ∇log p) is undone by a drift of ½ g² ∇log p in the direction of travel:
+
+    dz = (v − ½ g² ∇log p_t) dt + g dW̄,   dt < 0                              (4)
+
+With −dt > 0 the travelling drift is −v + ½ g² ∇log p_t: towards the data and up the score. SiT (arXiv
+2401.08740) and REPA (arXiv 2410.06940) take g² = 2t, and the score from the velocity:
+
+    ∇log p_t = −(z + (1 − t) v) / t                                           (5)
+    Euler-Maruyama   z ← z + h (v − t ∇log p_t) + √(2t |h|) ξ                 (6)
+
+The last step, from `last_step` to 0, adds no noise.
+
+Times are uniform, then shifted (`path.shift_time`). A sample depends on its own key only: on neither its place
+in the batch nor the batch's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from fae_jax.diffusion.path import shift_time, unshift_time
+
+Velocity = Callable[[Array, Array], Array]
+
+
+def sample_keys(seed: int, indices: Int[Array, " b"]) -> Key[Array, " b"]:
+    """The key of each sample: fold_in(key(seed), index of the sample in the whole run)."""
+    return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(indices)
+
+
+def _normal(keys: Key[Array, " b"], draw: int | Array, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, draw), shape, jnp.float32))(keys)
+
+
+def initial_noise(keys: Key[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+    """Standard normal noise of `shape` for each key: draw 0 of the sample's key (SDE noise is draws 1, 2, …)."""
+    return _normal(keys, 0, shape)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """What a sampler can do: say when it will evaluate the velocity, and integrate it."""
+
+    def evaluation_times(self) -> Float[np.ndarray, " k"]:
+        """The model's own time of each evaluation of the velocity, in order, float32."""
+        ...
+
+    def __call__(
+        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
+    ) -> Float[Array, "b n c"]:
+        """Latents at t = 0 from noise at t = 1, float32.
+
+        Args:
+          velocity: velocity(z, t): float32 (b, n, c), float32 (b,) → (b, n, c).
+          noise: the state at t = 1.
+          keys: one key per sample, read by samplers that add noise.
+        """
+        ...
+
+
+def _at(velocity: Velocity, z: Array, time: Array) -> Array:
+    """The velocity in float32 with one time for the whole batch."""
+    return velocity(z, jnp.full(z.shape[:1], time, jnp.float32)).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Euler:
+    """Equation (2): `steps` evaluations.
+
+    Attributes:
+      steps: number of steps, at least 1.
+      shift: timestep shift of the grid; 1 for none.
+    """
+
+    steps: int
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, least=1)
+        shift_time(0.5, self.shift)
+
+    def times(self) -> Float[np.ndarray, " k"]:
+        """The steps + 1 times from exactly 1 to exactly 0, float32."""
+        return shift_time(np.linspace(1.0, 0.0, self.steps + 1), self.shift).astype(np.float32)
+
+    def evaluation_times(self) -> Float[np.ndarray, " k"]:
+        """See `Sampler`."""
+        return self.times()[:-1]
+
+    def __call__(
+        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
+    ) -> Float[Array, "b n c"]:
+        """See `Sampler`."""
+        times = jnp.asarray(self.times())
+
+        def step(i: Array, z: Array) -> Array:
+            return z + (times[i + 1] - times[i]) * _at(velocity, z, times[i])
+
+        return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heun(Euler):
+    """Equation (3): 2 · `steps` evaluations, the last one at t = 0, where a velocity is still well defined."""
+
+    def evaluation_times(self) -> Float[np.ndarray, " k"]:
+        """See `Sampler`."""
+        times = self.times()
+        return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
+
+    def __call__(
+        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
+    ) -> Float[Array, "b n c"]:
+        """See `Sampler`."""
+        times = jnp.asarray(self.times())
+
+        def step(i: Array, z: Array) -> Array:
+            h = times[i + 1] - times[i]
+            first = _at(velocity, z, times[i])
+            second = _at(velocity, z + h * first, times[i + 1])
+            return z + h / 2 * (first + second)
+
+        return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+
+
+LAST_STEPS = ("mean", "data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EulerMaruyama:
+    """Equations (5) and (6): `steps` evaluations, the last of them at `last_step`.
+
+    Attributes:
+      steps: number of steps, the noiseless one included, at least 2.
+      shift: timestep shift of the grid; 1 for none. The grid is uniform, before the shift, from 1 to `last_step`.
+      last_step: the model's own time at which the last step to 0 begins, in (0, 1).
+      last: what the last step does. `mean` is (6) without its noise, as in SiT and REPA; it leaves −t ε̂ in the
+        sample. `data` goes to the predicted data, z − t v.
+    """
+
+    steps: int
+    shift: float = 1.0
+    last_step: float = 0.04
+    last: str = "mean"
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, least=2)
+        shift_time(0.5, self.shift)
+        if not 0 < self.last_step < 1:
+            raise ValueError(f"last_step must be a time between 0 and 1, got {self.last_step}")
+        if self.last not in LAST_STEPS:
+            raise ValueError(f"last {self.last!r} is unknown; choose one of {', '.join(LAST_STEPS)}")
+
+    def times(self) -> Float[np.ndarray, " k"]:
+        """The steps + 1 times: exactly 1, …, `last_step`, exactly 0, float32."""
+        uniform = np.linspace(1.0, unshift_time(self.last_step, self.shift), self.steps)
+        return np.append(shift_time(uniform, self.shift), 0.0).astype(np.float32)
+
+    def evaluation_times(self) -> Float[np.ndarray, " k"]:
+        """See `Sampler`."""
+        return self.times()[:-1]
+
+    def __call__(
+        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
+    ) -> Float[Array, "b n c"]:
+        """See `Sampler`."""
+        times = jnp.asarray(self.times())
+
+        def step(i: Array, z: Array) -> Array:
+            t, h = times[i], times[i + 1] - times[i]
+            is_last = i == self.steps - 1
+            v = _at(velocity, z, t)
+            score = -(z + (1 - t) * v) / t
+            drift = v - t * score
+            if self.last == "data":
+                drift = jnp.where(is_last, v, drift)
+            amplitude = jnp.where(is_last, 0.0, jnp.sqrt(2 * t * -h))
+            return z + h * drift + amplitude * _normal(keys, i + 1, z.shape[1:])
+
+        return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+
+
+def _check_steps(steps: int, *, least: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < least:
+        raise ValueError(f"steps must be a whole number of at least {least}, got {steps!r}")
+
+
+SAMPLERS: dict[str, type] = {"euler": Euler, "heun": Heun, "euler_maruyama": EulerMaruyama}
+
+
+def make_sampler(
+    name: str, *, steps: int = 250, shift: float = 1.0, last_step: float = 0.04, last: str = "mean"
+) -> Sampler:
+    """Builds the sampler called `name`, a key of `SAMPLERS`.
+
+    Args:
+      name: `euler` or `heun` for the ODE, `euler_maruyama` for the SDE.
+      steps, shift: as in each sampler.
+      last_step, last: as in `EulerMaruyama`; the ODE samplers have no use for them.
+
+    Raises:
+      ValueError: the name is unknown (the nearest one is suggested) or a value is out of its range.
+    """
+    if name not in SAMPLERS:
+        near = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(SAMPLERS)}"
+        raise ValueError(f"sampler {name!r} is unknown; {hint}")
+    values = {"steps": steps, "shift": shift, "last_step": last_step, "last": last}
+    kind = SAMPLERS[name]
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+def sample(
+    sampler: Sampler, velocity: Velocity, keys: Key[Array, " b"], shape: tuple[int, int]
+) -> Float[Array, "b n c"]:
+    """Draws one latent of `shape` (n, c) per key, float32: `initial_noise`, then the sampler. Jit-able."""
+    return sampler(velocity, initial_noise(keys, shape), keys)
