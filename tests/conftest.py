@@ -6,7 +6,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-install_import_hook("fae_jax", "beartype.beartype").install()
+install_import_hook("fae_jax", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
