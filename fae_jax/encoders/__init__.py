@@ -1,0 +1,17 @@
+"""The frozen networks and the registry that finds them by name."""
+
+from fae_jax.encoders import small
+from fae_jax.encoders.registry import ENTRY_POINT_GROUP, Encoder, EncoderOutput, create, names, register
+from fae_jax.encoders.vit import ViT, ViTConfig
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Encoder",
+    "EncoderOutput",
+    "ViT",
+    "ViTConfig",
+    "create",
+    "names",
+    "register",
+    "small",
+]

@@ -29,12 +29,14 @@ class EncoderOutput(NamedTuple):
     Attributes:
       patches: the final-norm patch tokens, (b, n, d), affine included.
       cls: the final-norm class token, (b, d).
-      pooled: the vector the encoder's own head reads, (b, d).
+      pooled: the vector the encoder's own head reads, or a text embedding is compared with, (b, p).
+      layers: (patches, cls) of each layer that was asked for, in that order, each through the last norm.
     """
 
     patches: Array
     cls: Array | None = None
     pooled: Array | None = None
+    layers: tuple[tuple[Array, Array | None], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from fae_jax.nn.attention import SelfAttention
 from fae_jax.nn.blocks import FeedForward, make_norm, stack
-from fae_jax.nn.embeddings import LabelEmbedding, TimeEmbedding, rotary_table, sincos_table
+from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, rotary_table, sincos_table
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Float[Array, "b n d"]:
@@ -43,7 +43,7 @@ class DiTBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], condition: Float[Array, "b d"], rotary: tuple[Array, Array] | None
+        self, x: Float[Array, "b n d"], condition: Float[Array, "b d"], rotary: Rotary | None
     ) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         zeros = nn.initializers.zeros

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from fae_jax.nn.embeddings import apply_rotary
+from fae_jax.nn.embeddings import Rotary, apply_rotary
 
 KERNELS = ("auto", "xla", "cudnn")
 
@@ -59,6 +59,7 @@ class SelfAttention(nn.Module):
       head_width: channels per head.
       qkv_bias, out_bias: whether the projections carry a bias.
       qk_norm: RMS-normalise queries and keys per head.
+      scale: what the products q kᵀ are multiplied by; None for 1/√head_width.
       dtype: dtype of the matrix products; parameters stay float32.
       kernel: see `attention`.
     """
@@ -70,13 +71,15 @@ class SelfAttention(nn.Module):
     qk_norm: bool = False
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
+    scale: float | None = None
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        rotary: tuple[Array, Array] | None = None,
+        rotary: Rotary | None = None,
         mask: Bool[Array, "..."] | None = None,
+        bias: Float[Array, "..."] | None = None,
     ) -> Float[Array, "b n d"]:
         init = nn.initializers.xavier_uniform()
         joint = nn.Dense(
@@ -88,7 +91,7 @@ class SelfAttention(nn.Module):
             key = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="key_norm")(key).astype(self.dtype)
         if rotary is not None:
             query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
-        mixed = attention(query, key, value, mask=mask, kernel=self.kernel)
+        mixed = attention(query, key, value, mask=mask, bias=bias, scale=self.scale, kernel=self.kernel)
         return nn.Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, kernel_init=init, name="out")(
             rearrange(mixed, "b n h d -> b n (h d)")
         )

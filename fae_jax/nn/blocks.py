@@ -1,6 +1,7 @@
 """The pieces transformers are built of: norms, feed-forwards, a pre-norm block, and a stack of blocks.
 
-A block is   x ← x + Attention(Norm(x));  x ← x + FeedForward(Norm(x)).      (1)
+A block is   x ← x + Attention(Norm(x));  x ← x + FeedForward(Norm(x)),      (1)
+with each branch multiplied by a learned vector per channel where LayerScale is asked for.
 
 `stack` repeats a block with parameters stacked along a leading depth axis, whether the loop is compiled
 once (`scan=True`) or unrolled: a checkpoint does not depend on how it was compiled.
@@ -8,17 +9,26 @@ once (`scan=True`) or unrolled: a checkpoint does not depend on how it was compi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fae_jax.nn.attention import SelfAttention
+from fae_jax.nn.embeddings import Rotary
 
 NORMS = ("rms", "layer")
-FEED_FORWARDS = ("swiglu", "gelu", "gelu_tanh")
+ACTIVATIONS = {
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "gelu_quick": lambda x: x * nn.sigmoid(1.702 * x),
+    "relu": nn.relu,
+}
+GATED = {"swiglu": nn.silu, "geglu": ACTIVATIONS["gelu"], "geglu_tanh": ACTIVATIONS["gelu_tanh"]}
+FEED_FORWARDS = (*GATED, *ACTIVATIONS)
 REMAT_POLICIES = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -40,30 +50,33 @@ def make_norm(kind: str, *, epsilon: float = 1e-6, affine: bool = True, name: st
 
 
 class FeedForward(nn.Module):
-    """`swiglu`: W₃(silu(W₁x) · W₂x), with W₁ and W₂ in one product; `gelu`: W₂ gelu(W₁x); all with biases.
+    """Gated kinds: W₃(act(W₁x) · W₂x), with W₁ and W₂ in one product; the others: W₂ act(W₁x).
 
     Attributes:
-      kind: one of `FEED_FORWARDS`.
+      kind: one of `FEED_FORWARDS`; `swiglu` is gated by SiLU, `geglu` by GELU, `gelu_quick` is x σ(1.702 x).
       hidden: inner width.
+      bias: whether the linears carry one.
     """
 
     kind: str
     hidden: int
     dtype: jnp.dtype = jnp.float32
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        init = nn.initializers.xavier_uniform()
-        if self.kind == "swiglu":
-            joint = nn.Dense(2 * self.hidden, dtype=self.dtype, kernel_init=init, name="gate_and_value")(x)
+        linear = functools.partial(
+            nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
+        )
+        if self.kind in GATED:
+            joint = linear(2 * self.hidden, name="gate_and_value")(x)
             gate, value = jnp.split(joint, 2, axis=-1)
-            hidden = nn.silu(gate) * value
-        elif self.kind in ("gelu", "gelu_tanh"):
-            hidden = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="hidden")(x)
-            hidden = nn.gelu(hidden, approximate=self.kind == "gelu_tanh")
+            hidden = GATED[self.kind](gate) * value
+        elif self.kind in ACTIVATIONS:
+            hidden = ACTIVATIONS[self.kind](linear(self.hidden, name="hidden")(x))
         else:
             raise ValueError(f"feed-forward {self.kind!r} is unknown; choose one of {', '.join(FEED_FORWARDS)}")
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="out")(hidden)
+        return linear(x.shape[-1], name="out")(hidden)
 
 
 class Block(nn.Module):
@@ -74,6 +87,9 @@ class Block(nn.Module):
       hidden: inner width of the feed-forward.
       norm: one of `NORMS`.
       feed_forward: one of `FEED_FORWARDS`.
+      qkv_bias, out_bias, feed_forward_bias: whether those linears carry a bias.
+      layer_scale: initial value of a learned factor per channel on both branches; None for none.
+      attention_scale: see `SelfAttention.scale`.
       dtype: dtype of the matrix products; the residual stream has the dtype of the input.
     """
 
@@ -85,16 +101,44 @@ class Block(nn.Module):
     feed_forward: str = "swiglu"
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
+    qkv_bias: bool = True
+    out_bias: bool = True
+    feed_forward_bias: bool = True
+    layer_scale: float | None = None
+    attention_scale: float | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], rotary: tuple[Array, Array] | None = None) -> Float[Array, "b n d"]:
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        rotary: Rotary | None = None,
+        mask: Bool[Array, "..."] | None = None,
+        bias: Float[Array, "..."] | None = None,
+    ) -> Float[Array, "b n d"]:
         def norm(name: str, h: Array) -> Array:
             return make_norm(self.norm, epsilon=self.norm_epsilon, name=name)(h).astype(self.dtype)
 
-        attend = SelfAttention(self.heads, self.head_width, dtype=self.dtype, kernel=self.kernel, name="attention")
-        x = x + attend(norm("attention_norm", x), rotary).astype(x.dtype)
-        feed = FeedForward(self.feed_forward, self.hidden, dtype=self.dtype, name="feed_forward")
-        return x + feed(norm("feed_forward_norm", x)).astype(x.dtype)
+        def scaled(name: str, branch: Array) -> Array:
+            if self.layer_scale is None:
+                return branch.astype(x.dtype)
+            init = nn.initializers.constant(self.layer_scale)
+            return (branch * self.param(name, init, (x.shape[-1],))).astype(x.dtype)
+
+        attend = SelfAttention(
+            self.heads,
+            self.head_width,
+            qkv_bias=self.qkv_bias,
+            out_bias=self.out_bias,
+            scale=self.attention_scale,
+            dtype=self.dtype,
+            kernel=self.kernel,
+            name="attention",
+        )
+        x = x + scaled("attention_scale", attend(norm("attention_norm", x), rotary, mask, bias))
+        feed = FeedForward(
+            self.feed_forward, self.hidden, dtype=self.dtype, bias=self.feed_forward_bias, name="feed_forward"
+        )
+        return x + scaled("feed_forward_scale", feed(norm("feed_forward_norm", x)))
 
 
 def stack(
@@ -117,13 +161,41 @@ def stack(
     Raises:
       ValueError: `remat` is unknown.
     """
+    return _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=False)[0]
+
+
+def stack_keeping(
+    block: Callable[..., nn.Module],
+    depth: int,
+    x: Float[Array, "b n d"],
+    *shared: object,
+    scan: bool,
+    remat: str,
+    name: str = "blocks",
+) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"]]:
+    """`stack`, and beside its result what every block put out."""
+    return _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=True)
+
+
+def _loop(
+    block: Callable[..., nn.Module],
+    depth: int,
+    x: Array,
+    shared: tuple[object, ...],
+    *,
+    scan: bool,
+    remat: str,
+    name: str,
+    keep: bool,
+) -> tuple[Array, Array | None]:
     if remat not in REMAT_POLICIES:
         raise ValueError(f"remat policy {remat!r} is unknown; choose one of {', '.join(REMAT_POLICIES)}")
 
     class Body(nn.Module):
         @nn.compact
-        def __call__(self, carry: Array, *rest: object) -> tuple[Array, None]:
-            return block(name="block")(carry, *rest), None
+        def __call__(self, carry: Array, *rest: object) -> tuple[Array, Array | None]:
+            carry = block(name="block")(carry, *rest)
+            return carry, carry if keep else None
 
     body = Body if remat == "none" else nn.remat(Body, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
     loop = nn.scan(
@@ -134,4 +206,4 @@ def stack(
         length=depth,
         unroll=1 if scan else depth,
     )
-    return loop(name=name)(x, *shared)[0]
+    return loop(name=name)(x, *shared)

@@ -21,6 +21,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+Rotary = tuple[Float[Array | np.ndarray, "n e"], Float[Array | np.ndarray, "n e"]]  # cosines and sines, e per head
+
 
 def patchify(images: Float[Array, "b height width channels"], patch: int) -> Float[Array, "b n p"]:
     """Cuts images into (height/patch)·(width/patch) tokens of patch·patch·channels values, row by row."""
@@ -69,7 +71,7 @@ def rotary_table(
 
 
 def apply_rotary(
-    x: Float[Array, "b n h d"], cosine: Float[Array, "n d"], sine: Float[Array, "n d"]
+    x: Float[Array, "b n h d"], cosine: Float[Array | np.ndarray, "n d"], sine: Float[Array | np.ndarray, "n d"]
 ) -> Float[Array, "b n h d"]:
     """Rotates neighbouring channel pairs of queries or keys, in float32, by the angles of `rotary_table`."""
     pairs = rearrange(x.astype(jnp.float32), "b n h (d two) -> b n h d two", two=2)

@@ -1,0 +1,102 @@
+"""The encoder called `vit`: a small vision transformer trained here, kept as a folder, frozen when it is read again.
+
+The folder holds `config.json` (the `ViTConfig` and the settings of its training) and `model.safetensors`. Pixels go
+in as images in [−1, 1], as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fae_jax.encoders.registry import Encoder, register
+from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.weights import hash_tree, load_tree, save_tree
+from fae_jax.weights.tensors import FILE
+
+NAME = "vit"
+CONFIG = "config.json"
+
+
+def small_config(*, image_size: int = 32, classes: int = 0, **changes: Any) -> ViTConfig:
+    """A ViT with patches of 8, 128 wide, 4 blocks of 4 heads, a class token; `changes` are fields of `ViTConfig`."""
+    patch = changes.get("patch", 8)
+    fields: dict[str, Any] = {
+        "patch": patch,
+        "width": 128,
+        "depth": 4,
+        "heads": 4,
+        "hidden": 512,
+        "table_grid": (image_size // patch, image_size // patch),
+        "classes": classes,
+        "classifier": "cls_mean",
+    }
+    return ViTConfig(**{**fields, **changes})
+
+
+def save(
+    folder: str | os.PathLike[str], config: ViTConfig, params: Mapping[str, Any], settings: Mapping[str, Any]
+) -> str:
+    """Writes a trained encoder for `create("vit", weights=folder, …)`; returns the hash of its weights.
+
+    Args:
+      params: what `ViT(config).init(...)["params"]` made and training changed.
+      settings: plain JSON values that say how it was trained; they come back as `Encoder.settings["training"]`.
+    """
+    folder = Path(folder)
+    save_tree(folder / FILE, params)
+    content = {"model_type": "fae_vit", "vit": config.to_json(), "training": dict(settings)}
+    (folder / CONFIG).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return hash_tree(params)
+
+
+def build(
+    *, weights: str | None, image_size: int, dtype: str = "float32", scan: bool = False, kernel: str = "auto"
+) -> Encoder:
+    """Reads the encoder that `save` wrote in the folder `weights`.
+
+    Raises:
+      FileNotFoundError: nothing was trained there yet.
+      ValueError: the folder holds another network, or `image_size` is not a multiple of the patch.
+    """
+    folder = Path(weights) if weights is not None else None
+    if folder is None or not (folder / CONFIG).is_file():
+        where = "no folder was named" if folder is None else f"{folder} holds no {CONFIG}"
+        raise FileNotFoundError(
+            f"the encoder {NAME!r} is not trained yet ({where}); run: fae train encoder --workdir W"
+        )
+    content = json.loads((folder / CONFIG).read_text())
+    if content.get("model_type") != "fae_vit":
+        raise ValueError(
+            f"{folder / CONFIG} describes a {content.get('model_type')!r}, which the encoder {NAME!r} is not"
+        )
+    config = ViTConfig.from_json(content["vit"])
+    grid = config.grid(image_size, image_size)
+    module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
+    pixels = jax.ShapeDtypeStruct((1, image_size, image_size, config.channels), jnp.float32)
+    like = jax.eval_shape(module.init, jax.random.key(0), pixels)["params"]
+    params = jax.tree.map(jnp.asarray, load_tree(folder, like))
+
+    def classify(params: Any, patches: jax.Array, cls: jax.Array | None) -> jax.Array:
+        return module.apply({"params": params}, patches, cls, method="classify")
+
+    return Encoder(
+        name=NAME,
+        apply=lambda params, pixels: module.apply({"params": params}, pixels),
+        params=params,
+        preprocess=lambda images: images.astype(jnp.float32),
+        grid=grid,
+        width=config.width,
+        weights_hash=hash_tree(params),
+        settings={"interpolation": config.interpolation, "training": content.get("training", {})},
+        head=classify if config.classes else None,
+    )
+
+
+register(NAME, build)

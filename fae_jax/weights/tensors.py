@@ -1,0 +1,219 @@
+"""safetensors files, read a tensor (or some of its rows) at a time.
+
+A file is   8 bytes: length N of the header, little endian · N bytes: JSON {name: {dtype, shape, data_offsets}} ·
+data.
+
+Several files with an index (`model.safetensors.index.json`: {"weight_map": {name: file}}) read as one. Nothing is
+mapped into memory and nothing but safetensors is opened: a pickle is refused, never executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_CHUNK = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """Where one tensor lies: `offset` counts from the beginning of the file, in bytes."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of one file or of several that share an index, by name."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+        self._tensors = dict(tensors)
+        self.metadata = dict(metadata or {})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.size for tensor in self._tensors.values())
+
+    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """One tensor, or its rows `rows` (a slice of the first axis with step 1), in the dtype of the file.
+
+        Raises:
+          ValueError: the file ends inside the tensor.
+        """
+        tensor = self._tensors[name]
+        shape, offset = tensor.shape, tensor.offset
+        if rows is not None:
+            start, stop, _ = rows.indices(shape[0])
+            shape = (max(stop - start, 0), *shape[1:])
+            offset += start * math.prod(shape[1:]) * tensor.dtype.itemsize
+        out = np.empty(shape, tensor.dtype)
+        with open(tensor.path, "rb") as file:
+            file.seek(offset)
+            got = file.readinto(memoryview(out.reshape(-1).view(np.uint8)))
+        if got != out.nbytes:
+            raise ValueError(f"{tensor.path} ends inside tensor {name!r}; it is truncated, fetch it again")
+        return out
+
+    def hash(self) -> str:
+        """SHA-256, hexadecimal, of names, shapes, dtypes and bytes, in the order of the names.
+
+        It does not depend on how the tensors are spread over files.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self._tensors):
+            tensor = self._tensors[name]
+            digest.update(describe(name, tensor.shape, tensor.dtype))
+            with open(tensor.path, "rb") as file:
+                file.seek(tensor.offset)
+                left = tensor.size
+                while left:
+                    block = file.read(min(left, _CHUNK))
+                    if not block:
+                        raise ValueError(
+                            f"{tensor.path} ends inside tensor {name!r}; it is truncated, fetch it again"
+                        )
+                    digest.update(block)
+                    left -= len(block)
+        return digest.hexdigest()
+
+
+def describe(name: str, shape: Iterable[int], dtype: np.dtype) -> bytes:
+    """What goes into a hash in front of a tensor's bytes."""
+    return f"{name} {list(shape)} {np.dtype(dtype).name}\n".encode()
+
+
+def _read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    total = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        if not 2 <= length <= total - 8:
+            raise ValueError(f"{path} is not a safetensors file, or it is truncated ({total} bytes)")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise ValueError(f"{path} is not a safetensors file: its header is not JSON") from None
+    metadata = header.pop("__metadata__", {})
+    tensors, end = {}, 0
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(f"{path}: tensor {name!r} has dtype {entry['dtype']}; known are {', '.join(DTYPES)}")
+        begin, stop = entry["data_offsets"]
+        tensor = Tensor(
+            path=path, shape=tuple(entry["shape"]), dtype=DTYPES[entry["dtype"]], offset=8 + length + begin
+        )
+        if begin < 0 or stop - begin != tensor.size:
+            raise ValueError(
+                f"{path}: the header gives tensor {name!r} {stop - begin} bytes, its shape {tensor.size}"
+            )
+        tensors[name], end = tensor, max(end, stop)
+    if 8 + length + end > total:
+        raise ValueError(
+            f"{path} is truncated: {8 + length + end} bytes are promised, {total} are there; fetch it again"
+        )
+    return tensors, metadata
+
+
+def open_tensors(path: str | os.PathLike[str]) -> Tensors:
+    """Opens a safetensors file, an index file, or a folder that holds `model.safetensors` or its index.
+
+    Raises:
+      FileNotFoundError: nothing is there, the folder holds no safetensors, or a shard of the index is missing.
+      ValueError: a pickle was named, or a file is damaged.
+    """
+    path = Path(path)
+    if path.suffix in PICKLES and path.name != FILE:
+        raise ValueError(
+            f"{path} is a pickle, which can run code when it is opened, so it is not opened here; "
+            f'convert it where it may be trusted: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
+        )
+    if path.is_dir():
+        found = [path / name for name in (FILE, INDEX) if (path / name).is_file()]
+        if not found:
+            pickles = [name.name for name in sorted(path.iterdir()) if name.suffix in PICKLES]
+            seen = f" (only {', '.join(pickles)}, which may run code and is not opened)" if pickles else ""
+            raise FileNotFoundError(f"{path} holds neither {FILE} nor {INDEX}{seen}")
+        path = found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {path} do not exist")
+    if not path.name.endswith(".index.json"):
+        return Tensors(*_read_header(path))
+    return _open_index(path)
+
+
+def _open_index(path: Path) -> Tensors:
+    try:
+        where = json.loads(path.read_text())["weight_map"]
+    except (ValueError, KeyError):
+        raise ValueError(f"{path} is not an index of safetensors files: it has no weight_map") from None
+    shards = {}
+    for shard in sorted(set(where.values())):
+        if Path(shard).name != shard:
+            raise ValueError(f"{path} names the shard {shard!r}, which is not a file name in its own folder")
+        if not (path.parent / shard).is_file():
+            raise FileNotFoundError(f"{path} names the shard {shard}, which is missing in {path.parent}")
+        shards[shard] = _read_header(path.parent / shard)[0]
+    absent = [name for name, shard in where.items() if name not in shards[shard]]
+    if absent:
+        raise ValueError(f"{path} places tensors in shards that lack them: {', '.join(absent[:8])}")
+    return Tensors({name: shards[shard][name] for name, shard in where.items()})
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes one safetensors file; it appears under its name only when it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        partial = Path(file.name)
+    try:
+        save_file(arrays, partial, metadata=dict(metadata or {}) or None)
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
