@@ -1,0 +1,51 @@
+"""scikit-learn's handwritten digits as the package shows them: 32×32 RGB, every fifth picture held out."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from fae_jax.evaluation.generation import LabelledPictures, RealPictures
+
+
+class Digits(NamedTuple):
+    train: LabelledPictures
+    heldout: LabelledPictures
+
+
+def enlarge(grey: np.ndarray) -> np.ndarray:
+    """8×8 values from 0 to 16 as 32×32 RGB bytes, by PIL's bicubic resize."""
+    small = Image.fromarray(np.round(grey * (255 / 16)).astype(np.uint8))
+    return np.repeat(np.asarray(small.resize((32, 32), Image.Resampling.BICUBIC))[..., None], 3, axis=-1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    data = load_digits()
+    images = np.stack([enlarge(picture) for picture in data.images])
+    labels = data.target.astype(np.int64)
+    projection = np.random.default_rng(0).normal(size=(64, 12))
+    features = data.data @ projection / 16
+    held = np.arange(len(labels)) % 5 == 4
+
+    def part(which: np.ndarray) -> LabelledPictures:
+        return LabelledPictures(images=images[which], labels=labels[which], features=features[which])
+
+    return Digits(part(~held), part(held))
+
+
+@pytest.fixture(scope="session")
+def real(digits: Digits) -> RealPictures:
+    return RealPictures.of(digits.train, digits.heldout)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """As outside the tests: shapes are not checked by the signature, so the function itself has to refuse."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
