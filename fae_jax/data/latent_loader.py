@@ -1,0 +1,105 @@
+"""Batches of cached posteriors, with the loader's promise: batch k is a function of (cache, seed, k).
+
+Order and rows are as in `loader`, equations (1), (2) and (4). Of a picture and its mirrored twin, example j of
+batch k takes view b_j, the j-th of B fair bits drawn from (seed, k).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from fae_jax.autoencoder.compressor import Posterior
+from fae_jax.data.latents import LatentSource
+from fae_jax.data.loader import LAST_POSITION, READ_AHEAD, Batches, Reading, check_batch, derived_seed, shuffled
+from fae_jax.data.statistics import LatentStatistics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentLoader:
+    """Endless shuffled batches of posteriors.
+
+    Attributes:
+      source: an opened cache.
+      batch: the global batch size, over all hosts; may exceed the number of pictures.
+      seed: decides order and views.
+      flip: use the mirrored twins, half of the time.
+      host, hosts: which rows this process yields.
+      reading: processes, threads and batches ahead.
+    """
+
+    source: LatentSource
+    batch: int
+    seed: int
+    flip: bool
+    host: int = 0
+    hosts: int = 1
+    reading: Reading = READ_AHEAD
+
+    def __post_init__(self) -> None:
+        check_batch(self.batch, self.host, self.hosts)
+        if self.flip and self.source.header.views == 1:
+            raise ValueError(f"latent cache {self.source.directory} was made without mirrored twins; turn flips off")
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches in one pass over the pictures."""
+        return len(self.source) / self.batch
+
+    def at(self, step: int) -> Batches:
+        """This host's rows of the batches from `step` on.
+
+        Yields:
+          {"mean", "log_variance": bfloat16 (rows, n, c), "label": int32 (rows,), "index": int64 (rows,)}.
+
+        Raises:
+          ValueError: `step` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"a step is at least 0, got {step}")
+        order = shuffled(grain.MapDataset.range(len(self.source)), self.seed)
+        return self.reading.batches(_LatentRows(order, self, step))
+
+
+class _LatentRows(grain.MapDataset):
+    def __init__(self, order: grain.MapDataset, loader: LatentLoader, first: int):
+        super().__init__(order)
+        self._loader, self._first = loader, first
+        self._seed = derived_seed(loader.seed, "view")
+
+    def __len__(self) -> int:
+        return LAST_POSITION // self._loader.batch - self._first
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        loader, step = self._loader, self._first + index
+        rows = loader.batch // loader.hosts
+        mine = slice(loader.host * rows, (loader.host + 1) * rows)
+        views = np.zeros(loader.batch, np.int64)
+        if loader.flip:
+            bits = np.random.Philox(key=self._seed, counter=[0, 0, 0, step]).random_raw(loader.batch)
+            views = (bits >> np.uint64(63)).astype(np.int64)
+        start = step * loader.batch
+        positions = [self._parent[position] for position in range(start + mine.start, start + mine.stop)]
+        return loader.source.read(positions, views[mine].tolist())
+
+
+def sample_latents(
+    batch: Mapping[str, Any], keys: Key[Array, " b"], statistics: LatentStatistics
+) -> Float[Array, "b n c"]:
+    """Draws from the posteriors of a batch, one key per example, and standardises; runs on device, float32."""
+    mean, log_variance = (jnp.asarray(batch[name], jnp.float32) for name in ("mean", "log_variance"))
+    return statistics.standardise(Posterior(mean, log_variance).sample(keys))
+
+
+def example_keys(key: Key[Array, ""], index: Array) -> Key[Array, " b"]:
+    """A key per example, by its source index: the same on any mesh."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

@@ -1,0 +1,261 @@
+"""Writing the latent cache: encode once, on every host, going on where an earlier run stopped.
+
+    picture i → crop → encoder and compressor (μ, log σ²) → bfloat16 → record and statistics, and so its mirrored twin
+
+Work is cut into shards of consecutive pictures, shard s for host s mod H. A shard is written under another name,
+flushed, checked, given its name, and only then described by its own JSON file; what that describes is never redone.
+The header follows when every shard is described. Statistics are of the values as stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from fae_jax.data.latents import HEADER, CacheIdentity, Header, Shard, pack
+from fae_jax.data.loader import READ_AHEAD, Reading, ordered_batches
+from fae_jax.data.sources import Source
+from fae_jax.data.statistics import LatentStatistics
+
+Encode = Callable[[np.ndarray], tuple[Any, Any]]
+Progress = Callable[[int, int], None]
+
+
+def write_cache(
+    directory: str | Path,
+    identity: CacheIdentity,
+    source: Source,
+    encode: Encode,
+    *,
+    batch: int,
+    shard_size: int = 4096,
+    host: int = 0,
+    hosts: int = 1,
+    reading: Reading = READ_AHEAD,
+    progress: Progress | None = None,
+) -> Header | None:
+    """Writes this host's part of a cache, and its header once every part is there.
+
+    Args:
+      directory: the cache's own folder, made if missing.
+      identity: what is being encoded; its `source` is the source's fingerprint.
+      source: the pictures.
+      encode: uint8 pictures (batch, size, size, 3) → mean and log-variance, each (batch, n, c); always whole batches.
+      batch: pictures per call of `encode`.
+      shard_size: pictures per file.
+      host, hosts: which shards are this process's.
+      reading: how pictures are read ahead.
+      progress: called with pictures done and pictures in all, of this host.
+
+    Returns:
+      The header; None when other hosts still have shards to write.
+
+    Raises:
+      ValueError: another run is writing this cache, another identity is in this folder, the source is not the one of
+        the identity, or the encoder gives numbers that are not finite.
+      OSError: the disk is full, or cannot be written; finished shards stay.
+    """
+    directory = Path(directory)
+    if identity.source != source.fingerprint:
+        raise ValueError(f"source {source.fingerprint} is not the one of the cache's identity, {identity.source}")
+    if shard_size < 1 or len(source) == 0:
+        raise ValueError(f"nothing to cache: {len(source)} pictures in shards of {shard_size}")
+    directory.mkdir(parents=True, exist_ok=True)
+    with _only_writer(directory, host):
+        _claim(directory, identity, shard_size)
+        firsts = range(0, len(source), shard_size)
+        mine = range(host, len(firsts), hosts)
+        total = sum(min(shard_size, len(source) - firsts[number]) for number in mine)
+        done = 0
+        for number in mine:
+            stop = min(firsts[number] + shard_size, len(source))
+            if _finished(directory, number) is None:
+                batches = ordered_batches(
+                    source,
+                    batch=batch,
+                    image_size=identity.image_size,
+                    start=firsts[number],
+                    stop=stop,
+                    reading=reading,
+                )
+                with contextlib.closing(batches):
+                    encoded = _encoded(batches, encode, identity.flip)
+                    report = (lambda count, done=done: progress(done + count, total)) if progress else None
+                    _write_shard(directory, number, firsts[number], encoded, report)
+            done += stop - firsts[number]
+            if progress:
+                progress(done, total)
+        return _finish(directory, identity, source, len(firsts))
+
+
+def _encoded(batches: Iterator[dict[str, np.ndarray]], encode: Encode, flip: bool) -> Iterator[dict[str, Any]]:
+    """Batches with "posteriors": per view a pair (batch, n, c), of device arrays not yet waited for.
+
+    One batch is kept in flight, so that the device encodes while the host writes.
+    """
+    waiting = None
+    for batch in batches:
+        images = batch.pop("image")
+        views = (images, np.ascontiguousarray(images[:, :, ::-1])) if flip else (images,)
+        batch["posteriors"] = [encode(view) for view in views]
+        if waiting is not None:
+            yield waiting
+        waiting = batch
+    if waiting is not None:
+        yield waiting
+
+
+def _write_shard(
+    directory: Path, number: int, first: int, batches: Iterator[dict[str, Any]], report: Callable[[int], None] | None
+) -> None:
+    path = directory / _shard_name(number)
+    temporary = path.with_name(f"{path.name}.part")
+    statistics, pictures, records, shape = None, 0, 0, None
+    try:
+        with _record_writer(temporary) as write:
+            for batch in batches:
+                rows = int(batch["mask"].sum())
+                views = [
+                    tuple(_stored(part, rows, first + pictures) for part in pair) for pair in batch["posteriors"]
+                ]
+                for mean, log_variance in views:
+                    piece = LatentStatistics.of(mean, log_variance)
+                    statistics = piece if statistics is None else statistics.merge(piece)
+                    shape = mean.shape[1:]
+                for row in range(rows):
+                    about = {"label": int(batch["label"][row]), "index": int(batch["index"][row])}
+                    for mean, log_variance in views:
+                        write(pack(mean[row], log_variance[row], **about))
+                        records += 1
+                pictures += rows
+                if report:
+                    report(pictures)
+        size = _flushed(temporary, records)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    shard = Shard(file=path.name, first=first, pictures=pictures, size=size, statistics=statistics)
+    _write_json(path.with_suffix(".json"), {**shard.to_json(), "shape": list(shape)})
+
+
+@contextlib.contextmanager
+def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """An array_record file's `write`; its failures become OSError."""
+
+    def reported(call: Callable[..., None], *arguments: bytes) -> None:
+        try:
+            call(*arguments)
+        except RuntimeError as error:
+            raise OSError(f"latent cache cannot be written: {error}; finished shards are kept") from error
+
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    try:
+        yield functools.partial(reported, writer.write)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            reported(writer.close)
+        raise
+    reported(writer.close)
+
+
+def _flushed(path: Path, records: int) -> int:
+    """Size of a file known to be on the disk and whole."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    if ArrayRecordReader(str(path)).num_records() != records:
+        raise OSError(f"shard {path} does not hold the {records} records written to it; is the disk full?")
+    return path.stat().st_size
+
+
+def _stored(values: Any, rows: int, position: int) -> np.ndarray:
+    host_values = np.asarray(values)[:rows]
+    if not np.isfinite(host_values).all():
+        raise ValueError(
+            f"the encoder's posteriors of pictures {position} to {position + rows - 1} are not all finite; "
+            "nothing of this shard is kept"
+        )
+    return host_values.astype(ml_dtypes.bfloat16)
+
+
+def _finish(directory: Path, identity: CacheIdentity, source: Source, shards: int) -> Header | None:
+    described = [_finished(directory, number) for number in range(shards)]
+    if any(shard is None for shard in described):
+        return None
+    shape = json.loads((directory / f"{Path(_shard_name(0)).stem}.json").read_text())["shape"]
+    header = Header(identity=identity, classes=tuple(source.classes), shape=tuple(shape), shards=tuple(described))
+    _write_json(directory / HEADER, header.to_json())
+    return header
+
+
+def _finished(directory: Path, number: int) -> Shard | None:
+    """A shard that an earlier run finished, or None."""
+    path = directory / _shard_name(number)
+    try:
+        values = json.loads(path.with_suffix(".json").read_text())
+        values.pop("shape")
+        shard = Shard.from_json(values)
+        return shard if path.stat().st_size == shard.size else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
+    """Writes down what the folder is for, or checks that it is for this."""
+    path = directory / "identity.json"
+    wanted = {"identity": identity.to_json(), "shard_size": shard_size}
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != wanted:
+            raise ValueError(
+                f"latent cache {directory} was begun with {json.dumps(found)}, asked for is {json.dumps(wanted)}; "
+                "choose another folder or remove this one"
+            )
+        return
+    _write_json(path, wanted)
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.array_record"
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a file that is either complete under its name or not there."""
+    temporary = path.with_name(f"{path.name}.part-{socket.gethostname()}-{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _only_writer(directory: Path, host: int) -> Iterator[None]:
+    with open(directory / f"writer-{host}.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ValueError(
+                f"latent cache {directory} is being written by {lock.read().strip() or 'another run'}; "
+                "wait for it or end it"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield

@@ -1,0 +1,282 @@
+"""The latent cache: every picture's posterior, encoded once, addressed at random, in files that say what they are.
+
+A cache is a folder named after the hash of its `CacheIdentity`:
+
+    header.json                 identity, statistics, shards; written last, so a cache without one is not finished
+    shard-00000.array_record    posteriors of pictures 0, 1, … of the source, one record per view
+    shard-00000.json            that shard's sizes and statistics
+
+Record v + V i of a shard is view v of its i-th picture, V = 2 with flips (view 1 is the mirrored picture), else 1:
+
+    int64 source index, int32 label, uint32 bytes of captions; μ (n c) bfloat16; log σ² (n c) bfloat16;
+    captions as a JSON list in UTF-8. All little-endian.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from fae_jax.data.statistics import LatentStatistics
+
+FORMAT = 1
+HEADER = "header.json"
+_PREFIX = struct.Struct("<qiI")
+_RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheIdentity:
+    """Everything that decides what is in a cache.
+
+    Attributes:
+      encoder: its name.
+      encoder_weights: hash of its weights.
+      encoder_settings: whatever else changes its output, position interpolation among them, as plain JSON values.
+      compressor: hash of the compressor's structure and weights.
+      source: fingerprint of the listing of pictures.
+      image_size: side of the square pictures, in pixels.
+      crop: how pictures were made square.
+      flip: whether mirrored twins are stored.
+      format: version of the layout, and of the code that decides pixels.
+    """
+
+    encoder: str
+    encoder_weights: str
+    encoder_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    compressor: str
+    source: str
+    image_size: int
+    crop: str = "adm_centre"
+    flip: bool
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits, different for different identities."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One finished file of a cache.
+
+    Attributes:
+      file: its name.
+      first, pictures: which positions of the source it holds.
+      size: of the file, in bytes.
+      statistics: of its posteriors, all views.
+    """
+
+    file: str
+    first: int
+    pictures: int
+    size: int
+    statistics: LatentStatistics
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        own = {name: getattr(self, name) for name in ("file", "first", "pictures", "size")}
+        return {**own, "statistics": self.statistics.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Shard:
+        """Inverse of `to_json`."""
+        return cls(**{**values, "statistics": LatentStatistics.from_json(values["statistics"])})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a finished cache says of itself.
+
+    Attributes:
+      identity: what was encoded, and by what.
+      classes: names of the classes, by label.
+      shape: tokens and channels of a latent.
+      shards: its files, in order.
+    """
+
+    identity: CacheIdentity
+    classes: tuple[str, ...]
+    shape: tuple[int, int]
+    shards: tuple[Shard, ...]
+
+    @property
+    def pictures(self) -> int:
+        """Pictures in the cache, twins not counted."""
+        return sum(shard.pictures for shard in self.shards)
+
+    @property
+    def views(self) -> int:
+        """Records per picture."""
+        return 2 if self.identity.flip else 1
+
+    @property
+    def statistics(self) -> LatentStatistics:
+        """Over all shards, merged in order."""
+        merged = LatentStatistics.empty(self.shape[1])
+        for shard in self.shards:
+            merged = merged.merge(shard.statistics)
+        return merged
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; totals are repeated for readers, and not read back."""
+        return {
+            "identity": self.identity.to_json(),
+            "hash": self.identity.hash,
+            "pictures": self.pictures,
+            "views": self.views,
+            "bytes": sum(shard.size for shard in self.shards),
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "statistics": self.statistics.to_json(),
+            "shards": [shard.to_json() for shard in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Header:
+        """Inverse of `to_json`."""
+        return cls(
+            identity=CacheIdentity(**values["identity"]),
+            classes=tuple(values["classes"]),
+            shape=(values["shape"][0], values["shape"][1]),
+            shards=tuple(Shard.from_json(shard) for shard in values["shards"]),
+        )
+
+
+def cache_directory(workdir: str | Path, identity: CacheIdentity) -> Path:
+    """Where an experiment keeps the cache with this identity."""
+    return Path(workdir) / "latents" / identity.hash
+
+
+def read_header(directory: str | Path) -> Header:
+    """The header of a finished cache.
+
+    Raises:
+      FileNotFoundError: there is no cache, or it is not finished.
+      ValueError: the header is damaged or of another format.
+    """
+    path = Path(directory) / HEADER
+    if not path.exists():
+        state = "is not finished" if Path(directory).is_dir() else "does not exist"
+        raise FileNotFoundError(f"latent cache {directory} {state}; `fae cache` makes it, or goes on with it")
+    try:
+        return Header.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"latent cache header {path} cannot be read ({error}); `fae cache` mends it") from error
+
+
+def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
+    """Opens a finished cache.
+
+    Raises:
+      FileNotFoundError: there is none, it is not finished, or a shard is missing.
+      ValueError: it is not the one `expected`, field by field side by side; or a shard is not as the header says.
+    """
+    header = read_header(directory)
+    found, wanted = header.identity.to_json(), expected.to_json()
+    if found != wanted:
+        lines = [
+            f"{name}: {found.get(name)!r} here, {wanted.get(name)!r} wanted"
+            for name in {**wanted, **found}
+            if found.get(name) != wanted.get(name)
+        ]
+        raise ValueError(f"latent cache {directory} is of something else ({'; '.join(lines)}); run `fae cache`")
+    return LatentSource(directory, header)
+
+
+class LatentSource:
+    """Random access to the posteriors of a finished cache.
+
+    Raises:
+      FileNotFoundError: a shard is missing.
+      ValueError: a shard is not of the size that the header says.
+    """
+
+    def __init__(self, directory: str | Path, header: Header):
+        self.directory = Path(directory)
+        self.header = header
+        self.classes = header.classes
+        self._starts = [shard.first for shard in header.shards]
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+        for shard in header.shards:
+            path = self.directory / shard.file
+            if not path.exists():
+                raise FileNotFoundError(f"shard {path} of the latent cache is missing; `fae cache` writes it again")
+            if path.stat().st_size != shard.size:
+                raise ValueError(
+                    f"shard {path} has {path.stat().st_size} bytes, its header says {shard.size}; "
+                    "remove it and run `fae cache`"
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LatentSource, (self.directory, self.header)
+
+    def __len__(self) -> int:
+        return self.header.pictures
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """{"mean", "log_variance": bfloat16 (n, c), "label": int32, "index": int64}, of the picture as it stands."""
+        return {name: values[0] for name, values in self.read([position], [0]).items()}
+
+    def read(self, positions: Sequence[int], views: Sequence[int]) -> dict[str, np.ndarray]:
+        """Several at once, of the views asked for: arrays as `__getitem__` describes, with a leading axis."""
+        wanted: dict[int, list[int]] = {}
+        for row, position in enumerate(positions):
+            wanted.setdefault(bisect.bisect_right(self._starts, position) - 1, []).append(row)
+        records: list[bytes] = [b""] * len(positions)
+        for shard, rows in wanted.items():
+            first = self._starts[shard]
+            numbers = [(positions[row] - first) * self.header.views + views[row] for row in rows]
+            for row, record in zip(rows, self._reader(shard).read(numbers), strict=True):
+                records[row] = record
+        return unpack(records, self.header.shape)
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        with self._lock:
+            if shard not in self._readers:
+                path = self.directory / self.header.shards[shard].file
+                self._readers[shard] = ArrayRecordReader(str(path), _RANDOM_ACCESS, file_reader_buffer_size=2**15)
+            return self._readers[shard]
+
+
+def pack(
+    mean: np.ndarray, log_variance: np.ndarray, *, label: int, index: int, captions: Sequence[str] = ()
+) -> bytes:
+    """One record; `mean` and `log_variance` are bfloat16 (n, c)."""
+    text = json.dumps(list(captions), ensure_ascii=False).encode() if captions else b""
+    return _PREFIX.pack(index, label, len(text)) + mean.tobytes() + log_variance.tobytes() + text
+
+
+def unpack(records: Sequence[bytes], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Records → arrays with a leading axis."""
+    count = shape[0] * shape[1]
+    values = np.stack([np.frombuffer(record, "<u2", 2 * count, _PREFIX.size) for record in records])
+    values = values.view(ml_dtypes.bfloat16).reshape(len(records), 2, *shape)
+    prefixes = [_PREFIX.unpack_from(record) for record in records]
+    batch = {
+        "mean": values[:, 0],
+        "log_variance": values[:, 1],
+        "label": np.array([label for _, label, _ in prefixes], np.int32),
+        "index": np.array([index for index, _, _ in prefixes], np.int64),
+    }
+    if any(size for _, _, size in prefixes):
+        texts = [bytes(record[len(record) - size :]) for record, (_, _, size) in zip(records, prefixes, strict=True)]
+        batch["captions"] = np.array([text.decode() or "[]" for text in texts])
+    return batch

@@ -1,0 +1,265 @@
+"""Batches of pictures: batch k is a function of (source, seed, k), whoever asks and however often they restarted.
+
+    position of example j of global batch k:   p = k B + j,   0 ≤ j < B                 (1)
+    its picture:                               order_e(p mod n),  e = ⌊p / n⌋            (2)
+    its augmentation:                          drawn from (seed, p)                      (3)
+    host h of H holds rows                     h B/H ≤ j < (h + 1) B/H                   (4)
+
+order_e is a permutation of the n pictures, a different one for each epoch e, computed index by index; nothing is
+stored, so "go to step k" costs nothing, and the state of the data is the step number. Whole batches are dealt to
+worker processes and threads, and taken back in order, so their number is not in any of the equations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from fae_jax.data.sources import Source
+from fae_jax.data.transforms import CentreCrop, RandomFlip, adm_centre_crop
+
+Batch = dict[str, np.ndarray]
+LAST_POSITION = 2**62
+
+
+class Batches(Iterator[Batch]):
+    """An iterator of batches that owns threads or processes; close it, or use it in a `with` statement."""
+
+    def __init__(self, dataset: grain.IterDataset):
+        self._iterator = iter(dataset)
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends its threads and processes; may be called twice."""
+        self._iterator.close()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How batches are prepared ahead; no field changes what is in them.
+
+    Attributes:
+      workers: processes; 0 prepares batches in threads of this process.
+      threads: batches prepared at a time, in each worker.
+      ahead: batches kept ready, in each worker; the bound on memory.
+    """
+
+    workers: int = 0
+    threads: int = 2
+    ahead: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("threads", 1), ("ahead", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def batches(self, dataset: grain.MapDataset) -> Batches:
+        """Iterates a data set whose elements are whole batches."""
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.ahead, self.threads))
+        iterable = dataset.to_iter_dataset(options)
+        if self.workers:
+            iterable = iterable.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
+            )
+        return Batches(iterable)
+
+
+READ_AHEAD = Reading()
+
+
+def check_batch(batch: int, host: int, hosts: int) -> int:
+    """The rows of a global batch that one host holds.
+
+    Raises:
+      ValueError: the batch is empty or does not divide among the hosts, or there is no such host.
+    """
+    if batch < 1:
+        raise ValueError(f"the global batch must be at least 1, got {batch}")
+    if hosts < 1 or not 0 <= host < hosts:
+        raise ValueError(f"host {host} of {hosts} does not exist; hosts are numbered from 0")
+    if batch % hosts:
+        raise ValueError(f"a global batch of {batch} does not divide among {hosts} hosts; make it a multiple")
+    return batch // hosts
+
+
+class Rows(grain.MapDataset):
+    """Element i is one host's rows of global batch `first` + i, equations (1) and (4), stacked by key.
+
+    Attributes:
+      examples: a data set of single examples that any position may be asked of, later epochs included.
+    """
+
+    def __init__(self, examples: grain.MapDataset, *, batch: int, host: int, hosts: int, first: int):
+        super().__init__(examples)
+        self._batch, self._first = batch, first
+        self._rows = check_batch(batch, host, hosts)
+        self._offset = host * self._rows
+
+    def __len__(self) -> int:
+        return LAST_POSITION // self._batch - self._first
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        start = (self._first + index) * self._batch + self._offset
+        return stack([self._parent[position] for position in range(start, start + self._rows)])
+
+
+def stack(examples: Sequence[dict[str, Any]]) -> Batch:
+    """Examples of equal shapes → one array per key."""
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def shuffled(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
+    """Equation (2): the epochs of a data set one after the other, each in its own order."""
+    return examples.shuffle(seed=derived_seed(seed, "order"))
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A 32-bit seed for one purpose, independent of those for others.
+
+    Raises:
+      ValueError: `seed` is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"the data seed must be at least 0, got {seed}")
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Endless shuffled batches, equations (1) to (4).
+
+    Attributes:
+      source: where pictures come from.
+      batch: the global batch size, over all hosts; may exceed the number of pictures.
+      seed: decides order and augmentation.
+      image_size: side of the square pictures it yields.
+      flip: mirror half of them.
+      host, hosts: which rows this process yields.
+      reading: processes, threads and batches ahead.
+      keep: hold decoded pictures in memory when all of them take no more than this many bytes.
+    """
+
+    source: Source
+    batch: int
+    seed: int
+    image_size: int
+    flip: bool
+    host: int = 0
+    hosts: int = 1
+    reading: Reading = READ_AHEAD
+    keep: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        check_batch(self.batch, self.host, self.hosts)
+        if len(self.source) == 0:
+            raise ValueError("the data source has no pictures")
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches in one pass over the source."""
+        return len(self.source) / self.batch
+
+    def at(self, step: int) -> Batches:
+        """This host's rows of the batches from `step` on.
+
+        Yields:
+          {"image": uint8 (rows, size, size, 3), "label": int32 (rows,), "index": int64 (rows,)}.
+
+        Raises:
+          ValueError: `step` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"a step is at least 0, got {step}")
+        examples = shuffled(self._cropped, self.seed)
+        if self.flip:
+            examples = examples.random_map(RandomFlip(), seed=derived_seed(self.seed, "flip"))
+        rows = Rows(examples, batch=self.batch, host=self.host, hosts=self.hosts, first=step)
+        return self.reading.batches(rows)
+
+    @functools.cached_property
+    def _cropped(self) -> grain.MapDataset:
+        if self.reading.workers == 0 and 3 * self.image_size**2 * len(self.source) <= self.keep:
+            return InMemory(self.source, self.image_size)
+        return grain.MapDataset.source(self.source).map(CentreCrop(size=self.image_size))
+
+
+class InMemory(grain.MapDataset):
+    """A source cropped to one size, each picture decoded the first time it is asked for and kept."""
+
+    def __init__(self, source: Source, image_size: int):
+        super().__init__()
+        self._source = source
+        self._size = image_size
+        self._images = np.empty((len(source), image_size, image_size, 3), np.uint8)
+        self._rest: list[dict[str, Any] | None] = [None] * len(source)
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        position = index % len(self)
+        rest = self._rest[position]
+        if rest is None:
+            element = self._source[position]
+            self._images[position] = adm_centre_crop(element["image"], self._size)
+            rest = self._rest[position] = {key: value for key, value in element.items() if key != "image"}
+        return {"image": self._images[position], **rest}
+
+
+def ordered_batches(
+    source: Source,
+    *,
+    batch: int,
+    image_size: int,
+    host: int = 0,
+    hosts: int = 1,
+    start: int = 0,
+    stop: int | None = None,
+    reading: Reading = READ_AHEAD,
+) -> Batches:
+    """One pass over pictures `start` to `stop` in order, every host the same number of batches.
+
+    Batches are as `Loader.at` yields them, and "mask" (rows,), False for the rows that fill up the last batch; those
+    repeat the last picture.
+    """
+    stop = len(source) if stop is None else min(stop, len(source))
+    padded = Padded(source, image_size=image_size, start=start, stop=stop)
+    steps = -(-len(padded) // batch)
+    rows = Rows(padded, batch=batch, host=host, hosts=hosts, first=0)
+    return reading.batches(rows[:steps])
+
+
+class Padded(grain.MapDataset):
+    """Pictures `start` to `stop` cropped, with a mask; positions after the last give the last, masked."""
+
+    def __init__(self, source: Source, *, image_size: int, start: int, stop: int):
+        super().__init__()
+        self._source, self._size, self._start, self._stop = source, image_size, start, stop
+
+    def __len__(self) -> int:
+        return max(self._stop - self._start, 0)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        element = self._source[min(self._start + index, self._stop - 1)]
+        mask = np.bool_(self._start + index < self._stop)
+        return element | {"image": adm_centre_crop(element["image"], self._size), "mask": mask}

@@ -1,0 +1,65 @@
+"""Pictures of any size → square uint8 pictures of one size; random ones drawn from (seed, position) alone.
+
+Each is a Grain transform of the dictionaries that sources yield; Grain hands a random one a generator that is a
+function of the pipeline's seed and the element's position, so hosts, workers and restarts cannot change a draw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+CROPS = ("adm_centre",)
+
+
+def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The centre crop by which ImageNet models since ADM (arXiv 2105.05233) are trained and scored.
+
+    Both sides are halved with a box filter while the shorter is at least 2·size; a bicubic resize then makes the
+    shorter side `size`, the longer rounded half to even; the middle square is cut, an odd remainder to the right
+    and below.
+    """
+    picture = Image.fromarray(image)
+    while min(picture.size) >= 2 * size:
+        picture = _resized(picture, picture.width // 2, picture.height // 2, Image.Resampling.BOX)
+    scale = size / min(picture.size)
+    width, height = round(picture.width * scale), round(picture.height * scale)
+    picture = _resized(picture, width, height, Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(picture)[top : top + size, left : left + size]
+
+
+def _resized(picture: Image.Image, width: int, height: int, kind: Image.Resampling) -> Image.Image:
+    """Rows first, then columns, each rounded to eight bits.
+
+    Up to version 12 Pillow's own `resize` did just that; later ones shrink some tall pictures columns first, which
+    changes the last bits. Asking for one direction at a time gives the same pixels with all of them.
+    """
+    return picture.resize((width, picture.height), kind).resize((width, height), kind)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CentreCrop(grain.transforms.Map):
+    """`adm_centre_crop` of "image" to (size, size, 3)."""
+
+    size: int
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        return element | {"image": adm_centre_crop(element["image"], self.size)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomFlip(grain.transforms.RandomMap):
+    """Mirrors "image" left to right with the given probability."""
+
+    probability: float = 0.5
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        if rng.random() < self.probability:
+            return element | {"image": element["image"][:, ::-1]}
+        return element

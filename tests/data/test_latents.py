@@ -1,0 +1,274 @@
+"""The latent cache: what is stored, resuming after a kill, refusing what is of something else, and its loader."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fae_jax.data.digits import DigitsSource
+from fae_jax.data.latent_loader import LatentLoader
+from fae_jax.data.latent_writer import write_cache
+from fae_jax.data.latents import CacheIdentity, cache_directory, open_cache, pack, read_header, unpack
+from fae_jax.data.loader import Reading
+
+Check = Callable[..., None]
+ROOT = str(Path(__file__).parents[2])
+
+
+def encode(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stand-in for encoder and compressor that no two pictures and no mirrored twins share: 16 tokens of 5."""
+    assert images.shape == (16, 32, 32, 3) and images.dtype == np.uint8
+    blocks = images[..., 0].reshape(-1, 4, 8, 4, 8).astype(np.float32) / 255
+    tokens = blocks.mean((2, 4)).reshape(-1, 16, 1)
+    mean = np.concatenate([tokens * (c + 1) - c for c in range(5)], -1) + np.linspace(0, 1, 16)[:, None]
+    return mean.astype(np.float32), (mean - 4).astype(np.float32)
+
+
+def identity_of(pictures: Any, **changes: Any) -> CacheIdentity:
+    settings = {"positions": "bicubic", "antialias": True}
+    own = {"encoder": "vit", "encoder_weights": "aa", "encoder_settings": settings, "compressor": "bb"}
+    return CacheIdentity(**{**own, "source": pictures.fingerprint, "image_size": 32, "flip": True, **changes})
+
+
+def write(directory: Path, source: Any, **changes: Any) -> Any:
+    options = {"encode": encode, "batch": 16, "shard_size": 100, **changes}
+    identity = options.pop("identity", None) or identity_of(source)
+    return write_cache(directory, identity, source, options.pop("encode"), **options)
+
+
+@pytest.fixture(scope="module")
+def cache(digits: DigitsSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("latents") / "cache"
+    write(directory, digits)
+    return directory
+
+
+def test_every_picture_and_twin_is_stored_in_bfloat16(cache: Path, digits: DigitsSource) -> None:
+    source = open_cache(cache, identity_of(digits))
+    assert len(source) == len(digits) and len(source.header.shards) == 4 and source.classes == digits.classes
+    images = np.stack([digits[i]["image"] for i in range(16)])
+    for view, shown in enumerate([images, images[:, :, ::-1]]):
+        mean, log_variance = encode(shown)
+        batch = source.read(range(16), [view] * 16)
+        np.testing.assert_array_equal(batch["mean"], mean.astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(batch["log_variance"], log_variance.astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(batch["label"], digits.labels[:16])
+        np.testing.assert_array_equal(batch["index"], np.arange(16))
+    last = source[len(source) - 1]
+    assert last["index"] == len(digits) - 1 and last["label"] == digits.labels[-1] and last["mean"].shape == (16, 5)
+
+
+def test_statistics_are_those_of_all_stored_values(cache: Path, digits: DigitsSource) -> None:
+    source = open_cache(cache, identity_of(digits))
+    everything = [source.read(range(len(source)), [view] * len(source)) for view in (0, 1)]
+    mean = np.concatenate([part["mean"] for part in everything]).astype(np.float64).reshape(-1, 5)
+    log_variance = np.concatenate([part["log_variance"] for part in everything]).astype(np.float64).reshape(-1, 5)
+    statistics = source.header.statistics
+    assert statistics.count == 2 * 16 * len(digits)
+    np.testing.assert_allclose(statistics.mean, mean.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(statistics.variance, mean.var(0) + np.exp(log_variance).mean(0), rtol=1e-10)
+    written = json.loads((cache / "header.json").read_text())
+    assert written["statistics"]["variance"] == statistics.variance.tolist()
+    assert written["bytes"] == sum(path.stat().st_size for path in cache.glob("*.array_record"))
+
+
+def test_hosts_write_the_same_cache(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    assert write(tmp_path / "c", digits, host=0, hosts=2) is None
+    with pytest.raises(FileNotFoundError, match="is not finished"):
+        read_header(tmp_path / "c")
+    assert write(tmp_path / "c", digits, host=1, hosts=2).to_json() == read_header(cache).to_json()
+
+
+def test_finished_shards_are_kept_and_others_redone(digits: DigitsSource, tmp_path: Path) -> None:
+    calls = []
+
+    def failing(images: np.ndarray) -> Any:
+        calls.append(len(images))
+        if len(calls) > 30:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, digits, encode=failing)
+    kept = sorted(path.name for path in tmp_path.glob("*.array_record*"))
+    assert kept == ["shard-00000.array_record", "shard-00001.array_record"]
+    stamp = (tmp_path / kept[0]).stat().st_mtime_ns
+    seen = []
+    header = write(tmp_path, digits, progress=lambda done, total: seen.append((done, total)))
+    assert (tmp_path / kept[0]).stat().st_mtime_ns == stamp
+    assert header.pictures == len(digits) and seen[0] == (100, 359) and seen[-1] == (359, 359)
+
+    def never(images: np.ndarray) -> Any:
+        raise AssertionError("all is done")
+
+    assert write(tmp_path, digits, encode=never).to_json() == header.to_json()
+    (tmp_path / "shard-00002.array_record").write_bytes(b"cut")
+    assert write(tmp_path, digits).to_json() == header.to_json()
+
+
+def test_a_killed_writer_is_taken_up(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    program = f"""
+        import sys, time
+        from tests.data.test_latents import encode, write
+        from fae_jax.data.digits import DigitsSource
+
+        def slow(images):
+            time.sleep(0.02)
+            return encode(images)
+
+        write({str(tmp_path / "c")!r}, DigitsSource(split="heldout", holdout=0.2, seed=0), encode=slow)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env=environment)
+    waited = time.monotonic()
+    while not (tmp_path / "c" / "shard-00001.array_record.part").exists():
+        assert process.poll() is None and time.monotonic() - waited < 60
+        time.sleep(0.005)
+    with pytest.raises(ValueError, match=f"is being written by process {process.pid}"):
+        write(tmp_path / "c", digits)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    header = write(tmp_path / "c", digits)
+    assert header.to_json() == read_header(cache).to_json()
+    for shard in header.shards:
+        assert (tmp_path / "c" / shard.file).read_bytes() == (cache / shard.file).read_bytes()
+
+
+def test_a_full_disk_stops_it_and_leaves_what_was_finished(digits: DigitsSource, tmp_path: Path) -> None:
+    program = f"""
+        import resource, signal
+        from tests.data.test_latents import write
+        from fae_jax.data.digits import DigitsSource
+
+        source = DigitsSource(split="heldout", holdout=0.2, seed=0)
+        write({str(tmp_path)!r}, source)
+    """
+    write(tmp_path, digits, host=0, hosts=2)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path])}
+    ended = subprocess.run(
+        [sys.executable, "-c", limit + textwrap.dedent(program)], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 1 and "OSError: latent cache cannot be written" in ended.stderr.splitlines()[-1]
+    left = sorted(path.name for path in tmp_path.glob("*.array_record*"))
+    assert left == ["shard-00000.array_record", "shard-00002.array_record"]
+    assert write(tmp_path, digits).pictures == len(digits)
+
+
+def test_a_cache_of_something_else_is_refused_field_by_field(cache: Path, digits: DigitsSource) -> None:
+    other = identity_of(digits, encoder_weights="cc", encoder_settings={"positions": "bilinear"})
+    with pytest.raises(ValueError) as caught:
+        open_cache(cache, other)
+    said = str(caught.value)
+    assert "encoder_weights: 'aa' here, 'cc' wanted" in said and "'bilinear'" in said and "compressor" not in said
+    assert "\n" not in said
+    with pytest.raises(ValueError, match="was begun with"):
+        write(cache, digits, identity=other)
+
+
+def test_every_field_of_the_identity_changes_its_hash(digits: DigitsSource) -> None:
+    base = identity_of(digits)
+    changed = {"flip": False, "image_size": 64, "encoder_settings": {}, "format": 99}
+    hashes = {
+        dataclasses.replace(base, **{field.name: changed.get(field.name, "other")}).hash
+        for field in dataclasses.fields(base)
+    }
+    assert len(hashes | {base.hash}) == len(dataclasses.fields(base)) + 1
+    assert cache_directory("run", base).parts == ("run", "latents", base.hash)
+
+
+def test_damage_is_named(digits: DigitsSource, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_header(tmp_path / "none")
+    write(tmp_path / "c", digits)
+    shard = tmp_path / "c" / "shard-00001.array_record"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="shard-00001.array_record has .* bytes, its header says"):
+        open_cache(tmp_path / "c", identity_of(digits))
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="shard-00001.array_record .* is missing"):
+        open_cache(tmp_path / "c", identity_of(digits))
+    (tmp_path / "c" / "header.json").write_text("{}")
+    with pytest.raises(ValueError, match="header .* cannot be read"):
+        read_header(tmp_path / "c")
+
+
+def test_an_encoder_that_gives_nan_is_refused(digits: DigitsSource, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pictures 0 to 15 are not all finite"):
+        write(tmp_path, digits, encode=lambda images: (encode(images)[0] * np.nan, encode(images)[1]))
+    with pytest.raises(ValueError, match="is not the one of the cache's identity"):
+        write(tmp_path, digits, identity=identity_of(digits, source="other"))
+
+
+def test_records_carry_captions() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16)
+    records = [pack(values, -values, label=-1, index=2**40 + i, captions=[f"größe {i}", "b"]) for i in range(2)]
+    batch = unpack([*records, pack(values, values, label=5, index=0)], (2, 3))
+    assert [json.loads(text) for text in batch["captions"]] == [["größe 0", "b"], ["größe 1", "b"], []]
+    assert batch["index"].tolist() == [2**40, 2**40 + 1, 0] and batch["label"].tolist() == [-1, -1, 5]
+    np.testing.assert_array_equal(batch["log_variance"][0], -values)
+
+
+def latent_batches(cache: Path, digits: DigitsSource, steps: int, start: int = 0, **options: Any) -> list:
+    source = open_cache(cache, identity_of(digits))
+    loader = LatentLoader(**{"source": source, "batch": 24, "seed": 7, "flip": True, **options})
+    with loader.at(start) as iterator:
+        return [next(iterator) for _ in range(steps)]
+
+
+def test_latent_batches_name_what_they_hold_and_use_both_views(cache: Path, digits: DigitsSource) -> None:
+    batches = latent_batches(cache, digits, 30)
+    twins = 0
+    for batch in batches:
+        images = np.stack([digits[int(index)]["image"] for index in batch["index"]])
+        as_is, mirrored = (encode_any(shown).astype(ml_dtypes.bfloat16) for shown in (images, images[:, :, ::-1]))
+        plain = (batch["mean"] == as_is).all((1, 2))
+        assert (plain | (batch["mean"] == mirrored).all((1, 2))).all()
+        np.testing.assert_array_equal(batch["label"], digits.labels[batch["index"]])
+        twins += (~plain).sum()
+    assert 290 < twins < 430
+    everything = np.concatenate([batch["index"] for batch in batches])[:359]
+    assert len(np.unique(everything)) == 359
+
+
+def encode_any(images: np.ndarray) -> np.ndarray:
+    padded = np.concatenate([images, images])[:32]
+    return np.concatenate([encode(part)[0] for part in np.split(padded, 2)])[: len(images)]
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_hosts_change_no_latent(cache: Path, digits: DigitsSource, hosts: int, assert_equal: Check) -> None:
+    parts = [latent_batches(cache, digits, 20, host=host, hosts=hosts) for host in range(hosts)]
+    whole = [{key: np.concatenate([part[i][key] for part in parts]) for key in parts[0][0]} for i in range(20)]
+    assert_equal(whole, latent_batches(cache, digits, 20))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_and_seeking_change_no_latent(
+    cache: Path, digits: DigitsSource, workers: int, assert_equal: Check
+) -> None:
+    expected = latent_batches(cache, digits, 25)
+    assert_equal(latent_batches(cache, digits, 6, start=19, reading=Reading(workers=workers)), expected[19:])
+    assert_equal(latent_batches(cache, digits, 3, start=11), expected[11:14])
+
+
+def test_flips_need_twins(digits: DigitsSource, tmp_path: Path) -> None:
+    identity = identity_of(digits, flip=False)
+    write(tmp_path, digits, identity=identity)
+    source = open_cache(tmp_path, identity)
+    assert source.header.views == 1
+    with pytest.raises(ValueError, match="without mirrored twins"):
+        LatentLoader(source=source, batch=8, seed=0, flip=True)
+    with LatentLoader(source=source, batch=8, seed=0, flip=False).at(3) as iterator:
+        assert next(iterator)["mean"].shape == (8, 16, 5)

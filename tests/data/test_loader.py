@@ -1,0 +1,162 @@
+"""Batch k is a function of (seed, k): hosts, workers, threads, restarts and memory change nothing, bitwise."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from fae_jax.data.folder import FolderSource
+from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.transforms import adm_centre_crop
+
+Check = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def folder(photographs: Path) -> FolderSource:
+    return FolderSource(str(photographs), split="train", holdout=0.0, seed=0)
+
+
+def loader(source: Any, **options: Any) -> Loader:
+    return Loader(**{"source": source, "batch": 8, "seed": 3, "image_size": 32, "flip": True, **options})
+
+
+def batches(source: Any, steps: int, start: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
+    with loader(source, **options).at(start) as iterator:
+        return [next(iterator) for _ in range(steps)]
+
+
+def global_batches(source: Any, steps: int, hosts: int, **options: Any) -> list[dict[str, np.ndarray]]:
+    parts = [batches(source, steps, host=host, hosts=hosts, **options) for host in range(hosts)]
+    return [
+        {key: np.concatenate([part[step][key] for part in parts]) for key in parts[0][0]} for step in range(steps)
+    ]
+
+
+def test_batches_are_the_pictures_they_name(folder: FolderSource) -> None:
+    flips = 0
+    for batch in batches(folder, 12):
+        assert batch["image"].shape == (8, 32, 32, 3) and batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == np.int32 and batch["index"].dtype == np.int64
+        for image, label, index in zip(batch["image"], batch["label"], batch["index"], strict=True):
+            picture = folder[int(index)]
+            cropped = adm_centre_crop(picture["image"], 32)
+            mirrored = not (image == cropped).all()
+            flips += mirrored
+            np.testing.assert_array_equal(image, cropped[:, ::-1] if mirrored else cropped)
+            assert label == picture["label"]
+    assert 30 < flips < 66
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_hosts_change_nothing(folder: FolderSource, hosts: int, assert_equal: Check) -> None:
+    assert_equal(global_batches(folder, 12, hosts), batches(folder, 12))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(folder: FolderSource, workers: int, assert_equal: Check) -> None:
+    assert_equal(batches(folder, 12, reading=Reading(workers=workers)), batches(folder, 12))
+
+
+@pytest.mark.parametrize("reading", [Reading(threads=1, ahead=1), Reading(threads=7, ahead=9)])
+def test_threads_change_nothing(folder: FolderSource, reading: Reading, assert_equal: Check) -> None:
+    assert_equal(batches(folder, 12, reading=reading), batches(folder, 12))
+
+
+def test_keeping_pictures_in_memory_changes_nothing(folder: FolderSource, assert_equal: Check) -> None:
+    assert_equal(batches(folder, 12, keep=0), batches(folder, 12))
+
+
+@pytest.mark.parametrize("step", [1, 7, 30])
+def test_seeking_gives_the_batches_that_would_have_come(folder: FolderSource, step: int, assert_equal: Check) -> None:
+    assert_equal(batches(folder, 3, start=step, hosts=2, host=1), batches(folder, step + 3, hosts=2, host=1)[step:])
+
+
+def test_seeking_in_worker_processes(folder: FolderSource, assert_equal: Check) -> None:
+    assert_equal(batches(folder, 3, start=5, reading=Reading(workers=2)), batches(folder, 3, start=5))
+
+
+def test_every_epoch_is_a_different_permutation(folder: FolderSource) -> None:
+    seen = np.concatenate([batch["index"] for batch in batches(folder, 15, batch=13)]).reshape(5, 39)
+    assert (np.sort(seen, axis=1) == np.arange(39)).all()
+    assert len({tuple(epoch) for epoch in seen}) == 5
+    assert abs(np.corrcoef(seen.ravel()[1:], seen.ravel()[:-1])[0, 1]) < 0.25
+
+
+def test_seeds_decide(folder: FolderSource) -> None:
+    assert (batches(folder, 1, seed=4)[0]["index"] != batches(folder, 1)[0]["index"]).any()
+
+
+def test_a_batch_larger_than_the_source(folder: FolderSource, assert_equal: Check) -> None:
+    big = batches(folder, 2, batch=100)
+    counts = np.bincount(np.concatenate([batch["index"] for batch in big])[: 39 * 5], minlength=39)
+    assert (counts == 5).all() and big[0]["image"].shape[0] == 100
+    assert_equal(global_batches(folder, 2, 4, batch=100), big)
+
+
+def test_iterators_leave_nothing_behind(folder: FolderSource) -> None:
+    process = psutil.Process()
+    before = {child.pid for child in process.children(recursive=True)}
+    batches(folder, 2, reading=Reading(workers=2))
+    for child in process.children(recursive=True):
+        if child.pid not in before and "resource_tracker" not in " ".join(child.cmdline()):
+            child.wait(timeout=10)
+    iterator = loader(folder).at(0)
+    next(iterator)
+    iterator.close()
+    iterator.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain-prefetch"):
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+
+class Nothing(FolderSource):
+    classes, fingerprint = (), ""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_requests_that_cannot_be_met(folder: FolderSource) -> None:
+    for said, options in [
+        ("does not divide among 3 hosts", {"hosts": 3}),
+        ("host 2 of 2 does not exist", {"hosts": 2, "host": 2}),
+        ("at least 1, got 0", {"batch": 0}),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            loader(folder, **options)
+    with pytest.raises(ValueError, match="a step is at least 0"):
+        loader(folder).at(-1)
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        loader(folder, seed=-1).at(0)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        Reading(threads=0)
+    with pytest.raises(ValueError, match="no pictures"):
+        loader(Nothing.__new__(Nothing))
+
+
+def test_a_pass_in_order_with_its_last_batch_masked(folder: FolderSource, assert_equal: Check) -> None:
+    with ordered_batches(folder, batch=16, image_size=32) as iterator:
+        whole = list(iterator)
+    assert [batch["mask"].sum() for batch in whole] == [16, 16, 7]
+    kept = np.concatenate([batch["index"][batch["mask"]] for batch in whole])
+    np.testing.assert_array_equal(kept, np.arange(39))
+    np.testing.assert_array_equal(whole[1]["image"][3], adm_centre_crop(folder[19]["image"], 32))
+    parts = []
+    for host in range(4):
+        with ordered_batches(folder, batch=16, image_size=32, host=host, hosts=4) as iterator:
+            parts.append(list(iterator))
+    assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in whole[0]} for i in range(3)], whole)
+
+
+def test_part_of_a_pass(folder: FolderSource) -> None:
+    with ordered_batches(folder, batch=4, image_size=32, start=30, stop=36) as iterator:
+        part = list(iterator)
+    assert np.concatenate([batch["index"][batch["mask"]] for batch in part]).tolist() == [30, 31, 32, 33, 34, 35]
+    with ordered_batches(folder, batch=4, image_size=32, start=39) as iterator:
+        assert list(iterator) == []

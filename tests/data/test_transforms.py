@@ -1,0 +1,81 @@
+"""The ADM crop against a statement of it in NumPy alone, Pillow's fixed-point resampling included."""
+
+import numpy as np
+import pytest
+
+from fae_jax.data.transforms import CentreCrop, RandomFlip, adm_centre_crop
+
+
+def box(x: np.ndarray) -> np.ndarray:
+    return ((x > -0.5) & (x <= 0.5)).astype(float)
+
+
+def cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = −1/2."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def resample_rows(image: np.ndarray, size: int, kernel: object, support: float) -> np.ndarray:
+    """Resamples axis 0 as Pillow does: taps in float64, normalised, rounded to 22 bits; pixels rounded to 8."""
+    scale = image.shape[0] / size
+    stretch = max(scale, 1.0)
+    rows = []
+    for row in range(size):
+        centre = (row + 0.5) * scale
+        first = max(int(centre - support * stretch + 0.5), 0)
+        last = min(int(centre + support * stretch + 0.5), image.shape[0])
+        taps = kernel((np.arange(first, last) - centre + 0.5) / stretch)
+        taps = taps / taps.sum()
+        fixed = np.trunc(taps * 2**22 + np.copysign(0.5, taps)).astype(np.int64)
+        summed = (fixed[:, None, None] * image[first:last].astype(np.int64)).sum(0) + 2**21
+        rows.append(np.clip(summed >> 22, 0, 255))
+    return np.stack(rows).astype(np.uint8)
+
+
+def resample(image: np.ndarray, height: int, width: int, kernel: object, support: float) -> np.ndarray:
+    if width != image.shape[1]:
+        image = resample_rows(image.swapaxes(0, 1), width, kernel, support).swapaxes(0, 1)
+    return image if height == image.shape[0] else resample_rows(image, height, kernel, support)
+
+
+def reference_crop(image: np.ndarray, size: int) -> np.ndarray:
+    while min(image.shape[:2]) >= 2 * size:
+        image = resample(image, image.shape[0] // 2, image.shape[1] // 2, box, 0.5)
+    height, width = (round(side * (size / min(image.shape[:2]))) for side in image.shape[:2])
+    image = resample(image, height, width, cubic, 2.0)
+    y, x = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[y : y + size, x : x + size]
+
+
+def test_adm_crop_is_the_reference_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        height, width = rng.integers(5, 150, 2)
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(adm_centre_crop(image, 24), reference_crop(image, 24), str((height, width)))
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 57), (300, 24), (48, 48), (49, 95), (1, 40)])
+def test_adm_crop_at_the_corners_of_its_cases(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    cropped = adm_centre_crop(image, 24)
+    assert cropped.shape == (24, 24, 3)
+    np.testing.assert_array_equal(cropped, reference_crop(image, 24))
+
+
+def test_a_picture_of_the_right_size_is_untouched() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(CentreCrop(size=24).map({"image": image, "label": 3})["image"], image)
+
+
+def test_flip_mirrors_with_its_probability() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    flipped = [
+        (RandomFlip().random_map({"image": image}, np.random.default_rng(seed))["image"] == image[:, ::-1]).all()
+        for seed in range(400)
+    ]
+    assert 160 < sum(flipped) < 240
+    always = RandomFlip(probability=1.0).random_map({"image": image}, np.random.default_rng(0))["image"]
+    np.testing.assert_array_equal(always, [[[3, 4, 5], [0, 1, 2]], [[9, 10, 11], [6, 7, 8]]])
