@@ -52,6 +52,11 @@ class LatentStatistics:
         noise = np.exp(log_variance.reshape(values.shape).astype(np.float64)).sum(0)
         return cls(count=len(values), mean=centre, deviation=np.square(values - centre).sum(0), noise=noise)
 
+    @classmethod
+    def of_values(cls, values: np.ndarray) -> LatentStatistics:
+        """Of plain values (…, c): posteriors without variance, such as features."""
+        return cls.of(values, np.full(values.shape, -np.inf))
+
     def merge(self, other: LatentStatistics) -> LatentStatistics:
         """Equation (2)."""
         count = self.count + other.count

@@ -1,0 +1,1 @@
+"""One file per experiment; `get_config()` returns its configuration."""

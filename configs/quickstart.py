@@ -1,0 +1,89 @@
+"""All of FAE on a laptop: scikit-learn's handwritten digits at 32×32, a ViT trained here as the frozen encoder.
+
+    fae quickstart
+
+The shapes are the paper's at a hundredth of the size: one attention layer as compressor, six blocks as feature
+decoder, a ViT as pixel decoder, LightningDiT as generator.
+"""
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.name = "quickstart"
+
+    config.data.source = "digits"
+    config.data.image_size = 32
+    config.data.flip = False  # a mirrored digit is no digit
+    config.data.holdout = 0.2
+    config.data.classes = 10
+    config.data.in_memory = True
+
+    config.encoder.name = "vit"
+    config.encoder.train = True
+    config.encoder.feature_norm = "standardise"
+    config.encoder.patch = 8
+    config.encoder.width = 96
+    config.encoder.depth = 4
+    config.encoder.heads = 4
+    config.encoder.hidden = 384
+    config.encoder_training.steps = 600
+    config.encoder_training.batch = 64
+    config.encoder_training.warmup = 40
+    config.encoder_training.shift = 2
+    config.encoder_training.mask = 0.25
+
+    config.compressor.latent_width = 16
+    config.compressor.heads = 4
+    config.compressor.head_width = 64
+    config.feature_decoder.heads = 4
+    config.feature_decoder.hidden = 256
+    config.feature_decoder.last_norm = False
+    config.pixel_decoder.width = 96
+    config.pixel_decoder.depth = 3
+    config.pixel_decoder.heads = 4
+    config.pixel_decoder.hidden = 256
+    config.dit.width = 128
+    config.dit.depth = 6
+    config.dit.heads = 4
+    config.dit.hidden = 344
+
+    config.features.steps = 400
+    config.features.batch = 64
+    config.features.learning_rate = 2e-3
+    config.features.warmup = 30
+    config.pixels.steps = 250
+    config.pixels.batch = 64
+    config.pixels.learning_rate = 2e-3
+    config.pixels.warmup = 20
+    config.pixels.ema = (0.98,)
+    config.finetune.steps = 150
+    config.finetune.batch = 64
+    config.finetune.learning_rate = 1e-3
+    config.finetune.warmup = 10
+    config.finetune.ema = (0.98,)
+    config.cache.batch = 128
+    config.cache.shard_size = 1024
+    config.generator.steps = 900
+    config.generator.batch = 64
+    config.generator.learning_rate = 1.5e-3
+    config.generator.warmup = 30
+    config.generator.schedule = "cosine"
+    config.generator.ema = (0.99,)
+
+    config.generator.train_shift = 1.0  # the shift of 0.4 is for latents of 8,192 numbers; these have 256
+
+    config.sampling.shift = 1.0
+    config.sampling.steps = 30
+    config.sampling.batch = 250
+    config.evaluation.samples = 500
+
+    config.compute.dtype = "float32"
+    config.compute.scan = False
+    config.logging.every = 10
+    config.logging.preview_every = 0
+    config.checkpoint.every = 100
+    return config

@@ -1,0 +1,65 @@
+"""All of FAE on a laptop in minutes, on real data, without a download: from a small encoder trained on the spot to
+samples, scores and a report. Interrupted anywhere and run again, it continues; finished, it returns at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fae_jax.commands.evaluate import TASKS, evaluate
+from fae_jax.commands.run import run_stages
+from fae_jax.configuration import check, load_config, override
+from fae_jax.data.sources import open_source
+from fae_jax.evaluation.tasks import Evaluation
+from fae_jax.model import FAE
+from fae_jax.stages import check_request
+from fae_jax.stages.experiment import Experiment
+from fae_jax.workdir import Workdir
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="default: runs/quickstart")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="your own pictures, one subfolder per class (default: digits)"
+    )
+    parser.epilog = "--config.section.field=value overrides a field of configs/quickstart.py"
+
+
+def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
+    """The quickstart's configuration, for digits or for a folder of pictures."""
+    config = load_config("quickstart")
+    if data is not None:
+        config.data.source, config.data.path = "folder", str(Path(data).absolute())
+        config.data.flip = True
+        found = open_source(
+            "folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0, image_size=32
+        )
+        config.data.classes = len(found.classes)
+    return check(override(config, overrides))
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    begun = time.monotonic()
+    workdir = Workdir(arguments.out)
+    config = configure(arguments.data, arguments.overrides)
+    workdir.check_config(config)
+    experiment = Experiment(config, workdir)
+    check_request(experiment)
+    with workdir.lock():
+        workdir.begin(config)
+        run_stages(experiment)
+        results = {}
+        evaluation: Evaluation | None = None
+        for task in TASKS:
+            file = workdir.evaluation / f"{task}.json"
+            if not file.is_file():
+                evaluation = evaluation or Evaluation(FAE(experiment))
+                with experiment.timed("evaluate"):
+                    evaluate(evaluation, task)
+            results[task] = json.loads(file.read_text())
+    print(f"quickstart: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+    return {"workdir": str(workdir.root), "evaluation": results}

@@ -1,0 +1,28 @@
+"""Runs every unfinished stage of an experiment, in order."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
+from fae_jax.stages import STAGES, check_request, run_stage
+from fae_jax.stages.experiment import Experiment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_experiment_arguments(parser)
+
+
+def run_stages(experiment: Experiment) -> list[str]:
+    """All stages, those already done passed over; returns the names of those that ran."""
+    wanted = [stage for stage in STAGES if stage != "encoder" or experiment.config.encoder.train]
+    return [stage for stage in wanted if run_stage(experiment, stage)]
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    experiment = open_experiment(arguments)
+    check_request(experiment)
+    with experiment.workdir.lock():
+        experiment.workdir.begin(experiment.config)
+        return {"workdir": str(experiment.workdir.root), "ran": run_stages(experiment)}

@@ -1,0 +1,377 @@
+"""One experiment = one configuration: its fields, how they are overridden, checked and compared.
+
+`default_config` holds every field there is, with what it means. A file in `configs/` starts from it and sets what
+is particular to its experiment. On the command line `--config.section.field=value` overrides a field.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Fields that change how a run is carried out and watched, never its result: they may differ at a restart.
+OPERATIONAL = (
+    "logging.",
+    "checkpoint.",
+    "mesh.",
+    "compute.kernel",
+    "compute.scan",
+    "compute.remat",
+    "data.workers",
+    "data.in_memory",
+)
+
+
+def _training(
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 1e-4,
+    schedule: str = "cosine",
+    warmup: int = 1000,
+    weight_decay: float = 0.0,
+    ema: tuple[float, ...] = (),
+) -> dict[str, Any]:
+    """What every training stage has."""
+    return {
+        "steps": steps,  # optimizer steps
+        "batch": batch,  # examples a step, over all devices and hosts
+        "microbatches": 1,  # parts a batch is computed in, one after the other, to save memory
+        "learning_rate": learning_rate,  # AdamW, at its highest
+        "betas": (0.9, 0.999),  # AdamW
+        "weight_decay": weight_decay,  # AdamW, on matrices only
+        "schedule": schedule,  # of the learning rate after the warm-up: constant or cosine
+        "warmup": warmup,  # steps of linear warm-up from 0
+        "last_learning_rate": 0.0,  # where the cosine ends
+        "clip": 1.0,  # largest global gradient norm; 0 = do not clip
+        "ema": ema,  # decays of parameter averages; what comes after uses the slowest
+        "max_skipped": 100,  # steps with a non-finite loss or gradient that may be skipped in a row
+    }
+
+
+def default_config() -> ConfigDict:
+    """Every field, with the paper's value where it prints one (main experiment: DINOv2-g/14, ImageNet 256)."""
+    config = ConfigDict(
+        {
+            "name": "",  # of the experiment, for people
+            "seed": 0,  # everything random derives from (seed, step, example)
+            "data": {
+                "source": "folder",  # digits, folder, … (fae_jax.data.sources)
+                "path": "",  # where the source's pictures are
+                "image_size": 256,  # side of the square centre crop, pixels
+                "flip": True,  # mirror half of the pictures; the latent cache then holds both
+                "holdout": 0.0,  # share of a source without validation split that is held out
+                "classes": 1000,  # number of classes
+                "workers": 0,  # processes that read and decode
+                "in_memory": False,  # decode every picture once and keep it
+            },
+            "encoder": {
+                "name": "dinov2_g14",  # a registered encoder (fae_jax.encoders) or an entry point
+                "weights": "",  # file, folder or hub name; empty = the encoder's own default
+                "train": False,  # train it first, here (quickstart); False = published weights
+                "feature_norm": "none",  # none: raw features; standardise: per-channel mean 0, variance 1
+                "patch": 14,  # side of a patch at the encoder's input; this and below are used if trained here
+                "width": 384,  # channels
+                "depth": 12,  # blocks
+                "heads": 6,  # attention heads
+                "hidden": 1536,  # inner width of the feed-forward
+            },
+            "compressor": {
+                "latent_width": 32,  # channels of the latent
+                "heads": 24,  # attention heads
+                "head_width": 256,  # channels per head
+                "activation": "silu",  # after skip + attention: silu, gelu, none
+                "log_variance_range": (-30.0, 20.0),  # the posterior's log-variance is clipped to it
+            },
+            "feature_decoder": {
+                "depth": 6,  # blocks
+                "heads": 24,  # attention heads
+                "hidden": 4096,  # inner width of the SwiGLU
+                "last_norm": True,  # end with an RMSNorm: goes with feature_norm=none, and only with it
+            },
+            "pixel_decoder": {
+                "width": 1024,  # channels
+                "depth": 24,  # blocks
+                "heads": 16,  # attention heads
+                "hidden": 2736,  # inner width of the SwiGLU
+            },
+            "dit": {
+                "width": 1152,  # channels
+                "depth": 28,  # blocks
+                "heads": 16,  # attention heads
+                "hidden": 3072,  # inner width of the feed-forward
+                "norm": "rms",  # rms (LightningDiT) or layer (SiT)
+                "feed_forward": "swiglu",  # swiglu (LightningDiT) or gelu_tanh (SiT)
+                "rotary": True,  # rotary positions (LightningDiT) beside the fixed table
+                "qk_norm": False,  # normalise queries and keys
+            },
+            "encoder_training": {
+                **_training(steps=0, batch=256, learning_rate=1e-3, weight_decay=0.05),
+                "mask": 0.4,  # share of patches hidden from the encoder
+                "reconstruction_weight": 1.0,  # of the hidden patches' pixel error beside the class loss
+                "label_smoothing": 0.1,  # of the class loss
+                "shift": 0,  # random translation, pixels
+            },
+            "features": {
+                **_training(steps=1_000_000, batch=1024),
+                "beta": 5e-4,  # weight of the KL divergence (mean per latent element)
+            },
+            "pixels": {
+                **_training(steps=1_000_000, batch=512, weight_decay=1e-4, ema=(0.999,)),
+                "noise": 0.4,  # standard deviation of the noise added to the features
+                "l1_weight": 0.0,  # of the mean absolute pixel error, pixels in [−1, 1]
+                "l2_weight": 1.0,  # of the mean squared pixel error
+            },
+            "finetune": {
+                **_training(steps=100_000, batch=512, ema=(0.999,)),
+                "l1_weight": 0.0,  # as in pixels
+                "l2_weight": 1.0,
+            },
+            "cache": {
+                "batch": 1024,  # pictures encoded at once, over all devices
+                "shard_size": 10_000,  # pictures per file
+            },
+            "generator": {
+                **_training(steps=2_000_000, batch=512, schedule="constant", warmup=0, ema=(0.9999,)),
+                "train_shift": 0.4,  # timestep shift in training; 1 = none, smaller = noisier
+                "label_dropout": 0.1,  # share of examples trained without their class
+            },
+            "sampling": {
+                "sampler": "euler",  # euler, heun (ODE) or euler_maruyama (SDE)
+                "steps": 250,  # of the sampler
+                "shift": 0.4,  # timestep shift of the sampling grid
+                "last_step": 0.04,  # length of the SDE's last, deterministic step
+                "guidance": ((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, 2.5)),  # (from, to, weight) over time
+                "batch": 256,  # pictures sampled at once
+            },
+            "evaluation": {
+                "samples": 50_000,  # pictures per score
+                "seed": 0,  # of the samples
+            },
+            "compute": {
+                "dtype": "bfloat16",  # of matrix products; parameters, norms, softmax and losses are float32
+                "kernel": "auto",  # of attention: auto, xla, cudnn
+                "scan": True,  # compile one block and loop (fast to compile); False unrolls (fast on a CPU)
+                "remat": "none",  # what the backward pass recomputes: none, full, dots
+            },
+            "mesh": {
+                "replica": 1,  # copies of the state, across slices
+                "fsdp": -1,  # devices the state is sharded over; −1 = all that are left
+                "tensor": 1,  # devices one matrix product is split over
+            },
+            "logging": {
+                "every": 100,  # steps between lines of metrics
+                "preview_every": 10_000,  # steps between preview pictures; 0 = only at the end
+                "tensorboard": True,  # write event files beside metrics.jsonl
+            },
+            "checkpoint": {
+                "every": 5_000,  # steps between checkpoints; one is written at the end in any case
+                "keep": 2,  # newest checkpoints kept
+            },
+        }
+    )
+    return config.lock()
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"section.field": value}, sequences as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = _frozen(value)
+    return flat
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def load_config(path: str) -> ConfigDict:
+    """Runs `get_config()` of a Python file; a bare name means the file of that name in `configs/`.
+
+    Raises:
+      FileNotFoundError: there is no such file; those that ship are named.
+      ValueError: the file does not define a valid configuration.
+    """
+    file = Path(path)
+    if not file.exists() and len(file.parts) == 1:
+        file = shipped_configs() / f"{file.stem}.py"
+    if not file.is_file():
+        shipped = ", ".join(sorted(p.stem for p in shipped_configs().glob("*.py") if p.stem != "__init__"))
+        raise FileNotFoundError(f"no configuration at {path!r}; give a Python file, or one of: {shipped}")
+    spec = importlib.util.spec_from_file_location(f"fae_jax_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except (AttributeError, KeyError, TypeError, SyntaxError, NameError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise ValueError(f"configuration {file} is not valid: {_shorten(reason)}") from error
+    reference = flatten(default_config())
+    for name in flatten(config):
+        if name not in reference:
+            raise ValueError(f"configuration {file}: {_unknown(name, reference)}")
+    return config
+
+
+def shipped_configs() -> Path:
+    """The folder of configurations: beside the package in a checkout, inside it when installed."""
+    beside = Path(__file__).parents[1] / "configs"
+    return beside if beside.is_dir() else Path(__file__).parent / "configs"
+
+
+def override(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
+    """A copy of `config` with (dotted name, text) pairs applied.
+
+    Raises:
+      ValueError: a field is unknown (the nearest is named) or the text is not of its type.
+    """
+    result = ConfigDict(config).copy_and_resolve_references()
+    known = flatten(result)
+    with result.unlocked():
+        for name, text in overrides:
+            if name not in known:
+                raise ValueError(_unknown(name, known))
+            result.update_from_flattened_dict({name: parse_value(name, text, known[name])})
+    return result
+
+
+def parse_value(name: str, text: str, current: Any) -> Any:
+    """Reads `text` as a value of the type of `current`.
+
+    Raises:
+      ValueError: it is not one.
+    """
+    kind = type(current)
+    problem = ValueError(f"field {name} is of type {kind.__name__} (now {current!r}), got {text!r}")
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise problem
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise problem from None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is tuple and isinstance(value, list | int | float):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if type(value) is not kind:
+        raise problem
+    return _frozen(value)
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    leaf = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
+    nearest = near or leaf[:1] or [k for k in known if k.startswith(name.split(".")[0])][:1]
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"field {name} does not exist{hint}"
+
+
+def _shorten(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def to_json(config: ConfigDict) -> str:
+    """The configuration as indented JSON, keys in their order."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Inverse of `to_json`.
+
+    Raises:
+      ValueError: not JSON, or a field this version does not know or of another type.
+    """
+    config = default_config()
+    known = flatten(config)
+    for name, value in flatten(json.loads(text)).items():
+        if name not in known:
+            raise ValueError(_unknown(name, known))
+        if type(value) is int and type(known[name]) is float:
+            value = float(value)
+        with config.unlocked():
+            config.update_from_flattened_dict({name: value})
+    return config
+
+
+def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+    """Fields that decide the result and differ, each as `name: theirs → ours`."""
+    mine, other = flatten(ours), flatten(theirs)
+    return [
+        f"{name}: {other.get(name)!r} → {mine.get(name)!r}"
+        for name in {**other, **mine}
+        if mine.get(name) != other.get(name) and not name.startswith(OPERATIONAL)
+    ]
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Refuses values that cannot work, before anything is computed.
+
+    Raises:
+      ValueError: one line naming the field, the value and the remedy.
+    """
+    pair = (config.encoder.feature_norm, config.feature_decoder.last_norm)
+    if pair not in (("none", True), ("standardise", False)):
+        raise ValueError(
+            f"encoder.feature_norm={pair[0]!r} with feature_decoder.last_norm={pair[1]} cannot work: choose "
+            "none with True (raw features) or standardise with False"
+        )
+    for name, value in flatten(config).items():
+        leaf = name.split(".")[-1]
+        positive = ("batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width")
+        if leaf in (*positive, "image_size", "patch", "every", "keep", "shard_size", "classes") and value < 1:
+            raise ValueError(f"field {name} must be at least 1, got {value}")
+        not_negative = ("steps", "warmup", "learning_rate", "weight_decay", "clip", "noise", "beta", "workers")
+        if leaf in (*not_negative, "preview_every", "max_skipped") and value < 0:
+            raise ValueError(f"field {name} must not be negative, got {value}")
+        if leaf in ("holdout", "label_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
+            raise ValueError(f"field {name} is a share and must be in [0, 1), got {value}")
+        if leaf in ("train_shift", "shift") and isinstance(value, float) and not value > 0:
+            raise ValueError(f"field {name} must be above 0, got {value}")
+        if leaf == "ema" and not all(isinstance(decay, float) and 0 < decay < 1 for decay in value):
+            raise ValueError(f"field {name} holds decays between 0 and 1, got {value}")
+    choices = {
+        "compressor.activation": ("silu", "gelu", "none"),
+        "dit.norm": ("rms", "layer"),
+        "dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
+        "compute.dtype": ("float32", "bfloat16"),
+        "compute.kernel": ("auto", "xla", "cudnn"),
+        "compute.remat": ("none", "full", "dots"),
+        **{f"{stage}.schedule": ("constant", "cosine") for stage in TRAINED},
+    }
+    flat = flatten(config)
+    for name, allowed in choices.items():
+        if flat[name] not in allowed:
+            raise ValueError(f"field {name} must be one of {', '.join(allowed)}, got {flat[name]!r}")
+    for stage in TRAINED:
+        section = config[stage]
+        if section.batch % section.microbatches:
+            raise ValueError(
+                f"field {stage}.microbatches={section.microbatches} must divide {stage}.batch={section.batch}"
+            )
+    for part, width in (("pixel_decoder", config.pixel_decoder.width), ("dit", config.dit.width)):
+        if width % config[part].heads:
+            raise ValueError(f"field {part}.heads={config[part].heads} must divide its width {width}")
+    if config.encoder.train and config.data.image_size % config.encoder.patch:
+        raise ValueError(
+            f"field data.image_size={config.data.image_size} must be a multiple of encoder.patch="
+            f"{config.encoder.patch}"
+        )
+    return config
+
+
+TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

@@ -1,0 +1,30 @@
+"""The VAE on features of stage Ia (paper, section 3.2).
+
+    L = mean (x̂ − x)² / v + β · mean KL,   KL = ½ (μ² + σ² − 1 − log σ²)       (1)
+
+with both means over every element and v the features' average channel variance (1 when they are standardised), so
+that β does not depend on the encoder.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def kl_divergence(mean: Float[Array, "b n c"], log_variance: Float[Array, "b n c"]) -> Float[Array, ""]:
+    """KL(N(μ, σ²) ‖ N(0, 1)) in nats, mean per latent element."""
+    return 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+
+
+def feature_error(
+    reconstruction: Float[Array, "b n d"], features: Float[Array, "b n d"], variance: float
+) -> Float[Array, ""]:
+    """The first term of equation (1): the share of the features' variance that is missed."""
+    return jnp.mean((reconstruction - features) ** 2) / variance
+
+
+def cosine(a: Float[Array, "b n d"], b: Float[Array, "b n d"]) -> Float[Array, ""]:
+    """Mean cosine similarity of corresponding tokens, in [−1, 1]."""
+    product = jnp.sum(a * b, -1)
+    return jnp.mean(product / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1) + 1e-12))

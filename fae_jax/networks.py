@@ -1,0 +1,74 @@
+"""The networks an experiment's configuration describes, without parameters, and their exact sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fae_jax.autoencoder import Compressor, FeatureDecoder, PixelDecoder
+from fae_jax.generators import DiT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Modules for an encoder whose features are (grid rows · grid columns, width)."""
+
+    grid: tuple[int, int]
+    width: int
+    compressor: Compressor
+    feature_decoder: FeatureDecoder
+    pixel_decoder: PixelDecoder
+    dit: DiT
+
+
+def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Networks:
+    """The modules of `config` for features of the given grid and width.
+
+    Raises:
+      ValueError: sizes that do not divide.
+    """
+    image, heads = config.data.image_size, config.feature_decoder.heads
+    if image % grid[0] or grid[0] != grid[1]:
+        raise ValueError(f"data.image_size={image} must be a multiple of the encoder's {grid[0]}×{grid[1]} grid")
+    if width % heads:
+        raise ValueError(f"feature_decoder.heads={heads} must divide the encoder's width {width}")
+    compute = {
+        "dtype": jnp.dtype(config.compute.dtype),
+        "kernel": config.compute.kernel,
+    }
+    loop = {"scan": config.compute.scan, "remat": config.compute.remat}
+    return Networks(
+        grid=grid,
+        width=width,
+        compressor=Compressor(
+            **config.compressor,
+            **compute,
+        ),
+        feature_decoder=FeatureDecoder(grid=grid, width=width, **config.feature_decoder, **compute, **loop),
+        pixel_decoder=PixelDecoder(grid=grid, patch=image // grid[0], **config.pixel_decoder, **compute, **loop),
+        dit=DiT(grid=grid, classes=config.data.classes, **config.dit, **compute, **loop),
+    )
+
+
+def count_parameters(networks: Networks) -> dict[str, int]:
+    """Exact number of parameters by network, without allocating any; the DiT's includes its fixed table."""
+    tokens = math.prod(networks.grid)
+    features = jax.ShapeDtypeStruct((1, tokens, networks.width), jnp.float32)
+    latents = jax.ShapeDtypeStruct((1, tokens, networks.compressor.latent_width), jnp.float32)
+    time, label = jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+
+    def count(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> int:
+        shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    return {
+        "compressor": count(networks.compressor, features),
+        "feature_decoder": count(networks.feature_decoder, latents),
+        "pixel_decoder": count(networks.pixel_decoder, features),
+        "dit": count(networks.dit, latents, time, label) + networks.dit.fixed_values,
+    }

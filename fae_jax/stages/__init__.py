@@ -1,0 +1,71 @@
+"""The stages in their order, what each needs, and the door to run one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fae_jax.networks import build_networks
+from fae_jax.stages import cache, encoder, features, generator, pixels
+from fae_jax.stages.experiment import Experiment
+
+# stage → (stages before it, what runs it); `encoder` only where the experiment trains its own
+STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
+    "encoder": ((), encoder.run),
+    "features": (("encoder",), features.run),
+    "pixels": (("encoder",), pixels.run_pixels),
+    "finetune": (("features", "pixels"), pixels.run_finetune),
+    "cache": (("features",), cache.run),
+    "generator": (("cache",), generator.run),
+}
+
+
+def command_for(stage: str, workdir: object) -> str:
+    """What to type to run a stage."""
+    return f"fae cache --workdir {workdir}" if stage == "cache" else f"fae train {stage} --workdir {workdir}"
+
+
+def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> None:
+    """Refuses to go on without finished stages.
+
+    Raises:
+      ValueError: one is missing; names it and the command that makes it.
+    """
+    root = experiment.workdir.root
+    for before in needed:
+        if not experiment.is_done(before):
+            remedy = f"run `{command_for(before, root)}` first"
+            raise ValueError(f"{who} needs stage {before}, which is not finished in {root}; {remedy}")
+
+
+def check_request(experiment: Experiment, stage: str | None = None) -> None:
+    """Refuses what cannot run, before anything is computed or written; `stage` None means all of them.
+
+    Raises:
+      ValueError: a stage before it is missing (with the command that makes it), or data or devices do not fit.
+      FileNotFoundError: pictures or weights are not there.
+    """
+    trains_encoder = experiment.config.encoder.train
+    if stage == "encoder" and not trains_encoder:
+        name = experiment.config.encoder.name
+        raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
+    if stage:
+        check_stages(experiment, f"stage {stage}", STAGES[stage][0])
+    experiment.source("train")
+    for trained in [stage] if stage else STAGES:
+        if trained != "cache" and (trained != "encoder" or trains_encoder):
+            section = experiment.section(trained)
+            experiment.check_batch(f"{trained} batch", section.batch, section.microbatches)
+    if not trains_encoder or experiment.is_done("encoder"):
+        _ = experiment.networks
+    else:
+        size = experiment.config.data.image_size // experiment.config.encoder.patch
+        build_networks(experiment.config, (size, size), experiment.config.encoder.width)
+
+
+def run_stage(experiment: Experiment, stage: str) -> bool:
+    """Runs a stage that `check_request` passed, unless it is done; returns whether it ran."""
+    if experiment.is_done(stage):
+        return False
+    with experiment.timed(stage):
+        STAGES[stage][1](experiment)
+    return True

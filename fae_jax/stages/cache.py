@@ -1,0 +1,62 @@
+"""The latent cache: every training picture encoded once, so that the generator never runs the encoder.
+
+picture → encoder → compressor (μ, log σ²) → record, statistics
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from fae_jax.data.latent_writer import write_cache
+from fae_jax.data.loader import Reading
+from fae_jax.parallel.mesh import put_batch
+from fae_jax.stages.experiment import Experiment, to_pixels
+from fae_jax.workdir import RunFailed
+
+REPORT_EVERY = 10.0  # seconds between lines of progress
+
+
+def run(experiment: Experiment) -> None:
+    """Writes the cache; shards an earlier run finished are kept."""
+    config, networks, space = experiment.config, experiment.networks, experiment.space
+    compressor = experiment.load_params("features", "autoencoder")["compressor"]
+    encoder = experiment.frozen_encoder["encoder"]
+
+    @jax.jit
+    def posterior(encoder: Any, compressor: Any, image: Array) -> tuple[Array, Array]:
+        features = space.enter(experiment.encoder.features(encoder, to_pixels(image)))
+        return tuple(networks.compressor.apply({"params": compressor}, features))
+
+    def encode(images: np.ndarray) -> tuple[Array, Array]:
+        return posterior(encoder, compressor, put_batch({"image": images}, experiment.mesh)["image"])
+
+    begun = last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > REPORT_EVERY:
+            last = time.monotonic()
+            rate = done / max(last - begun, 1e-9)
+            print(f"cache: {done} of {total} pictures, {rate:.0f} pictures/s", file=sys.stderr, flush=True)
+
+    try:
+        write_cache(
+            experiment.cache_directory,
+            experiment.cache_identity,
+            experiment.source("train"),
+            encode,
+            batch=config.cache.batch,
+            shard_size=config.cache.shard_size,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            reading=Reading(workers=config.data.workers),
+            progress=progress,
+        )
+    except ValueError as error:
+        raise RunFailed(f"cache: {error}") from error

@@ -1,0 +1,125 @@
+"""Training an encoder of one's own, where none is published for the pictures at hand (quickstart).
+
+A ViT sees pictures with a share of patches blanked and learns two things at once, from patch tokens p_i and the
+class head (on the class token and the mean patch):
+
+    L = CE(class head, label) + λ mean over blanked i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
+
+so its tokens hold what the picture is of (as a supervised encoder's) and what it looks like (as MAE's,
+arXiv 2111.06377). Pictures are also shifted by up to `shift` pixels.
+
+picture → blanked picture → ViT → (class logits, pixels of blanked patches) → loss
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from einops import rearrange
+from jaxtyping import Array
+
+from fae_jax.encoders import small
+from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.nn.embeddings import patchify, unpatchify
+from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.training.loop import Task
+from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.state import Player, TrainState
+
+
+def make_config(experiment: Experiment) -> ViTConfig:
+    """The ViT that `config.encoder` describes, with a class head."""
+    encoder, data = experiment.config.encoder, experiment.config.data
+    return small.small_config(
+        image_size=data.image_size,
+        classes=data.classes,
+        **{name: encoder[name] for name in ("patch", "width", "depth", "heads", "hidden")},
+    )
+
+
+def shift_pictures(images: Array, keys: Array, reach: int) -> Array:
+    """Translates each picture by up to `reach` pixels each way, edges repeated."""
+    if not reach:
+        return images
+    padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+
+    def cut(image: Array, key: Array) -> Array:
+        y, x = jax.random.randint(key, (2,), 0, 2 * reach + 1)
+        return jax.lax.dynamic_slice(image, (y, x, 0), images.shape[1:])
+
+    return jax.vmap(cut)(padded, keys)
+
+
+def blank_patches(keys: Array, tokens: int, share: float) -> Array:
+    """For each key a mask over tokens, True for exactly round(share · tokens) blanked ones: (b, n)."""
+    order = jax.vmap(lambda key: jax.random.permutation(key, tokens))(keys)
+    return order < round(share * tokens)
+
+
+def run(experiment: Experiment) -> None:
+    """Trains it, and leaves `encoder/config.json` and `encoder/model.safetensors`."""
+    section, config = experiment.config.encoder_training, make_config(experiment)
+    module = ViT(config, dtype=jnp.dtype(experiment.config.compute.dtype), scan=experiment.config.compute.scan)
+    to_patch = nn.Dense(config.patch**2 * 3)
+    size = experiment.config.data.image_size
+    grid = config.grid(size, size)
+    tokens = grid[0] * grid[1]
+
+    def init(key: Array) -> dict[str, Any]:
+        keys = jax.random.split(key)
+        vit = module.init(keys[0], jnp.zeros((1, size, size, 3)))["params"]
+        return {"vit": vit, "to_patch": to_patch.init(keys[1], jnp.zeros((1, tokens, config.width)))["params"]}
+
+    def forward(params: Any, images: Array, blank: Array) -> tuple[Array, Array]:
+        seen = unpatchify(jnp.where(blank[..., None], 0.0, patchify(images, config.patch)), grid, config.patch)
+        out = module.apply({"params": params["vit"]}, seen)
+        logits = module.apply({"params": params["vit"]}, out.patches, out.cls, method="classify")
+        return logits, to_patch.apply({"params": params["to_patch"]}, out.patches)
+
+    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
+        shift_keys, blank_keys = rearrange(jax.vmap(jax.random.split)(keys), "b two -> two b")
+        images = shift_pictures(to_pixels(batch["image"]), shift_keys, section.shift)
+        blank = blank_patches(blank_keys, tokens, section.mask)
+        logits, patches = forward(params, images, blank)
+        wanted = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), section.label_smoothing)
+        class_loss = jnp.mean(optax.softmax_cross_entropy(logits, wanted))
+        error = jnp.mean((patches - patchify(images, config.patch)) ** 2, -1)
+        pixel_loss = jnp.sum(error * blank) / jnp.maximum(jnp.sum(blank), 1)
+        accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
+        total = class_loss + section.reconstruction_weight * pixel_loss
+        return total, {"class_loss": class_loss, "pixel_loss": pixel_loss, "accuracy": accuracy}
+
+    shown = experiment.preview_batch()
+    images = to_pixels(shown["image"])
+    blank = blank_patches(jax.random.split(jax.random.key(0), len(images)), tokens, section.mask)
+
+    @jax.jit
+    def paint(params: Any) -> tuple[Array, Array]:
+        seen = jnp.where(blank[..., None], 0.0, patchify(images, config.patch))
+        filled = jnp.where(blank[..., None], forward(params, images, blank)[1], patchify(images, config.patch))
+        return unpatchify(seen, grid, config.patch), unpatchify(filled, grid, config.patch)
+
+    def preview(state: TrainState) -> tuple[np.ndarray, str]:
+        rows = [to_uint8(part) for part in (images, *paint(experiment.best_params(state, "encoder")))]
+        return side_by_side(rows), "held-out pictures; with patches blanked; blanked patches filled in by the encoder"
+
+    player = Player(init=init, loss=loss, optimizer=make_optimizer(section))
+    task = Task(
+        name="encoder",
+        players={"encoder": player},
+        frozen={},
+        batches=experiment.loader(section.batch).at,
+        seed=experiment.seed("encoder"),
+        section=section,
+        preview=preview,
+    )
+    state = experiment.train(task)
+    params = jax.device_get(experiment.best_params(state, "encoder"))
+    settings = {"steps": section.steps, "batch": section.batch, "objective": "class + blanked patches"}
+    small.save(experiment.workdir.stage("encoder"), config, params["vit"], settings)

@@ -1,0 +1,275 @@
+"""What every stage shares: the configuration, the working directory, the mesh, data, encoder and networks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from fae_jax.data.latent_loader import LatentLoader
+from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
+from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.sources import Source, open_source
+from fae_jax.data.transforms import adm_centre_crop
+from fae_jax.encoders import registry
+from fae_jax.networks import Networks, build_networks
+from fae_jax.parallel.mesh import batch_divisor, make_mesh
+from fae_jax.parallel.rules import shardings
+from fae_jax.stages.feature_space import FeatureSpace, load_or_measure
+from fae_jax.training.checkpoints import Checkpoints
+from fae_jax.training.loop import Task, train
+from fae_jax.training.optimizer import slowest_average
+from fae_jax.training.state import TrainState
+from fae_jax.weights import hash_tree
+from fae_jax.workdir import Workdir
+
+SECTIONS = {"encoder": "encoder_training"}  # stages whose section of the configuration has another name
+PREVIEWS = 16  # pictures in a preview
+
+
+def to_pixels(image: Array) -> Array:
+    """uint8 → float32 in [−1, 1]."""
+    return jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(images: Array) -> np.ndarray:
+    """[−1, 1] → uint8, rounded and clipped."""
+    return np.asarray(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
+
+
+def side_by_side(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of equally many pictures (b, y, x, 3) as one picture, row under row."""
+    return rearrange(np.stack(rows), "r b y x c -> (r y) (b x) c")
+
+
+class Experiment:
+    """One configuration in one working directory, on the devices there are.
+
+    Everything is made when it is first asked for, so that a request can be checked without computing anything.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Workdir):
+        self.config = config
+        self.workdir = workdir
+
+    # What is there
+
+    def section(self, stage: str) -> ConfigDict:
+        """The training section of the configuration for a stage."""
+        return self.config[SECTIONS.get(stage, stage)]
+
+    def checkpoints(self, stage: str) -> Checkpoints:
+        return Checkpoints(self.workdir.stage(stage) / "checkpoints", self.config.checkpoint.keep)
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage has nothing left to do; a pretrained encoder always has."""
+        if stage == "encoder":
+            return not self.config.encoder.train or (self.workdir.stage("encoder") / "model.safetensors").is_file()
+        if stage == "cache":
+            return self.is_done("features") and (self.cache_directory / HEADER).is_file()
+        steps = self.checkpoints(stage).steps()
+        return bool(steps) and steps[-1] >= self.section(stage).steps
+
+    def seed(self, purpose: str) -> int:
+        """A seed for one purpose, derived from the experiment's."""
+        return int.from_bytes(hashlib.sha256(f"{self.config.seed}/{purpose}".encode()).digest()[:4], "little") >> 1
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the time of its body to `timings.json`, also when it is interrupted."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self.workdir.add_time(phase, time.monotonic() - begun)
+
+    # Devices and data
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        return make_mesh(**self.config.mesh)
+
+    def check_batch(self, field: str, size: int, parts: int = 1) -> None:
+        """Refuses a batch that does not divide over the devices.
+
+        Raises:
+          ValueError: it names the field.
+        """
+        divisor = batch_divisor(self.mesh) * parts
+        if size % divisor:
+            raise ValueError(f"field {field}={size} must be a multiple of {divisor} on these devices")
+
+    @functools.cache  # noqa: B019 -- an experiment lives as long as its process
+    def source(self, split: str) -> Source:
+        """The pictures of a split, "train" or "heldout".
+
+        Raises:
+          ValueError, FileNotFoundError: they cannot be used or are not there, or have another number of classes.
+        """
+        data = self.config.data
+        source = open_source(
+            data.source,
+            path=data.path or None,
+            split=split,
+            holdout=data.holdout,
+            seed=self.seed("holdout"),
+            image_size=data.image_size,
+        )
+        if len(source.classes) != data.classes:
+            raise ValueError(
+                f"field data.classes={data.classes}, but {data.path or data.source} has {len(source.classes)} of them; "
+                f"set --config.data.classes={len(source.classes)}"
+            )
+        return source
+
+    @property
+    def _hosts(self) -> dict[str, int]:
+        return {"host": jax.process_index(), "hosts": jax.process_count()}
+
+    def loader(self, batch: int) -> Loader:
+        """Shuffled batches of training pictures."""
+        data = self.config.data
+        return Loader(
+            source=self.source("train"),
+            batch=batch,
+            seed=self.seed("data"),
+            image_size=data.image_size,
+            flip=data.flip,
+            reading=Reading(workers=data.workers),
+            keep=2**40 if data.in_memory else 0,
+            **self._hosts,
+        )
+
+    def ordered(self, split: str, batch: int) -> Any:
+        """One pass over a split, in order, in batches of `batch` with a mask."""
+        reading = Reading(workers=self.config.data.workers)
+        size = self.config.data.image_size
+        return ordered_batches(self.source(split), batch=batch, image_size=size, reading=reading, **self._hosts)
+
+    @functools.cache  # noqa: B019
+    def preview_batch(self) -> dict[str, np.ndarray]:
+        """The pictures shown in previews: the first held-out ones, or training ones if none are held out."""
+        split = "heldout" if self.config.data.holdout else "train"
+        source, size = self.source(split), self.config.data.image_size
+        places = np.linspace(0, len(source) - 1, PREVIEWS).astype(int)
+        return {"image": np.stack([adm_centre_crop(source[int(place)]["image"], size) for place in places])}
+
+    # Networks and their parameters
+
+    @functools.cached_property
+    def encoder(self) -> registry.Encoder:
+        """The frozen encoder.
+
+        Raises:
+          ValueError, FileNotFoundError: it is unknown or its weights are not there.
+        """
+        encoder, compute = self.config.encoder, self.config.compute
+        return registry.create(
+            encoder.name,
+            weights=str(self.workdir.stage("encoder")) if encoder.train else encoder.weights or None,
+            image_size=self.config.data.image_size,
+            dtype=compute.dtype,
+            kernel=compute.kernel,
+            scan=compute.scan,
+        )
+
+    @functools.cached_property
+    def frozen_encoder(self) -> dict[str, Any]:
+        """{"encoder": its parameters, on the devices}."""
+        params = self.encoder.params
+        return {"encoder": jax.device_put(params, shardings(params, self.mesh))}
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        return build_networks(self.config, self.encoder.grid, self.encoder.width)
+
+    @functools.cached_property
+    def space(self) -> FeatureSpace:
+        """The space the autoencoder works in; measured over the training pictures the first time."""
+        identity = {"encoder": self.encoder.weights_hash, "source": self.source("train").fingerprint}
+        encode = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
+
+        def features() -> Iterator[np.ndarray]:
+            for batch in self.ordered("train", self.config.cache.batch):
+                yield np.asarray(encode(self.frozen_encoder["encoder"], batch["image"]))[batch["mask"]]
+
+        file = self.workdir.stage("features") / "statistics.json"
+        return load_or_measure(file, identity, features, self.config.encoder.feature_norm == "standardise")
+
+    def best_params(self, state: TrainState, player: str) -> Any:
+        """What later stages will use: the slowest parameter average, or the parameters where none is kept."""
+        own = state.players[player]
+        return slowest_average(own.optimizer, own.params)
+
+    def load_params(self, stage: str, player: str, average: str | None = "") -> Any:
+        """A finished stage's parameters, on the devices; see `Checkpoints.read_params`."""
+        return self.checkpoints(stage).read_params(player, self.mesh, average)
+
+    def train(self, task: Task) -> TrainState:
+        """Trains a stage to its end.
+
+        Raises:
+          ValueError: its batch does not divide over the devices.
+          RunFailed: see `fae_jax.training.loop.train`.
+        """
+        section = task.section
+        self.check_batch(f"{SECTIONS.get(task.name, task.name)}.batch", section.batch, section.microbatches)
+        directory = self.workdir.stage(task.name)
+        return train(task, directory, self.mesh, logging=self.config.logging, checkpoint=self.config.checkpoint)
+
+    # The latent cache
+
+    def _compressor_hash(self) -> str:
+        """Of everything that decides a latent after the encoder: feature space, structure and weights."""
+        compressor = jax.device_get(self.load_params("features", "autoencoder")["compressor"])
+        digest = hashlib.sha256(hash_tree(compressor).encode())
+        digest.update(json.dumps(self.config.compressor.to_dict(), sort_keys=True).encode())
+        if self.space.standardise:
+            digest.update(self.space.mean.tobytes() + self.space.std.tobytes())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def cache_identity(self) -> CacheIdentity:
+        """What this experiment's latent cache must be of; needs the features stage."""
+        data = self.config.data
+        return CacheIdentity(
+            encoder=self.encoder.name,
+            encoder_weights=self.encoder.weights_hash,
+            encoder_settings={**self.encoder.settings, "dtype": self.config.compute.dtype},
+            compressor=self._compressor_hash(),
+            source=self.source("train").fingerprint,
+            image_size=data.image_size,
+            flip=data.flip,
+        )
+
+    @property
+    def cache_directory(self) -> Path:
+        return self.workdir.latents / self.cache_identity.hash
+
+    @functools.cached_property
+    def cache(self) -> LatentSource:
+        """The finished latent cache.
+
+        Raises:
+          FileNotFoundError, ValueError: it is not there, not finished, or of something else.
+        """
+        return open_cache(self.cache_directory, self.cache_identity)
+
+    def latent_loader(self, batch: int) -> LatentLoader:
+        """Shuffled batches of cached posteriors."""
+        reading = Reading(workers=self.config.data.workers)
+        seed, flip = self.seed("latents"), self.config.data.flip
+        return LatentLoader(source=self.cache, batch=batch, seed=seed, flip=flip, reading=reading, **self._hosts)

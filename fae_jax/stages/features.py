@@ -1,0 +1,97 @@
+"""Stage Ia: the VAE on features. Trained: compressor and feature decoder. Frozen: the encoder.
+
+picture → encoder (x) → compressor (μ, log σ²) → sample (z) → feature decoder (x̂) → VAE loss
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from fae_jax.losses.vae import cosine, feature_error, kl_divergence
+from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.training.loop import Task
+from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.state import Player, TrainState
+
+
+def make_task(experiment: Experiment) -> Task:
+    """The player `autoencoder`, with parameters {"compressor", "feature_decoder"}."""
+    section, networks, space = experiment.config.features, experiment.networks, experiment.space
+    tokens = networks.grid[0] * networks.grid[1]
+
+    def init(key: Array) -> dict[str, Any]:
+        keys = jax.random.split(key)
+        features = jnp.zeros((1, tokens, networks.width))
+        latents = jnp.zeros((1, tokens, networks.compressor.latent_width))
+        return {
+            "compressor": networks.compressor.init(keys[0], features)["params"],
+            "feature_decoder": networks.feature_decoder.init(keys[1], latents)["params"],
+        }
+
+    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
+        raw = experiment.encoder.features(frozen["encoder"], to_pixels(batch["image"]))
+        features = space.enter(raw)
+        posterior = networks.compressor.apply({"params": params["compressor"]}, features)
+        latents = posterior.sample(keys)
+        decoded = networks.feature_decoder.apply({"params": params["feature_decoder"]}, latents)
+        error = feature_error(decoded, features, space.variance)
+        kl = kl_divergence(posterior.mean, posterior.log_variance)
+        metrics = {
+            "feature_error": error,
+            "explained_variance": 1 - error,
+            "feature_cosine": cosine(space.leave(decoded), raw),
+            "kl_per_token": kl * posterior.mean.shape[-1],
+            "posterior_std": jnp.mean(jnp.exp(0.5 * posterior.log_variance)),
+        }
+        return error + section.beta * kl, metrics
+
+    images = to_pixels(experiment.preview_batch()["image"])
+
+    @jax.jit
+    def show(params: Any, encoder: Any) -> tuple[Array, Array]:
+        raw = experiment.encoder.features(encoder, images)
+        mean = networks.compressor.apply({"params": params["compressor"]}, space.enter(raw)).mean
+        decoded = networks.feature_decoder.apply({"params": params["feature_decoder"]}, mean)
+        return raw, space.leave(decoded)
+
+    def preview(state: TrainState) -> tuple[np.ndarray, str]:
+        before, after = (
+            np.asarray(x) for x in show(state.players["autoencoder"].params, experiment.frozen_encoder["encoder"])
+        )
+        rows = [to_uint8(images), *feature_maps(before, after, networks.grid, images.shape[1])]
+        return side_by_side(rows), "held-out pictures; their features x; features after the latent x̂ (same colours)"
+
+    return Task(
+        name="features",
+        players={"autoencoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
+        frozen=experiment.frozen_encoder,
+        batches=experiment.loader(section.batch).at,
+        seed=experiment.seed("features"),
+        section=section,
+        preview=preview,
+    )
+
+
+def feature_maps(before: np.ndarray, after: np.ndarray, grid: tuple[int, int], size: int) -> list[np.ndarray]:
+    """The three first principal components of `before` as red, green and blue, for both: uint8 (b, size, size, 3)."""
+    flat = before.reshape(-1, before.shape[-1]).astype(np.float64)
+    centre = flat.mean(axis=0)
+    _, _, axes = np.linalg.svd(flat - centre, full_matrices=False)
+    low, high = np.percentile((flat - centre) @ axes[:3].T, (2, 98), axis=0)
+    maps = []
+    for features in (before, after):
+        colour = np.clip(((features - centre) @ axes[:3].T - low) / (high - low), 0, 1)
+        cells = (255 * colour).astype(np.uint8).reshape(-1, *grid, 3)
+        maps.append(cells.repeat(size // grid[0], 1).repeat(size // grid[1], 2))
+    return maps
+
+
+def run(experiment: Experiment) -> None:
+    """Trains the stage to its end."""
+    experiment.train(make_task(experiment))

@@ -1,0 +1,101 @@
+"""Stages Ib and Ic: features to pixels. Trained: the pixel decoder.
+
+*pixels* learns from noisy features, so that it forgives what the latent loses; *finetune* goes on from there on the
+features that the latent really gives back.
+
+pixels:    picture → encoder (x) → x + σ ε → pixel decoder → loss against the picture
+finetune:  picture → encoder (x) → compressor → sample (z) → feature decoder (x̂) → pixel decoder → loss
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from fae_jax.losses.pixels import pixel_error, psnr
+from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.training.loop import Task
+from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.state import Player, TrainState
+
+# (frozen parameters, images, keys) → what the pixel decoder is shown
+Input = Callable[[Mapping[str, Any], Array, Array], Array]
+
+
+def noisy_features(experiment: Experiment) -> Input:
+    """x + σ ε, σ in units of the feature space (paper: 0.4 for DINOv2)."""
+
+    def make(frozen: Mapping[str, Any], images: Array, keys: Array) -> Array:
+        features = experiment.space.enter(experiment.encoder.features(frozen["encoder"], images))
+        noise = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
+        return features + experiment.config.pixels.noise * noise
+
+    return make
+
+
+def returned_features(experiment: Experiment) -> Input:
+    """x̂: features sent through the latent, sampled."""
+    networks = experiment.networks
+
+    def make(frozen: Mapping[str, Any], images: Array, keys: Array) -> Array:
+        features = experiment.space.enter(experiment.encoder.features(frozen["encoder"], images))
+        posterior = networks.compressor.apply({"params": frozen["compressor"]}, features)
+        decoded = networks.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))
+        return jax.lax.stop_gradient(decoded)
+
+    return make
+
+
+def make_task(
+    experiment: Experiment, stage: str, make_input: Input, frozen: Mapping[str, Any], start: Mapping[str, Any]
+) -> Task:
+    """The player `pixel_decoder`, from `start` (player → parameters) or from scratch."""
+    section, networks = experiment.config[stage], experiment.networks
+    decoder, tokens = networks.pixel_decoder, networks.grid[0] * networks.grid[1]
+
+    def init(key: Array) -> dict[str, Any]:
+        return decoder.init(key, jnp.zeros((1, tokens, networks.width)))["params"]
+
+    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
+        images = to_pixels(batch["image"])
+        decoded = decoder.apply({"params": params}, make_input(frozen, images, keys))
+        return pixel_error(decoded, images, section.l1_weight, section.l2_weight), {"psnr": psnr(decoded, images)}
+
+    images = to_pixels(experiment.preview_batch()["image"])
+    keys = jax.random.split(jax.random.key(0), len(images))
+    paint = jax.jit(lambda params, frozen: decoder.apply({"params": params}, make_input(frozen, images, keys)))
+
+    def preview(state: TrainState) -> tuple[np.ndarray, str]:
+        params = experiment.best_params(state, "pixel_decoder")
+        decoded = to_uint8(paint(params, frozen))
+        what = "their noisy features" if stage == "pixels" else "their latents"
+        return side_by_side([to_uint8(images), decoded]), f"held-out pictures; painted from {what}"
+
+    return Task(
+        name=stage,
+        players={"pixel_decoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
+        frozen=frozen,
+        start=start,
+        batches=experiment.loader(section.batch).at,
+        seed=experiment.seed(stage),
+        section=section,
+        preview=preview,
+    )
+
+
+def run_pixels(experiment: Experiment) -> None:
+    """Trains stage Ib to its end."""
+    frozen = experiment.frozen_encoder
+    experiment.train(make_task(experiment, "pixels", noisy_features(experiment), frozen, {}))
+
+
+def run_finetune(experiment: Experiment) -> None:
+    """Trains stage Ic to its end, from the parameters of Ib."""
+    frozen = {**experiment.frozen_encoder, **experiment.load_params("features", "autoencoder")}
+    start = {"pixel_decoder": experiment.load_params("pixels", "pixel_decoder")}
+    experiment.train(make_task(experiment, "finetune", returned_features(experiment), frozen, start))

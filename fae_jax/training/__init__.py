@@ -1,0 +1,1 @@
+"""The trainer: it knows players, not stages."""

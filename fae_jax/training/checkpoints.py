@@ -1,0 +1,169 @@
+"""Checkpoints by Orbax: asynchronous, sharded, restorable on another mesh, and never trusted blindly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from orbax.checkpoint import v1 as ocp
+
+from fae_jax.parallel.rules import path_name, shardings
+from fae_jax.workdir import RunFailed
+
+
+def _name(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+class _NoSuchAverage(ValueError):
+    pass
+
+
+class Checkpoints:
+    """The checkpoints of one stage, a folder per step.
+
+    Args:
+      directory: where they lie; made at the first save.
+      keep: how many of the newest are kept.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = directory.absolute()
+        self._keep = keep
+        self._checkpointer: ocp.training.Checkpointer | None = None
+
+    def steps(self) -> list[int]:
+        """Steps with a finished checkpoint, ascending."""
+        found = self.directory.glob("*") if self.directory.is_dir() else ()
+        return sorted(int(path.name) for path in found if path.name.isdigit())
+
+    def _open(self) -> ocp.training.Checkpointer:
+        if self._checkpointer is None:
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory,
+                preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+                cleanup_tmp_directories=True,
+            )
+        return self._checkpointer
+
+    def save(self, step: int, state: Any) -> None:
+        """Begins to save; the device copy is taken before this returns, the writing goes on behind.
+
+        Raises:
+          RunFailed: this or the save before could not be written (disk full, read-only); older ones are intact.
+        """
+        try:
+            self._open().save_async(step, state, force=True)
+        except Exception as error:
+            raise self._unwritable(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when everything begun is on disk.
+
+        Raises:
+          RunFailed: it could not be written.
+        """
+        if self._checkpointer is not None:
+            try:
+                self._checkpointer.wait()
+            except Exception as error:
+                raise self._unwritable(None, error) from error
+
+    def close(self) -> None:
+        """Waits, then lets go of threads."""
+        self.wait()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+            self._checkpointer = None
+
+    def _unwritable(self, step: int | None, error: Exception) -> RunFailed:
+        self._checkpointer = None
+        what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        newest = self.steps()
+        kept = f"the last good one is of step {newest[-1]}" if newest else "there is none before it"
+        return RunFailed(
+            f"{what} could not be written to {self.directory} ({_name(error)}); {kept}: make room or give a writable "
+            "--workdir, and run the same command again"
+        )
+
+    def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any] | None:
+        """The newest state that can be read, falling back with a warning over damaged ones.
+
+        Args:
+          abstract: tree of ShapeDtypeStruct with shardings; `ocp.PLACEHOLDER` leaves are not read.
+          step: only this one, instead of the newest.
+
+        Returns:
+          (step, state), or None if there is no checkpoint.
+
+        Raises:
+          RunFailed: there are checkpoints and none can be read.
+        """
+        steps = self.steps() if step is None else [step]
+        for candidate in reversed(steps):
+            try:
+                state = ocp.load(self.directory / str(candidate), abstract)
+                jax.block_until_ready([leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)])
+                return candidate, state
+            except Exception as error:
+                self._pass_over(candidate, error)
+        if steps:
+            raise RunFailed(
+                f"no checkpoint in {self.directory} can be read (steps {', '.join(map(str, steps))}); "
+                "move that folder away to begin the stage anew"
+            )
+        return None
+
+    def read_params(self, player: str, mesh: Mesh, average: str | None = "") -> Any:
+        """One player's parameters from the newest checkpoint, without the rest of the state.
+
+        Args:
+          player: its name.
+          mesh: where to put them, by the sharding rules.
+          average: the decay of an average, "" for the slowest if there are any, None for none.
+
+        Raises:
+          ValueError: there is no such average; those there are are named.
+          RunFailed: no checkpoint can be read.
+        """
+        for step in reversed(self.steps()):
+            try:
+                tree = ocp.metadata(self.directory / str(step)).metadata
+                prefix = f"players/{player}/{self._place(tree['players'][player], average)}/"
+                places = shardings(tree, mesh)
+
+                def pick(path: Any, leaf: Any, place: Any, prefix: str = prefix) -> Any:
+                    wanted = path_name(path).startswith(prefix)
+                    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place) if wanted else ocp.PLACEHOLDER
+
+                found = ocp.load(self.directory / str(step), jax.tree_util.tree_map_with_path(pick, tree, places))
+                for key in prefix.strip("/").split("/"):
+                    found = found[int(key) if isinstance(found, list | tuple) else key]
+                return jax.block_until_ready(found)
+            except _NoSuchAverage:
+                raise
+            except Exception as error:
+                self._pass_over(step, error)
+        raise RunFailed(f"no checkpoint in {self.directory} can be read")
+
+    def _pass_over(self, step: int, error: Exception) -> None:
+        where = self.directory / str(step)
+        print(f"warning: checkpoint {where} is damaged and passed over ({_name(error)})", file=sys.stderr, flush=True)
+
+    def _place(self, player: Any, average: str | None) -> str:
+        """Where the wanted parameters are in a player's tree."""
+        averages = player["optimizer"][-1]["averages"] or {}
+        if average == "":
+            average = max(averages, key=float, default=None)
+        if average is None:
+            return "params"
+        if average not in averages:
+            known = ", ".join(averages) or "none"
+            raise _NoSuchAverage(
+                f"no parameter average of decay {average} is kept in {self.directory}; kept: {known}"
+            )
+        return f"optimizer/{len(player['optimizer']) - 1}/averages/{average}"

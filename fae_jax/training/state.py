@@ -1,0 +1,96 @@
+"""What training is made of: players, and the state they leave from one step to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from fae_jax.parallel.mesh import replicated
+from fae_jax.parallel.rules import shardings
+
+# (parameters, frozen, batch, keys of the examples, step) → (scalar loss, scalar metrics). `frozen` also holds the
+# other players' parameters under their names. The loss is a mean over examples, so that microbatches add up.
+Loss = Callable[[Any, Mapping[str, Any], Mapping[str, Array], Array, Array], tuple[Array, dict[str, Array]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Player:
+    """One set of parameters with its own loss and optimizer.
+
+    Attributes:
+      init: key → parameters, a nested dict.
+      loss: see `Loss`.
+      optimizer: an optax transformation.
+    """
+
+    init: Callable[[Array], Any]
+    loss: Loss
+    optimizer: optax.GradientTransformation
+
+
+@flax.struct.dataclass
+class PlayerState:
+    """Parameters and optimizer state of one player; averages lie in the optimizer state."""
+
+    params: Any
+    optimizer: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+      step: steps done, int32.
+      skipped: steps skipped because a loss or gradient was not finite, int32.
+      skipped_in_a_row: how many of the last steps were skipped, int32.
+      players: name → `PlayerState`.
+    """
+
+    step: Array
+    skipped: Array
+    skipped_in_a_row: Array
+    players: dict[str, PlayerState]
+
+
+def initial_state(players: Mapping[str, Player], seed: int, given: Mapping[str, Any] | None = None) -> TrainState:
+    """The state before the first step; each player's key derives from `seed` and its place.
+
+    Args:
+      given: parameters of players that do not start from scratch.
+    """
+
+    def start(place: int, name: str, player: Player) -> PlayerState:
+        if given and name in given:
+            params = given[name]
+        else:
+            params = player.init(jax.random.fold_in(jax.random.key(seed), place))
+        return PlayerState(params=params, optimizer=player.optimizer.init(params))
+
+    zero = lambda: jnp.zeros((), jnp.int32)
+    started = {name: start(place, name, player) for place, (name, player) in enumerate(players.items())}
+    return TrainState(step=zero(), skipped=zero(), skipped_in_a_row=zero(), players=started)
+
+
+def state_shardings(players: Mapping[str, Player], mesh: Mesh) -> tuple[TrainState, TrainState]:
+    """Shapes of the state and where its parts lie, without making it."""
+    shapes = jax.eval_shape(lambda: initial_state(players, 0))
+    places = shardings(shapes.players, mesh)
+    whole = replicated(mesh)
+    return shapes, TrainState(step=whole, skipped=whole, skipped_in_a_row=whole, players=places)
+
+
+def create_state(
+    players: Mapping[str, Player], seed: int, mesh: Mesh, given: Mapping[str, Any] | None = None
+) -> TrainState:
+    """`initial_state`, made where it will lie: no device ever holds all of it."""
+    _, places = state_shardings(players, mesh)
+    return jax.jit(lambda given: initial_state(players, seed, given), out_shardings=places)(given or {})

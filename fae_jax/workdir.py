@@ -1,0 +1,136 @@
+"""The working directory of an experiment: what lies where, and how it is written without ever being half written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import differences, from_json, to_json
+
+
+class RunFailed(RuntimeError):
+    """Something went wrong while running (exit code 1); what was finished is kept."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, written atomically."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+class Workdir:
+    """Paths of a working directory, and the configuration it belongs to."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+
+    def stage(self, name: str) -> Path:
+        """Where a stage keeps its checkpoints, metrics and previews."""
+        return self.root / name
+
+    @property
+    def latents(self) -> Path:
+        return self.root / "latents"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "config.json"
+
+    def read_config(self) -> ConfigDict:
+        """The configuration this directory was begun with.
+
+        Raises:
+          FileNotFoundError: it is no working directory.
+          ValueError: its configuration cannot be read.
+        """
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"{self.root} is not a working directory: it has no config.json; begin one with "
+                f"`fae run --config CONFIG --workdir {self.root}`"
+            )
+        try:
+            return from_json(self.config_file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{self.config_file} cannot be read: {error}") from error
+
+    def check_config(self, config: ConfigDict) -> None:
+        """Refuses a directory that belongs to another experiment; changes nothing.
+
+        Raises:
+          ValueError: fields that decide the result differ; they are listed.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"working directory {self.root} is a file; name a directory")
+        if not self.config_file.is_file():
+            return
+        different = differences(config, self.read_config())
+        if different:
+            shown = "; ".join(different[:8]) + (f"; and {len(different) - 8} more" if len(different) > 8 else "")
+            raise ValueError(
+                f"working directory {self.root} belongs to another experiment ({shown}); choose another --workdir "
+                "or leave those fields as they were"
+            )
+
+    def begin(self, config: ConfigDict) -> None:
+        """Makes the directory for `config` if it is new, and records operational changes if it is not."""
+        self.check_config(config)
+        text = to_json(config)
+        if not self.config_file.is_file() or self.config_file.read_text() != text:
+            write_atomically(self.config_file, text)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the directory for one process at a time; a process that dies lets go of it.
+
+        Raises:
+          ValueError: another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"working directory {self.root} is in use by another fae process; wait for it or stop it"
+                ) from None
+            yield
+
+    def add_time(self, phase: str, seconds: float) -> None:
+        """Adds to the seconds a phase has taken, over all its restarts, in `timings.json`."""
+        file = self.root / "timings.json"
+        times = json.loads(file.read_text()) if file.is_file() else {}
+        times[phase] = round(times.get(phase, 0.0) + seconds, 3)
+        write_json(file, times)
