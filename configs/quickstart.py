@@ -30,11 +30,13 @@ def get_config() -> ConfigDict:
     config.encoder.depth = 4
     config.encoder.heads = 4
     config.encoder.hidden = 384
-    config.encoder_training.steps = 600
+    config.encoder_training.steps = 400
     config.encoder_training.batch = 64
     config.encoder_training.warmup = 40
     config.encoder_training.shift = 2
-    config.encoder_training.mask = 0.25
+    config.encoder_training.learning_rate = 2e-3
+    config.encoder_training.label_smoothing = 0.05
+    config.encoder_training.mask = 0.2
 
     config.compressor.latent_width = 16
     config.compressor.heads = 4
@@ -51,11 +53,11 @@ def get_config() -> ConfigDict:
     config.dit.heads = 4
     config.dit.hidden = 344
 
-    config.features.steps = 400
+    config.features.steps = 300
     config.features.batch = 64
     config.features.learning_rate = 2e-3
     config.features.warmup = 30
-    config.pixels.steps = 250
+    config.pixels.steps = 200
     config.pixels.batch = 64
     config.pixels.learning_rate = 2e-3
     config.pixels.warmup = 20
@@ -67,7 +69,7 @@ def get_config() -> ConfigDict:
     config.finetune.ema = (0.98,)
     config.cache.batch = 128
     config.cache.shard_size = 1024
-    config.generator.steps = 900
+    config.generator.steps = 450
     config.generator.batch = 64
     config.generator.learning_rate = 1.5e-3
     config.generator.warmup = 30

@@ -7,6 +7,7 @@ from typing import Any
 
 from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
 from fae_jax.commands.sample import balanced_labels
+from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.tasks import Evaluation, draw
 from fae_jax.model import FAE
 from fae_jax.stages import check_stages
@@ -53,4 +54,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
     check_stages(experiment, f"task {arguments.task}", TASKS[arguments.task])
     with experiment.workdir.lock(), experiment.timed("evaluate"):
-        return evaluate(Evaluation(FAE(experiment)), arguments.task)
+        result = evaluate(Evaluation(FAE(experiment)), arguments.task)
+        write_report(experiment.workdir.root)
+    return result

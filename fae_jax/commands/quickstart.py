@@ -14,6 +14,7 @@ from fae_jax.commands.evaluate import TASKS, evaluate
 from fae_jax.commands.run import run_stages
 from fae_jax.configuration import check, load_config, override
 from fae_jax.data.sources import open_source
+from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.tasks import Evaluation
 from fae_jax.model import FAE
 from fae_jax.stages import check_request
@@ -61,5 +62,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 with experiment.timed("evaluate"):
                     evaluate(evaluation, task)
             results[task] = json.loads(file.read_text())
-    print(f"quickstart: {time.monotonic() - begun:.1f} s", file=sys.stderr)
-    return {"workdir": str(workdir.root), "evaluation": results}
+        report = write_report(workdir.root)
+    print(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}", file=sys.stderr)
+    return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

@@ -1,9 +1,8 @@
 """Training an encoder of one's own, where none is published for the pictures at hand (quickstart).
 
-A ViT sees pictures with a share of patches blanked and learns two things at once, from patch tokens p_i and the
-class head (on the class token and the mean patch):
+A ViT sees pictures with a share of patches blanked and learns two things at once, from its patch tokens p_i:
 
-    L = CE(class head, label) + λ mean over blanked i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
+    L = CE(W' mean p_i + b', label) + λ mean over blanked i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
 
 so its tokens hold what the picture is of (as a supervised encoder's) and what it looks like (as MAE's,
 arXiv 2111.06377). Pictures are also shifted by up to `shift` pixels.
@@ -26,7 +25,8 @@ from jaxtyping import Array
 
 from fae_jax.encoders import small
 from fae_jax.encoders.vit import ViT, ViTConfig
-from fae_jax.nn.embeddings import patchify, unpatchify
+from fae_jax.networks import init_params
+from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
@@ -36,9 +36,11 @@ from fae_jax.training.state import Player, TrainState
 def make_config(experiment: Experiment) -> ViTConfig:
     """The ViT that `config.encoder` describes, with a class head."""
     encoder, data = experiment.config.encoder, experiment.config.data
+    # The class is read off the mean patch alone, so that patch tokens, which FAE keeps, have to hold it.
     return small.small_config(
         image_size=data.image_size,
         classes=data.classes,
+        classifier="mean",
         **{name: encoder[name] for name in ("patch", "width", "depth", "heads", "hidden")},
     )
 
@@ -73,8 +75,11 @@ def run(experiment: Experiment) -> None:
 
     def init(key: Array) -> dict[str, Any]:
         keys = jax.random.split(key)
-        vit = module.init(keys[0], jnp.zeros((1, size, size, 3)))["params"]
-        return {"vit": vit, "to_patch": to_patch.init(keys[1], jnp.zeros((1, tokens, config.width)))["params"]}
+        vit = init_params(module, keys[0], jnp.zeros((1, size, size, 3)))
+        # Sines of full size from the start: a table of small numbers leaves a young ViT blind to where patches are.
+        table = vit["trunk"]["position_table"]
+        vit["trunk"]["position_table"] = table.at[-tokens:].set(sincos_table(config.width, grid))
+        return {"vit": vit, "to_patch": init_params(to_patch, keys[1], jnp.zeros((1, tokens, config.width)))}
 
     def forward(params: Any, images: Array, blank: Array) -> tuple[Array, Array]:
         seen = unpatchify(jnp.where(blank[..., None], 0.0, patchify(images, config.patch)), grid, config.patch)

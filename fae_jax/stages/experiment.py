@@ -130,7 +130,7 @@ class Experiment:
         )
         if len(source.classes) != data.classes:
             raise ValueError(
-                f"field data.classes={data.classes}, but {data.path or data.source} has {len(source.classes)} of them; "
+                f"field data.classes={data.classes}, but {data.path or data.source} has {len(source.classes)}; "
                 f"set --config.data.classes={len(source.classes)}"
             )
         return source

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from fae_jax.losses.vae import cosine, feature_error, kl_divergence
+from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
@@ -30,8 +31,8 @@ def make_task(experiment: Experiment) -> Task:
         features = jnp.zeros((1, tokens, networks.width))
         latents = jnp.zeros((1, tokens, networks.compressor.latent_width))
         return {
-            "compressor": networks.compressor.init(keys[0], features)["params"],
-            "feature_decoder": networks.feature_decoder.init(keys[1], latents)["params"],
+            "compressor": init_params(networks.compressor, keys[0], features),
+            "feature_decoder": init_params(networks.feature_decoder, keys[1], latents),
         }
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):

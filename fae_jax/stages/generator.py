@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from fae_jax.data.latent_loader import sample_latents
 from fae_jax.diffusion.path import training_pair
+from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
@@ -35,7 +36,7 @@ def make_task(experiment: Experiment) -> Task:
 
     def init(key: Array) -> dict[str, Any]:
         label = jnp.zeros((1,), jnp.int32)
-        return networks.dit.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)["params"]
+        return init_params(networks.dit, key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
         sample_keys, pair_keys, drop_keys = rearrange(

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from fae_jax.losses.pixels import pixel_error, psnr
+from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
@@ -59,7 +60,7 @@ def make_task(
     decoder, tokens = networks.pixel_decoder, networks.grid[0] * networks.grid[1]
 
     def init(key: Array) -> dict[str, Any]:
-        return decoder.init(key, jnp.zeros((1, tokens, networks.width)))["params"]
+        return init_params(decoder, key, jnp.zeros((1, tokens, networks.width)))
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
         images = to_pixels(batch["image"])
