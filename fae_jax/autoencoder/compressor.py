@@ -57,6 +57,13 @@ class Compressor(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Posterior:
+        """See the class.
+
+        Raises:
+          ValueError: `activation` is unknown.
+        """
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
         inner = self.heads * self.head_width
         init = nn.initializers.xavier_uniform()
 

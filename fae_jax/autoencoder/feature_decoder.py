@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
-from fae_jax.nn.embeddings import PositionTable, rotary_table
+from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table
 
 
 class FeatureDecoder(nn.Module):
@@ -41,7 +42,13 @@ class FeatureDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
-        head_width = self.width // self.heads
+        """See the class.
+
+        Raises:
+          ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
+        """
+        check_tokens(latents.shape[1], self.grid)
+        head_width = split_width(self.width, self.heads)
         init = nn.initializers.xavier_uniform()
         x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(latents)
         x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)

@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
-from fae_jax.nn.embeddings import PositionTable, unpatchify
+from fae_jax.nn.embeddings import PositionTable, check_tokens, unpatchify
 
 
 class PixelDecoder(nn.Module):
@@ -40,10 +41,16 @@ class PixelDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Float[Array, "b height width 3"]:
+        """See the class.
+
+        Raises:
+          ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
+        """
+        check_tokens(features.shape[1], self.grid)
         init = nn.initializers.xavier_uniform()
         x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
         x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
-        head_width = self.width // self.heads
+        head_width = split_width(self.width, self.heads)
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel
         )

@@ -20,9 +20,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fae_jax.nn.attention import SelfAttention
+from fae_jax.nn.attention import SelfAttention, split_width
 from fae_jax.nn.blocks import FeedForward, make_norm, stack
-from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, rotary_table, sincos_table
+from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, check_tokens, rotary_table, sincos_table
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Float[Array, "b n d"]:
@@ -57,7 +57,7 @@ class DiTBlock(nn.Module):
 
         attend = SelfAttention(
             self.heads,
-            width // self.heads,
+            split_width(width, self.heads),
             qk_norm=self.qk_norm,
             dtype=self.dtype,
             kernel=self.kernel,
@@ -77,6 +77,7 @@ class DiT(nn.Module):
       width, depth, heads, hidden: shape of the transformer.
       norm, feed_forward, rotary, qk_norm: the switches from SiT (layer, gelu_tanh, no, no) to LightningDiT
         (rms, swiglu, yes, no).
+      time_scale: what times are multiplied by before their embedding; 1 in SiT and LightningDiT.
     """
 
     grid: tuple[int, int]
@@ -89,6 +90,7 @@ class DiT(nn.Module):
     feed_forward: str = "swiglu"
     rotary: bool = True
     qk_norm: bool = False
+    time_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
@@ -103,10 +105,17 @@ class DiT(nn.Module):
     def __call__(
         self, latents: Float[Array, "b n c"], time: Float[Array, " b"], label: Int[Array, " b"]
     ) -> Float[Array, "b n c"]:
+        """See the class.
+
+        Raises:
+          ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
+        """
+        check_tokens(latents.shape[1], self.grid)
+        head_width = split_width(self.width, self.heads)
         zeros = nn.initializers.zeros
         embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="embed")
         x = embed(latents) + sincos_table(self.width, self.grid).astype(self.dtype)
-        condition = TimeEmbedding(self.width, name="time")(time)
+        condition = TimeEmbedding(self.width, scale=self.time_scale, name="time")(time)
         condition = condition + LabelEmbedding(self.classes, self.width, name="label")(label)
         block = functools.partial(
             DiTBlock,
@@ -118,7 +127,7 @@ class DiT(nn.Module):
             self.dtype,
             self.kernel,
         )
-        rotary = rotary_table(self.width // self.heads, self.grid) if self.rotary else None
+        rotary = rotary_table(head_width, self.grid) if self.rotary else None
         x = stack(block, self.depth, x, condition, rotary, scan=self.scan, remat=self.remat)
         shift, scale = jnp.split(
             nn.Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(nn.silu(condition)), 2, axis=-1

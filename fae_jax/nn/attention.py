@@ -13,6 +13,8 @@ Kernels, by name:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,17 @@ from jaxtyping import Array, Bool, Float
 from fae_jax.nn.embeddings import Rotary, apply_rotary
 
 KERNELS = ("auto", "xla", "cudnn")
+
+
+def split_width(width: int, heads: int) -> int:
+    """Channels per head.
+
+    Raises:
+      ValueError: `heads` does not divide `width`.
+    """
+    if heads < 1 or width % heads:
+        raise ValueError(f"a width of {width} cannot be split into {heads} heads; choose a number that divides it")
+    return width // heads
 
 
 def _cudnn_applies(query: Array) -> bool:
@@ -48,7 +61,8 @@ def attention(
         raise ValueError(f"attention kernel {kernel!r} is unknown; choose one of {', '.join(KERNELS)}")
     if kernel == "auto":
         kernel = "cudnn" if _cudnn_applies(query) and bias is None else "xla"
-    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale, implementation=kernel)
+    chosen: Literal["xla", "cudnn"] = "cudnn" if kernel == "cudnn" else "xla"
+    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale, implementation=chosen)
 
 
 class SelfAttention(nn.Module):

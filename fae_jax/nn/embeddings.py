@@ -8,9 +8,11 @@ Positions. For token (y, x) of a grid, head width d and frequencies f_i = 10000^
 Pairs are neighbouring channels and the first half of the channels carries y, as in EVA-02
 (arXiv 2303.11331) and LightningDiT (arXiv 2501.01423).
 
-Times. For t in [0, 1], scaled by 1000, and frequencies f_i = 10000^(−i/128), i < 128:
+Times. For t in [0, 1], a scale k and frequencies f_i = 10000^(−i/128), i < 128:
 
-    time embedding (cos 1000 t f_0, …, cos 1000 t f_127, sin 1000 t f_0, …)  (2)
+    time embedding (cos k t f_0, …, cos k t f_127, sin k t f_0, …)            (2)
+
+SiT and LightningDiT feed t as it is (k = 1); networks that count a thousand steps have k = 1000.
 """
 
 from __future__ import annotations
@@ -53,9 +55,7 @@ def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
     return np.concatenate([encode(columns), encode(rows)], axis=1).astype(np.float32)
 
 
-def rotary_table(
-    head_width: int, grid: tuple[int, int], *, theta: float = 10000.0, prefix: int = 0
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
+def rotary_table(head_width: int, grid: tuple[int, int], *, theta: float = 10000.0, prefix: int = 0) -> Rotary:
     """Cosine and sine of the angles of equation (1); `prefix` tokens in front of the grid are not rotated.
 
     Raises:
@@ -81,7 +81,13 @@ def apply_rotary(
 
 
 class TimeEmbedding(nn.Module):
-    """Equation (2), then a two-layer SiLU network, all in float32: (b,) times in [0, 1] → (b, width)."""
+    """Equation (2), then a two-layer SiLU network, all in float32: (b,) times in [0, 1] → (b, width).
+
+    Attributes:
+      width: channels of the result.
+      frequencies: size of the signal of equation (2), even.
+      scale: k of equation (2).
+    """
 
     width: int
     frequencies: int = 256
@@ -96,6 +102,16 @@ class TimeEmbedding(nn.Module):
         init = nn.initializers.normal(0.02)
         hidden = nn.silu(nn.Dense(self.width, kernel_init=init, name="hidden")(signal))
         return nn.Dense(self.width, kernel_init=init, name="out")(hidden)
+
+
+def check_tokens(tokens: int, grid: tuple[int, int]) -> None:
+    """Says so when a network built for `grid` is given another number of tokens.
+
+    Raises:
+      ValueError: `tokens` is not rows · columns.
+    """
+    if tokens != grid[0] * grid[1]:
+        raise ValueError(f"got {tokens} tokens where the grid is {grid[0]}×{grid[1]} = {grid[0] * grid[1]}")
 
 
 class LabelEmbedding(nn.Module):
