@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fae_jax.data.sources import listing_hash, split_positions
+from fae_jax.data.sources import listing_hash, name_hashes, split_positions
 
 SIDE, BLOCK, LEVELS = 8, 4, 16
 SIZE = SIDE * BLOCK
@@ -29,13 +29,11 @@ class DigitsSource:
 
     def __init__(self, *, split: str, holdout: float, seed: int):
         original, labels = _original()
-        names = [str(position) for position in range(len(labels))]
-        chosen = split_positions(names, labels.tolist(), split=split, holdout=holdout, seed=seed)
+        names = name_hashes(f"digit {position}" for position in range(len(labels)))
+        chosen = split_positions(names, labels, split=split, holdout=holdout, seed=seed)
         self.labels = labels[chosen]
         self.images = _enlarged()[chosen]
-        self.fingerprint = listing_hash(
-            "digits", (f"{position}\t{label}" for position, label in zip(chosen, self.labels, strict=True))
-        )
+        self.fingerprint = listing_hash("digits", chosen, self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)

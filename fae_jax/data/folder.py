@@ -1,19 +1,21 @@
-"""A folder of anybody's pictures, one subfolder per class."""
+"""A folder of anybody's pictures, one subfolder per class, here or in a bucket."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fae_jax.data.decode import SUFFIXES, BadPicture, decode_picture
-from fae_jax.data.sources import listing_hash, split_positions
+from fae_jax.data import storage
+from fae_jax.data.decode import SUFFIXES
+from fae_jax.data.sources import listing_hash, name_hashes, split_positions
+from fae_jax.data.stored import StoredSource
+
+Listing = dict[str, list[tuple[str, int]]]
 
 
-class FolderSource:
-    """Pictures under `path`/class/, classes and names in sorted order, as a `Source`.
+class FolderSource(StoredSource):
+    """Pictures under `path`/class/, classes and names in sorted order.
 
     Hidden files and files of other kinds are passed over; a picture is known by its suffix.
 
@@ -23,62 +25,76 @@ class FolderSource:
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        root = Path(path).expanduser()
-        listing = _listing(root)
-        self.classes = tuple(name for name, _ in listing)
-        labels, names, sizes = [], [], []
-        for label, (folder, pictures) in enumerate(listing):
-            for name, size in pictures:
-                labels.append(label)
-                names.append(f"{folder}/{name}")
-                sizes.append(size)
-        chosen = split_positions(names, labels, split=split, holdout=holdout, seed=seed)
-        self.root = root
+        self.root = path if storage.is_remote(path) else os.path.expanduser(path)
+        listing = _listing(self.root)
+        self.classes = tuple(listing)
+        names = [f"{folder}/{name}" for folder, pictures in listing.items() for name, _ in pictures]
+        sizes = np.array([size for pictures in listing.values() for _, size in pictures], np.int64)
+        counts = [len(pictures) for pictures in listing.values()]
+        labels = np.repeat(np.arange(len(listing), dtype=np.int32), counts)
+        hashes = name_hashes(names)
+        chosen = split_positions(hashes, labels, split=split, holdout=holdout, seed=seed)
         self.names = [names[position] for position in chosen]
-        self.labels = np.asarray(labels, np.int32)[chosen]
-        self.fingerprint = listing_hash("folder", (f"{names[i]}\t{sizes[i]}\t{labels[i]}" for i in chosen))
+        self.labels = labels[chosen]
+        self.fingerprint = listing_hash("folder", hashes[chosen], sizes[chosen], self.labels)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def name(self, position: int) -> str:
+        return storage.join(self.root, self.names[position])
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        name = self.names[position]
-        try:
-            data = (self.root / name).read_bytes()
-        except OSError as error:
-            raise BadPicture(f"{self.root / name}: {error.strerror or error}") from error
-        image = decode_picture(data, str(self.root / name))
-        return {"image": image, "label": self.labels[position], "index": np.int64(position)}
+    def read(self, position: int) -> bytes:
+        return storage.read_bytes(self.name(position))
 
 
-def _listing(root: Path) -> list[tuple[str, list[tuple[str, int]]]]:
-    if not root.exists():
-        raise FileNotFoundError(f"picture folder {root} does not exist")
-    if not root.is_dir():
-        raise ValueError(f"picture folder {root} is not a folder")
+def _listing(root: str) -> Listing:
+    """Class → its pictures and their sizes, all sorted."""
     try:
-        folders = sorted(entry.name for entry in _visible(root) if entry.is_dir())
-        if not folders:
-            raise ValueError(f"picture folder {root} has no subfolders; it needs one subfolder per class")
-        if len(folders) < 2:
-            raise ValueError(f"picture folder {root} has only {folders[0]!r} in it; it needs at least two classes")
-        listing = []
-        for folder in folders:
-            pictures = sorted((e.name, e.stat().st_size) for e in _visible(root / folder) if _is_picture(e))
-            if not pictures:
-                raise ValueError(
-                    f"class folder {root / folder} has no pictures ({', '.join(SUFFIXES)}); fill it or remove it"
-                )
-            listing.append((folder, pictures))
+        listing = _remote_listing(root) if storage.is_remote(root) else _local_listing(root)
     except PermissionError as error:
         raise ValueError(f"picture folder {error.filename} cannot be read: {error.strerror}") from error
+    if not listing:
+        raise ValueError(f"picture folder {root} has no subfolders; it needs one subfolder per class")
+    if len(listing) < 2:
+        raise ValueError(f"picture folder {root} has only {[*listing][0]!r} in it; it needs at least two classes")
+    for folder, pictures in listing.items():
+        if not pictures:
+            raise ValueError(
+                f"class folder {storage.join(root, folder)} has no pictures ({', '.join(SUFFIXES)}); "
+                "fill it or remove it"
+            )
     return listing
 
 
-def _visible(folder: Path) -> list[os.DirEntry]:
+def _local_listing(root: str) -> Listing:
+    if not os.path.exists(root):
+        raise FileNotFoundError(f"picture folder {root} does not exist")
+    if not os.path.isdir(root):
+        raise ValueError(f"picture folder {root} is not a folder")
+    listing = {}
+    for folder in sorted(entry.name for entry in _visible(root) if entry.is_dir()):
+        files = (entry for entry in _visible(os.path.join(root, folder)) if _is_picture(entry.name))
+        listing[folder] = sorted((entry.name, entry.stat().st_size) for entry in files if entry.is_file())
+    return listing
+
+
+def _remote_listing(root: str) -> Listing:
+    files = storage.filesystem(root)
+    if not files.exists(root):
+        raise FileNotFoundError(f"picture folder {root} does not exist")
+    start = len(files._strip_protocol(root).rstrip("/")) + 1
+    listing: Listing = {}
+    for path, about in sorted(files.find(root, maxdepth=2, detail=True).items()):
+        folder, _, name = path[start:].partition("/")
+        if name and not name.startswith(".") and not folder.startswith("."):
+            pictures = listing.setdefault(folder, [])
+            if _is_picture(name):
+                pictures.append((name, int(about["size"])))
+    return listing
+
+
+def _visible(folder: str) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
         return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _is_picture(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)

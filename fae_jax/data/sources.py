@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,36 +65,51 @@ def open_source(kind: str, *, path: str | None, split: str, holdout: float, seed
     return KINDS[kind](path=path, split=split, holdout=holdout, seed=seed, image_size=image_size)
 
 
-def split_positions(
-    names: Sequence[str], labels: Sequence[int], *, split: str, holdout: float, seed: int
-) -> np.ndarray:
-    """Positions of one split, increasing: the `holdout` share of every class whose hashed names come first.
+def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdout: float, seed: int) -> np.ndarray:
+    """Positions of one split, increasing: of every class, the `holdout` share whose hashed names come first.
 
     Hashing names makes the split the same on every machine and library version, and adding pictures moves few others.
     A class of two or more pictures has at least one on each side, unless nothing is to be held out.
+
+    Args:
+      names: `name_hashes` of the pictures, uint64 (n,).
+      labels: their classes, (n,).
+      split, holdout, seed: as for `open_source`.
 
     Raises:
       ValueError: the held-out split is asked for and `holdout` is 0.
     """
     if split == "heldout" and holdout == 0:
         raise ValueError("nothing is held out: the held-out share is 0; give it a value above 0")
-    classes = np.asarray(labels)
-    order = np.array([hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in names], dtype="S32")
-    held = np.zeros(len(classes), bool)
-    for label in np.unique(classes) if holdout else ():
-        members = np.flatnonzero(classes == label)
-        count = round(holdout * len(members))
-        if len(members) > 1:
-            count = min(max(count, 1), len(members) - 1)
-        held[members[np.argsort(order[members], kind="stable")[:count]]] = True
+    held = np.zeros(len(labels), bool)
+    if holdout:
+        order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))
+        _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+        wanted = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
+        rank = np.arange(len(labels)) - np.repeat(starts, sizes)
+        held[order[rank < np.repeat(wanted, sizes)]] = True
     return np.flatnonzero(held == (split == "heldout"))
 
 
-def listing_hash(kind: str, lines: Iterable[str]) -> str:
-    """SHA-256 of a listing, one line per picture in order."""
+def name_hashes(names: Iterable[str]) -> np.ndarray:
+    """64 bits of SHA-256 per name, uint64 (n,)."""
+    digests = (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8] for name in names)
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """A fixed scrambling of uint64 numbers, the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def listing_hash(kind: str, *columns: np.ndarray) -> str:
+    """SHA-256 of a listing: columns of numbers, one row per picture in order."""
     digest = hashlib.sha256(kind.encode())
-    for line in lines:
-        digest.update(b"\n" + line.encode("utf-8", "surrogateescape"))
+    for column in columns:
+        little_endian = np.ascontiguousarray(column, column.dtype.newbyteorder("<"))
+        digest.update(f"\0{little_endian.dtype.str}{len(column)}\0".encode() + little_endian.tobytes())
     return digest.hexdigest()
 
 

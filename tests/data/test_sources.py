@@ -1,7 +1,9 @@
 """Sources: listings, splits that any machine agrees on, and folders as users have them."""
 
+import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from fae_jax.data.decode import BadPicture
 from fae_jax.data.digits import DigitsSource, enlarge, to_digits
-from fae_jax.data.sources import Source, open_source, split_positions
+from fae_jax.data.sources import Source, name_hashes, open_source, split_positions
 
 
 def opened(kind: str = "folder", path: Path | None = None, **options: object) -> Source:
@@ -48,22 +50,40 @@ def test_digit_splits_are_stratified_disjoint_and_fixed() -> None:
     assert len({held.fingerprint, train.fingerprint, opened("digits", split="heldout", seed=1).fingerprint}) == 3
 
 
+def split_of(names: list[str], labels: list[int], **options: Any) -> list[int]:
+    chosen = {"split": "heldout", "holdout": 0.2, "seed": 0, **options}
+    return split_positions(name_hashes(names), np.array(labels), **chosen).tolist()
+
+
 def test_a_split_is_this_one_on_every_machine() -> None:
     names = [f"{label}/{number}.jpg" for label in "ab" for number in range(10)]
-    held = split_positions(names, [0] * 10 + [1] * 10, split="heldout", holdout=0.2, seed=0)
-    assert held.tolist() == [3, 4, 10, 16]
+    labels = [0] * 10 + [1] * 10
+
+    def rank(name: str) -> int:
+        first, second = (
+            int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") for text in (name, "holdout 0")
+        )
+        number = first ^ second
+        number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        number = (number ^ (number >> 27)) * 0x94D049BB133111EB % 2**64
+        return number ^ (number >> 31)
+
+    expected = sorted(sorted(range(10), key=lambda i: rank(names[i]))[:2])
+    expected += sorted(sorted(range(10, 20), key=lambda i: rank(names[i]))[:2])
+    assert split_of(names, labels) == expected
+    assert split_of(names, labels, split="train") == sorted(set(range(20)) - set(expected))
 
 
 def test_adding_a_picture_moves_few_others() -> None:
     names = [f"{number}.jpg" for number in range(200)]
-    before = split_positions(names, [0] * 200, split="heldout", holdout=0.2, seed=0)
-    after = split_positions([*names, "new.jpg"], [0] * 201, split="heldout", holdout=0.2, seed=0)
-    assert len(set(before.tolist()) ^ set(after.tolist())) <= 2
+    before, after = split_of(names, [0] * 200), split_of([*names, "new.jpg"], [0] * 201)
+    assert len(before) == len(after) == 40 and len(set(before) ^ set(after)) <= 2
 
 
 def test_small_classes_keep_a_picture_on_each_side() -> None:
-    for split, count in (("train", 1), ("heldout", 1)):
-        assert len(split_positions(["a", "b"], [0, 0], split=split, holdout=0.01, seed=0)) == count
+    for holdout in (0.01, 0.99):
+        assert len(split_of(["a", "b"], [0, 0], holdout=holdout)) == 1
+    assert split_of(["a"], [0], holdout=0.9) == []
 
 
 def test_folder_pictures_and_labels(photographs: Path) -> None:
