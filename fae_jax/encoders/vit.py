@@ -25,6 +25,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float
 
 from fae_jax.encoders.registry import EncoderOutput
@@ -175,12 +176,16 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, patches: Float[Array, "b n d"]) -> Float[Array, "b d"]:
         width = patches.shape[-1]
-        dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
-        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, width))
-        split = (self.heads, width // self.heads)
-        query = dense(split, name="query")(jnp.broadcast_to(probe, (patches.shape[0], 1, width)))
-        key, value = dense(split, name="key")(patches), dense(split, name="value")(patches)
-        x = dense(width, axis=(-2, -1), name="out")(attention(query, key, value, kernel="xla")).astype(jnp.float32)
+        init = nn.initializers.xavier_uniform()
+        probe = self.param("probe", init, (1, width))
+        kernel = self.param("joint_kernel", init, (width, 3 * width)).astype(self.dtype)
+        bias = self.param("joint_bias", nn.initializers.zeros, (3 * width,)).astype(self.dtype)
+        query = probe.astype(self.dtype) @ kernel[:, :width] + bias[:width]
+        joint = patches.astype(self.dtype) @ kernel[:, width:] + bias[width:]
+        query = rearrange(jnp.broadcast_to(query, (len(patches), 1, width)), "b n (h e) -> b n h e", h=self.heads)
+        key, value = rearrange(joint, "b n (two h e) -> two b n h e", two=2, h=self.heads)
+        mixed = rearrange(attention(query, key, value, kernel="xla"), "b n h e -> b n (h e)")
+        x = nn.Dense(width, dtype=self.dtype, kernel_init=init, name="out")(mixed).astype(jnp.float32)
         normed = make_norm("layer", epsilon=self.norm_epsilon, name="norm")(x).astype(self.dtype)
         feed = FeedForward(self.feed_forward, self.hidden, dtype=self.dtype, name="feed_forward")
         return (x + feed(normed).astype(jnp.float32))[:, 0]

@@ -1,0 +1,184 @@
+"""Text towers of CLIP, SigLIP and SigLIP2, and the T5 encoder.
+
+CLIP and SigLIP (embedding h₀ = E[token] + P[place], pre-norm blocks, last norm):
+
+    CLIP    causal attention;  pooled = W h[first end token]                 (1)
+    SigLIP  full attention;    pooled = W h[last place] + b                  (2)
+
+T5 (no positions in h₀, RMSNorm, no biases, attention scores not divided by √e): every block adds the same learned
+bias B[bucket(j − i)] to the score of query i and key j,
+
+    bucket(r) = 16·[r > 0] + |r|                                 for |r| < 8
+                16·[r > 0] + min(15, 8 + ⌊8 ln(|r|/8) / ln(128/8)⌋)   else   (3)
+
+for 32 buckets and a largest distance of 128. Padding is masked as a key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from fae_jax.nn.blocks import Block, make_norm, stack
+
+
+class TextOutput(NamedTuple):
+    """Tokens after the last norm, (b, n, d), and the vector a picture's is compared with, (b, p), or None."""
+
+    tokens: Array
+    pooled: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """A text tower of CLIP or SigLIP.
+
+    Attributes:
+      vocabulary, length: number of tokens known, and how many a caption may have.
+      width, depth, heads, hidden: shape of the transformer.
+      feed_forward, norm_epsilon: as in `ViTConfig`.
+      pooling: `end` (equation 1) or `last` (equation 2).
+      end_token: the token that ends a caption; None: the largest one in it (CLIP's first way).
+      projection: width of the pooled vector; 0 for no projection.
+    """
+
+    vocabulary: int
+    length: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    feed_forward: str
+    norm_epsilon: float
+    pooling: str
+    end_token: int | None = None
+    projection: int = 0
+
+
+class TextTower(nn.Module):
+    """Equations (1) and (2): token numbers (b, n), n ≤ config.length → `TextOutput`, float32."""
+
+    config: TextConfig
+    dtype: jnp.dtype = jnp.float32
+    kernel: str = "auto"
+    scan: bool = True
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "b n"], mask: Bool[Array, "b n"] | None = None) -> TextOutput:
+        """`mask` marks the tokens that may be attended to; None for all.
+
+        Raises:
+          ValueError: there are more tokens than places.
+        """
+        config, small = self.config, nn.initializers.normal(0.02)
+        length = tokens.shape[1]
+        if length > config.length:
+            raise ValueError(f"a caption of {length} tokens does not fit this text tower; it takes {config.length}")
+        table = self.param("token_table", small, (config.vocabulary, config.width))
+        places = self.param("position_table", small, (config.length, config.width))
+        x = (jnp.take(table, tokens, axis=0) + places[:length]).astype(jnp.float32)
+        allowed = None if mask is None else mask[:, None, None, :]
+        if config.pooling == "end":
+            causal = np.tril(np.ones((1, 1, length, length), bool))
+            allowed = jnp.asarray(causal) if allowed is None else allowed & causal
+        block = functools.partial(
+            Block,
+            config.heads,
+            config.width // config.heads,
+            config.hidden,
+            norm="layer",
+            norm_epsilon=config.norm_epsilon,
+            feed_forward=config.feed_forward,
+            dtype=self.dtype,
+            kernel=self.kernel,
+        )
+        x = stack(block, config.depth, x, None, allowed, scan=self.scan, remat=self.remat)
+        x = make_norm("layer", epsilon=config.norm_epsilon, name="last_norm")(x)
+        if config.pooling == "last":
+            place = jnp.full(len(tokens), length - 1)
+        else:
+            ends = tokens if config.end_token is None else (tokens == config.end_token)
+            place = jnp.argmax(ends, axis=1)
+        pooled = jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
+        if config.projection:
+            biased = config.pooling == "last"
+            pooled = nn.Dense(config.projection, use_bias=biased, name="projection_head")(pooled)
+        return TextOutput(x, pooled)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """A T5 encoder.
+
+    Attributes:
+      vocabulary: number of tokens known.
+      width, depth, heads, head_width, hidden: shape of the transformer; heads · head_width need not be the width.
+      feed_forward: `relu` (T5), or `geglu_tanh` (T5 1.1, flan-t5).
+      buckets, distance: of equation (3).
+    """
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int
+    head_width: int
+    hidden: int
+    feed_forward: str
+    norm_epsilon: float = 1e-6
+    buckets: int = 32
+    distance: int = 128
+
+
+def relative_buckets(length: int, buckets: int, distance: int) -> Int[np.ndarray, "n n"]:
+    """Equation (3) for query i (rows) and key j (columns)."""
+    offset = np.arange(length)[None] - np.arange(length)[:, None]
+    half = buckets // 2
+    exact = half // 2
+    size = np.abs(offset)
+    # float32 throughout, as the reference computes it: the floor is sensitive at powers of two
+    ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(distance / exact))
+    far = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int32), half - 1)
+    return (half * (offset > 0) + np.where(size < exact, size, far)).astype(np.int32)
+
+
+class T5Encoder(nn.Module):
+    """Token numbers (b, n) of any length and which of them are not padding → `TextOutput` without a pooled vector."""
+
+    config: T5Config
+    dtype: jnp.dtype = jnp.float32
+    scan: bool = True
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "b n"], mask: Bool[Array, "b n"] | None = None) -> TextOutput:
+        config = self.config
+        table = self.param("token_table", nn.initializers.normal(1.0), (config.vocabulary, config.width))
+        rows = self.param("relative_bias", nn.initializers.normal(0.1), (config.buckets, config.heads))
+        chosen = relative_buckets(tokens.shape[1], config.buckets, config.distance)
+        bias = jnp.moveaxis(jnp.take(rows, chosen, axis=0), -1, 0)[None].astype(jnp.float32)
+        allowed = None if mask is None else mask[:, None, None, :]
+        block = functools.partial(
+            Block,
+            config.heads,
+            config.head_width,
+            config.hidden,
+            norm="rms",
+            norm_epsilon=config.norm_epsilon,
+            feed_forward=config.feed_forward,
+            qkv_bias=False,
+            out_bias=False,
+            feed_forward_bias=False,
+            attention_scale=1.0,
+            dtype=self.dtype,
+            kernel="xla",
+        )
+        x = jnp.take(table, tokens, axis=0).astype(jnp.float32)
+        x = stack(block, config.depth, x, None, allowed, bias, scan=self.scan, remat=self.remat)
+        return TextOutput(make_norm("rms", epsilon=config.norm_epsilon, name="last_norm")(x))
