@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fae_jax import __version__
+from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.workdir import RunFailed
 
 # verb → what it does; each is a module of this folder with add_arguments(parser) and run(arguments) → result
@@ -90,6 +91,7 @@ def _report(error: BaseException, code: int) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line `words` (default: the process's) and returns the exit code."""
+    keep_freed_memory()
     try:
         parser = make_parser()
         arguments, unknown = parser.parse_known_args(words)
