@@ -48,6 +48,15 @@ def gelu_tanh(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "gelu_quick": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "relu": lambda x: np.where(x > 0, x, 0.0),
+}
+GATED = {"swiglu": silu, "geglu": gelu, "geglu_tanh": gelu_tanh}
+
+
 def linear(p, x):
     return x @ np.asarray(p["kernel"], np.float64) + np.asarray(p.get("bias", 0.0), np.float64)
 
@@ -99,25 +108,27 @@ def heads_of(x, heads):
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def self_attention(p, x, heads, grid=None):
+def self_attention(p, x, heads, grid=None, **logits):
     query, key, value = (heads_of(part, heads) for part in np.split(linear(p["qkv"], x), 3, axis=-1))
     if "query_norm" in p:
         query, key = rms_norm(p["query_norm"], query), rms_norm(p["key_norm"], key)
     if grid is not None:
         query, key = rotary(query, grid), rotary(key, grid)
-    return linear(p["out"], attention(query, key, value).reshape(*x.shape[:2], -1))
+    return linear(p["out"], attention(query, key, value, **logits).reshape(*x.shape[:2], -1))
 
 
 def feed_forward(p, x, kind):
-    if kind == "swiglu":
+    if kind in GATED:
         gate, value = np.split(linear(p["gate_and_value"], x), 2, axis=-1)
-        return linear(p["out"], silu(gate) * value)
-    return linear(p["out"], {"gelu": gelu, "gelu_tanh": gelu_tanh}[kind](linear(p["hidden"], x)))
+        return linear(p["out"], GATED[kind](gate) * value)
+    return linear(p["out"], ACTIVATIONS[kind](linear(p["hidden"], x)))
 
 
-def block(p, x, heads, *, norm, kind="swiglu", grid=None, epsilon=1e-6):
-    x = x + self_attention(p["attention"], NORMS[norm](p["attention_norm"], x, epsilon), heads, grid)
-    return x + feed_forward(p["feed_forward"], NORMS[norm](p["feed_forward_norm"], x, epsilon), kind)
+def block(p, x, heads, *, norm, kind="swiglu", grid=None, epsilon=1e-6, **logits):
+    branch = self_attention(p["attention"], NORMS[norm](p["attention_norm"], x, epsilon), heads, grid, **logits)
+    x = x + p.get("attention_scale", 1.0) * branch
+    branch = feed_forward(p["feed_forward"], NORMS[norm](p["feed_forward_norm"], x, epsilon), kind)
+    return x + p.get("feed_forward_scale", 1.0) * branch
 
 
 def dit_block(p, x, condition, heads, *, norm, kind, grid=None):

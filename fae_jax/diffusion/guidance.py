@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def guidance_weight(schedule: Schedule, time: Time) -> Time:
 
 
 def guided(
-    velocity: Callable[[Array, Array, PyTree], Array],
+    velocity: Callable[[Array, Array, PyTree], Any],
     schedule: Guidance,
     null_condition: PyTree,
 ) -> Callable[[Array, Array, PyTree], Array]:
@@ -128,8 +129,8 @@ def guided(
 
 
 def autoguided(
-    velocity: Callable[[Array, Array, PyTree], Array],
-    weaker: Callable[[Array, Array, PyTree], Array],
+    velocity: Callable[[Array, Array, PyTree], Any],
+    weaker: Callable[[Array, Array, PyTree], Any],
     schedule: Guidance,
 ) -> Callable[[Array, Array, PyTree], Array]:
     """Autoguidance (arXiv 2406.02507): equation (1) with a weaker network, same condition, in the place of v_u.

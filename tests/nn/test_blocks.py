@@ -32,10 +32,11 @@ def test_norms(kind, affine):
     assert jax.jit(module.apply)({"params": params}, jnp.asarray(x, jnp.bfloat16)).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", FEED_FORWARDS)
-def test_feed_forwards(kind):
+def test_feed_forwards(kind, bias):
     x = inputs()
-    module = FeedForward(kind, 20)
+    module = FeedForward(kind, 20, bias=bias)
     params = parameters(module, jnp.asarray(x))
     got = jax.jit(module.apply)({"params": params}, jnp.asarray(x))
     assert_close(got, reference.feed_forward(params, x.astype(np.float64), kind))
@@ -58,6 +59,26 @@ def test_block(norm, feed_forward, rotate):
         params, x.astype(np.float64), 2, norm=norm, kind=feed_forward, grid=GRID if rotate else None, epsilon=1e-5
     )
     assert_close(jax.jit(module.apply)({"params": params}, jnp.asarray(x), rotary), want)
+
+
+def test_block_with_every_switch_of_the_encoders():
+    """LayerScale, no biases, a scale of its own for the logits, a mask and a bias on them."""
+    x = inputs()
+    mask = np.random.default_rng(1).random((2, 2, 6, 6)) < 0.7
+    mask[..., 0] = True
+    bias = np.random.default_rng(2).normal(size=(2, 2, 6, 6)).astype(np.float32)
+    without = {"qkv_bias": False, "out_bias": False, "feed_forward_bias": False}
+    module = Block(2, 8, 20, layer_scale=0.1, attention_scale=0.7, **without)
+    arguments = (jnp.asarray(x), None, jnp.asarray(mask), jnp.asarray(bias))
+    start = jax.jit(module.init)(jax.random.key(0), *arguments)["params"]
+    for name in ("attention_scale", "feed_forward_scale"):
+        np.testing.assert_array_equal(start[name], np.full(16, np.float32(0.1)))
+    assert not [
+        path for path, _ in jax.tree_util.tree_leaves_with_path(start) if "bias" in jax.tree_util.keystr(path)
+    ]
+    params = parameters(module, *arguments)
+    want = reference.block(params, x.astype(np.float64), 2, norm="rms", mask=mask, bias=bias, scale=0.7)
+    assert_close(jax.jit(module.apply)({"params": params}, *arguments), want)
 
 
 class Tower(nn.Module):
@@ -152,7 +173,7 @@ def test_unknown_names():
     x = jnp.asarray(inputs())
     with pytest.raises(ValueError, match="norm 'batch' is unknown; choose one of rms, layer"):
         make_norm("batch")
-    with pytest.raises(ValueError, match="feed-forward 'relu' is unknown"):
-        FeedForward("relu", 4).init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="feed-forward 'tanh' is unknown"):
+        FeedForward("tanh", 4).init(jax.random.key(0), x)
     with pytest.raises(ValueError, match="remat policy 'some' is unknown; choose one of none, full, dots"):
         Tower(scan=True, remat="some").init(jax.random.key(0), x)
