@@ -1,6 +1,6 @@
 """The frozen networks and the registry that finds them by name."""
 
-from fae_jax.encoders import small
+from fae_jax.encoders import pretrained, small
 from fae_jax.encoders.registry import ENTRY_POINT_GROUP, Encoder, EncoderOutput, create, names, register
 from fae_jax.encoders.vit import ViT, ViTConfig
 
@@ -12,6 +12,7 @@ __all__ = [
     "ViTConfig",
     "create",
     "names",
+    "pretrained",
     "register",
     "small",
 ]

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -54,6 +55,7 @@ class Encoder:
       settings: whatever else changes its output (position interpolation, resize kind), as plain JSON values.
       feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
       head: (params, patches, cls) → logits of the encoder's own published head, or None.
+      pool: (params, patches, cls) → the vector a text embedding is compared with, (b, p), or None.
     """
 
     name: str
@@ -67,11 +69,50 @@ class Encoder:
     feature_mean: np.ndarray | None = None
     feature_std: np.ndarray | None = None
     head: Callable[[Any, Array, Array | None], Array] | None = None
+    pool: Callable[[Any, Array, Array | None], Array] | None = None
 
     def features(self, params: Any, images: Float[Array, "b y x 3"]) -> Float[Array, "b n d"]:
         """Patch tokens of images in [−1, 1], float32; the encoder takes no gradient."""
         tokens = self.apply(jax.lax.stop_gradient(params), self.preprocess(images)).patches
         return jax.lax.stop_gradient(tokens.astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """A frozen text tower.
+
+    Attributes:
+      name: the name it was asked for by.
+      apply: (params, token numbers (b, n), mask (b, n) of tokens that are not padding) → tokens (b, n, d) after the
+        last norm, and the pooled vector (b, p) or None; a pure function.
+      params: its weights, a nested dict of arrays.
+      tokenize: captions → token numbers (b, length) and mask (b, length), NumPy.
+      length: tokens a caption may have.
+      width: channels of a token.
+      weights_hash: SHA-256 of the weights, hexadecimal.
+      scale, bias: logits are scale · cosine(picture, text) + bias; None where the tower has no picture beside it.
+    """
+
+    name: str
+    apply: Callable[..., Any]
+    params: Any
+    tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+    length: int
+    width: int
+    weights_hash: str
+    scale: float | None = None
+    bias: float | None = None
+
+    def logits(self, pictures: Float[Array, "b p"], texts: Float[Array, "t p"]) -> Float[Array, "b t"]:
+        """How well each picture's pooled vector fits each text's.
+
+        Raises:
+          ValueError: the tower was not trained beside one for pictures.
+        """
+        if self.scale is None:
+            raise ValueError(f"the text tower {self.name!r} compares no pictures; use one of CLIP or SigLIP")
+        pictures, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (pictures, texts))
+        return self.scale * jnp.matmul(pictures, texts.T, precision="highest") + (self.bias or 0.0)
 
 
 Builder = Callable[..., Encoder]
