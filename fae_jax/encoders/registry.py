@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 ENTRY_POINT_GROUP = "fae_jax.encoders"
+TEXT_ENTRY_POINT_GROUP = "fae_jax.text_encoders"
 
 
 class EncoderOutput(NamedTuple):
@@ -117,6 +118,7 @@ class TextEncoder:
 
 Builder = Callable[..., Encoder]
 _builders: dict[str, Builder] = {}
+_text_builders: dict[str, Callable[..., TextEncoder]] = {}
 
 
 def register(name: str, builder: Builder) -> None:
@@ -124,9 +126,30 @@ def register(name: str, builder: Builder) -> None:
     _builders[name] = builder
 
 
+def register_text(name: str, builder: Callable[..., TextEncoder]) -> None:
+    """Makes `builder` answer to the text tower `name` in this process."""
+    _text_builders[name] = builder
+
+
 def names() -> list[str]:
     """Every encoder that can be asked for, those of installed packages included."""
     return sorted({*_builders, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def text_names() -> list[str]:
+    """Every text tower that can be asked for, those of installed packages included."""
+    return sorted({*_text_builders, *(point.name for point in entry_points(group=TEXT_ENTRY_POINT_GROUP))})
+
+
+def _find(kind: str, name: str, builders: dict[str, Any], group: str, known: Callable[[], list[str]]) -> Any:
+    if name not in builders:
+        for point in entry_points(group=group, name=name):
+            builders[name] = point.load()
+    if name not in builders:
+        near = difflib.get_close_matches(name, known(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
+        raise ValueError(f"{kind} {name!r} is unknown; {hint}")
+    return builders[name]
 
 
 def create(name: str, *, weights: str | None, image_size: int, **options: Any) -> Encoder:
@@ -141,11 +164,15 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
     Raises:
       ValueError: no encoder has that name; the nearest one is suggested.
     """
-    if name not in _builders:
-        for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            _builders[name] = point.load()
-    if name not in _builders:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names())}"
-        raise ValueError(f"encoder {name!r} is unknown; {hint}")
-    return _builders[name](weights=weights, image_size=image_size, **options)
+    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    return builder(weights=weights, image_size=image_size, **options)
+
+
+def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncoder:
+    """Builds the text tower called `name`; a builder is `build(*, weights: str | None, **options) -> TextEncoder`.
+
+    Raises:
+      ValueError: no text tower has that name; the nearest one is suggested.
+    """
+    builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP, text_names)
+    return builder(weights=weights, **options)
