@@ -27,6 +27,7 @@ COMMANDS = {
     "cache": "encode the data set once into the latent cache",
     "sample": "pictures from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
+    "weights": "pretrained encoders and text towers: list, pull, check, convert",
 }
 
 

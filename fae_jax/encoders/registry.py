@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 ENTRY_POINT_GROUP = "fae_jax.encoders"
+TEXT_ENTRY_POINT_GROUP = "fae_jax.text_encoders"
 
 
 class EncoderOutput(NamedTuple):
@@ -54,6 +56,7 @@ class Encoder:
       settings: whatever else changes its output (position interpolation, resize kind), as plain JSON values.
       feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
       head: (params, patches, cls) → logits of the encoder's own published head, or None.
+      pool: (params, patches, cls) → the vector a text embedding is compared with, (b, p), or None.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Encoder:
     feature_mean: np.ndarray | None = None
     feature_std: np.ndarray | None = None
     head: Callable[[Any, Array, Array | None], Array] | None = None
+    pool: Callable[[Any, Array, Array | None], Array] | None = None
 
     def features(self, params: Any, images: Float[Array, "b y x 3"]) -> Float[Array, "b n d"]:
         """Patch tokens of images in [−1, 1], float32; the encoder takes no gradient."""
@@ -74,8 +78,47 @@ class Encoder:
         return jax.lax.stop_gradient(tokens.astype(np.float32))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """A frozen text tower.
+
+    Attributes:
+      name: the name it was asked for by.
+      apply: (params, token numbers (b, n), mask (b, n) of tokens that are not padding) → tokens (b, n, d) after the
+        last norm, and the pooled vector (b, p) or None; a pure function.
+      params: its weights, a nested dict of arrays.
+      tokenize: captions → token numbers (b, length) and mask (b, length), NumPy.
+      length: tokens a caption may have.
+      width: channels of a token.
+      weights_hash: SHA-256 of the weights, hexadecimal.
+      scale, bias: logits are scale · cosine(picture, text) + bias; None where the tower has no picture beside it.
+    """
+
+    name: str
+    apply: Callable[..., Any]
+    params: Any
+    tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+    length: int
+    width: int
+    weights_hash: str
+    scale: float | None = None
+    bias: float | None = None
+
+    def logits(self, pictures: Float[Array, "b p"], texts: Float[Array, "t p"]) -> Float[Array, "b t"]:
+        """How well each picture's pooled vector fits each text's.
+
+        Raises:
+          ValueError: the tower was not trained beside one for pictures.
+        """
+        if self.scale is None:
+            raise ValueError(f"the text tower {self.name!r} compares no pictures; use one of CLIP or SigLIP")
+        pictures, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (pictures, texts))
+        return self.scale * jnp.matmul(pictures, texts.T, precision="highest") + (self.bias or 0.0)
+
+
 Builder = Callable[..., Encoder]
 _builders: dict[str, Builder] = {}
+_text_builders: dict[str, Callable[..., TextEncoder]] = {}
 
 
 def register(name: str, builder: Builder) -> None:
@@ -83,9 +126,30 @@ def register(name: str, builder: Builder) -> None:
     _builders[name] = builder
 
 
+def register_text(name: str, builder: Callable[..., TextEncoder]) -> None:
+    """Makes `builder` answer to the text tower `name` in this process."""
+    _text_builders[name] = builder
+
+
 def names() -> list[str]:
     """Every encoder that can be asked for, those of installed packages included."""
     return sorted({*_builders, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def text_names() -> list[str]:
+    """Every text tower that can be asked for, those of installed packages included."""
+    return sorted({*_text_builders, *(point.name for point in entry_points(group=TEXT_ENTRY_POINT_GROUP))})
+
+
+def _find(kind: str, name: str, builders: dict[str, Any], group: str, known: Callable[[], list[str]]) -> Any:
+    if name not in builders:
+        for point in entry_points(group=group, name=name):
+            builders[name] = point.load()
+    if name not in builders:
+        near = difflib.get_close_matches(name, known(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
+        raise ValueError(f"{kind} {name!r} is unknown; {hint}")
+    return builders[name]
 
 
 def create(name: str, *, weights: str | None, image_size: int, **options: Any) -> Encoder:
@@ -100,11 +164,15 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
     Raises:
       ValueError: no encoder has that name; the nearest one is suggested.
     """
-    if name not in _builders:
-        for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            _builders[name] = point.load()
-    if name not in _builders:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names())}"
-        raise ValueError(f"encoder {name!r} is unknown; {hint}")
-    return _builders[name](weights=weights, image_size=image_size, **options)
+    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    return builder(weights=weights, image_size=image_size, **options)
+
+
+def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncoder:
+    """Builds the text tower called `name`; a builder is `build(*, weights: str | None, **options) -> TextEncoder`.
+
+    Raises:
+      ValueError: no text tower has that name; the nearest one is suggested.
+    """
+    builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP, text_names)
+    return builder(weights=weights, **options)

@@ -1,0 +1,149 @@
+"""Pretrained encoders and text towers: fetch them, check them, bring them into another form.
+
+fae weights list                                 the names that are known
+fae weights pull dinov2_g14                      fetch into the hub's cache (owner/name@revision works too)
+fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
+fae weights check FOLDER --as dinov2_g14
+fae weights convert FILE --out FOLDER            one safetensors file from shards, .npz or .pth (never executed)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fae_jax.encoders.pretrained import find_files, shapes
+from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS, Published
+from fae_jax.encoders.recognise import FAMILIES, recognise
+from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
+from fae_jax.encoders.recognise_text import recognise_text
+from fae_jax.encoders.towers import text_shapes
+from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
+from fae_jax.weights.pickles import read_pickle
+from fae_jax.weights.tensors import FILE, PICKLES
+from fae_jax.weights.tree import check_finite
+
+ACTIONS = ("list", "pull", "check", "convert")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=ACTIONS, metavar="action", help=", ".join(ACTIONS))
+    parser.add_argument("weights", nargs="?", help="a known name, a hub name, a folder or a file")
+    parser.add_argument("--as", dest="known", metavar="NAME", help="check: the known name the weights must fit")
+    parser.add_argument("--revision", help="pull, check: a branch, tag or commit of the hub")
+    parser.add_argument("--out", help="convert: folder to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="convert: dtype of the floating-point tensors")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.action == "list":
+        return _list()
+    if not arguments.weights:
+        raise ValueError(f"fae weights {arguments.action} needs a name, a folder or a file")
+    return {"pull": _pull, "check": _check, "convert": _convert}[arguments.action](arguments)
+
+
+def _known(name: str | None) -> Published | None:
+    return {**ENCODERS, **TEXT_TOWERS}.get(name or "")
+
+
+def _list() -> dict[str, Any]:
+    known = {**ENCODERS, **TEXT_TOWERS}
+    for name, entry in known.items():
+        print(f"{name:22} {entry.repository}")
+    return {"weights": {name: entry.repository for name, entry in known.items()}}
+
+
+def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
+    entry = _known(arguments.weights)
+    name = entry.repository if entry else arguments.weights
+    if not hub.is_hub_name(name):
+        raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
+    pulled = hub.pull(name, revision=arguments.revision, verify=True)
+    digest = open_tensors(pulled.folder).hash()
+    print(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
+    return {"folder": str(pulled.folder), "commit": pulled.commit, "fetched": pulled.fetched, "hash": digest}
+
+
+def _networks(fields: Mapping[str, Any]) -> dict[str, tuple[mapping.NameMap, dict[str, tuple[int, ...]]]]:
+    """The towers a config.json describes: how each is named in the file, and its leaves' shapes."""
+    networks = {}
+    if fields.get("model_type") in FAMILIES:
+        found = recognise(fields)
+        networks["pictures"] = (found.names, shapes(found.config))
+    if fields.get("model_type") in TEXT_FAMILIES:
+        text = recognise_text(fields)
+        networks["text"] = (text.names, text_shapes(text))
+    if not networks:
+        recognise(fields)  # says what is known
+    return {
+        tower: (names, {name: tuple(leaf.shape) for name, leaf in flatten(like).items()})
+        for tower, (names, like) in networks.items()
+    }
+
+
+def _check(arguments: argparse.Namespace) -> dict[str, Any]:
+    name = arguments.known or arguments.weights
+    entry = _known(name)
+    if arguments.known and entry is None:
+        raise ValueError(f"{arguments.known!r} is not a known name; see `fae weights list`")
+    given = None if arguments.weights in (*ENCODERS, *TEXT_TOWERS) else arguments.weights
+    files = find_files(given, entry, revision=arguments.revision)
+    counts = {}
+    expected = _networks(entry.fields) if entry else {}
+    for tower, (names, leaves) in _networks(files.fields).items():
+        names, leaves = expected.get(tower, (names, leaves))
+        mapping.check(files.source, names, leaves, files.tensors)
+        counts[tower] = sum(int(np.prod(shape)) for shape in leaves.values())
+    for tensor in files.tensors:
+        check_finite(files.source, tensor, files.tensors.read(tensor))
+    digest = files.tensors.hash()
+    for tower, count in counts.items():
+        print(f"{tower}: {count:,} parameters")
+    print(f"{len(files.tensors)} tensors, {files.tensors.size / 1e6:.1f} MB, all finite\nweights {digest}")
+    return {"source": files.source, "parameters": counts, "tensors": len(files.tensors), "hash": digest}
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    if path.suffix == ".npz":
+        if not path.is_file():
+            raise FileNotFoundError(f"weights {path} do not exist")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    tensors = open_tensors(path)
+    return {name: tensors.read(name) for name in tensors}
+
+
+def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.out:
+        raise ValueError("fae weights convert needs --out FOLDER")
+    source, out = Path(arguments.weights), Path(arguments.out)
+    if (out / FILE).exists():
+        raise ValueError(f"{out / FILE} exists already; choose another --out or remove it")
+    tensors = _read(source)
+    for name, array in tensors.items():
+        check_finite(str(source), name, array)
+        if arguments.dtype and jnp.issubdtype(array.dtype, jnp.floating):
+            tensors[name] = array.astype(jnp.dtype(arguments.dtype))
+    write_tensors(out / FILE, tensors)
+    folder = source if source.is_dir() else source.parent
+    for companion in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+        if (folder / companion).is_file() and folder.resolve() != out.resolve():
+            shutil.copyfile(folder / companion, out / companion)
+    written = open_tensors(out)
+    digest = written.hash()
+    size = sum(tensor.size for tensor in written.values())
+    print(f"{len(written)} tensors, {size / 1e6:.1f} MB, in {out}\nweights {digest}")
+    if not (out / "config.json").is_file():
+        print(json.dumps({"note": "no config.json stood beside it; put the network's own there"}))
+    return {"folder": str(out), "tensors": len(written), "bytes": size, "hash": digest}

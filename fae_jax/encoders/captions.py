@@ -1,0 +1,240 @@
+"""Captions → token numbers, as each family's own tokenizer makes them, through the `tokenizers` library.
+
+Read are `tokenizer.json` (any family), CLIP's `vocab.json` with `merges.txt` or its `bpe_simple_vocab_16e6.txt.gz`,
+and SentencePiece models (`spiece.model`: T5, SigLIP). A caption is cut to the length asked for and keeps its end.
+
+| family | text before | ends with | padded with | length |
+|---|---|---|---|---|
+| CLIP | lower case | <|endoftext|> | the same | 77 |
+| SigLIP | lower case, no punctuation | </s> | the same | 64 |
+| SigLIP2 | lower case | <eos> | <pad> | 64 |
+| T5 | as it is | </s> | <pad>, masked | free |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import re
+import string
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+CLIP_MERGES = 49152 - 256 - 2  # of the published file, which lists more than were used
+CLIP_PATTERN = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Captions → token numbers and which of them are not padding, both (b, length).
+
+    Attributes:
+      encode: a caption → all its token numbers, the end included.
+      length: tokens of the result.
+      padding: the token that fills the rest.
+      end: the last token of a caption, kept when it is cut.
+      before: what is done to a caption first.
+      left: whether the padding stands in front.
+    """
+
+    encode: Callable[[str], list[int]]
+    length: int
+    padding: int
+    end: int
+    before: Callable[[str], str] = str
+    left: bool = False
+
+    def __call__(self, captions: Sequence[str]) -> tuple[Int[np.ndarray, "b n"], Bool[np.ndarray, "b n"]]:
+        if isinstance(captions, str):
+            raise ValueError("captions are a list of texts; put the one text into a list")
+        tokens = np.full((len(captions), self.length), self.padding, np.int32)
+        mask = np.zeros((len(captions), self.length), bool)
+        for i, caption in enumerate(captions):
+            numbers = self.encode(self.before(caption))
+            if len(numbers) > self.length:
+                numbers = [*numbers[: self.length - 1], self.end]
+            place = slice(self.length - len(numbers), None) if self.left else slice(0, len(numbers))
+            tokens[i, place], mask[i, place] = numbers, True
+        return tokens, mask
+
+
+def without_punctuation(text: str) -> str:
+    """SigLIP's canonical form: lower case, no ASCII punctuation, single spaces."""
+    kept = text.translate(str.maketrans("", "", string.punctuation)).lower()
+    return re.sub(r"\s+", " ", kept).strip()
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's printable stand-in for each byte, in the order of CLIP's vocabulary."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in plain] + [chr(256 + i) for i in range(256 - len(plain))]
+
+
+def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+    import tokenizers as t
+
+    model = t.models.BPE(
+        vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=END, continuing_subword_prefix=""
+    )
+    tokenizer = t.Tokenizer(model)
+    spaces = t.normalizers.Replace(t.Regex(r"\s+"), " ")
+    tokenizer.normalizer = t.normalizers.Sequence([t.normalizers.NFC(), spaces, t.normalizers.Lowercase()])
+    words = t.pre_tokenizers.Split(t.Regex(CLIP_PATTERN), behavior="removed", invert=True)
+    letters = t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = t.pre_tokenizers.Sequence([words, letters])
+    tokenizer.post_processor = t.processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
+    )
+    return tokenizer
+
+
+def _clip_published(path: Path) -> Any:
+    """CLIP's own file: a list of merges from which the vocabulary follows."""
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : CLIP_MERGES + 1]
+    merges = [tuple(line.split()) for line in lines]
+    letters = _byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
+    return _clip({word: number for number, word in enumerate(words)}, merges)
+
+
+def _clip_pair(vocabulary: Path, merges: Path) -> Any:
+    lines = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#v")]
+    return _clip(json.loads(vocabulary.read_text(encoding="utf-8")), [tuple(line.split()) for line in lines])
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers and values of a protocol buffer message."""
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+
+    while place < len(data):
+        key = number()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, number()
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        size = number() if size is None else size
+        if kind not in (1, 2, 5) or place + size > len(data):
+            raise ValueError("unexpected field")
+        yield key >> 3, data[place : place + size]
+        place += size
+
+
+def _sentencepiece(path: Path) -> tuple[Any, dict[str, int]]:
+    """A unigram SentencePiece model, and the number of each piece."""
+    import tokenizers as t
+
+    pieces, charsmap, unknown = [], b"", 0
+    try:
+        for field, value in _fields(path.read_bytes()):
+            if field == 1:
+                piece = dict(_fields(value))
+                if piece.get(3) == 2:
+                    unknown = len(pieces)
+                pieces.append((piece[1].decode("utf-8"), struct.unpack("<f", piece.get(2, bytes(4)))[0]))
+            elif field == 3:
+                charsmap = dict(_fields(value)).get(2, b"")
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error, TypeError):
+        raise ValueError(f"{path} is not a SentencePiece model, or it is damaged; fetch it again") from None
+    if not pieces:
+        raise ValueError(f"{path} is not a SentencePiece model: it holds no pieces")
+    tokenizer = t.Tokenizer(t.models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
+    steps = [t.normalizers.Precompiled(charsmap)] if charsmap else []
+    steps += [t.normalizers.Strip(left=True, right=True), t.normalizers.Replace(t.Regex(" {2,}"), " ")]
+    tokenizer.normalizer = t.normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = t.pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    numbers = {piece: number for number, (piece, _) in enumerate(pieces)}
+    tokenizer.post_processor = t.processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", numbers["</s>"])]
+    )
+    return tokenizer, numbers
+
+
+def _raw(path: Path) -> Any:
+    """The library's tokenizer for a file, or for what lies in a folder."""
+    import tokenizers as t
+
+    if path.is_dir():
+        for name in ("tokenizer.json", "spiece.model", "vocab.json", "bpe_simple_vocab_16e6.txt.gz"):
+            if (path / name).is_file():
+                return _raw(path / name)
+        raise FileNotFoundError(
+            f"{path} holds no tokenizer (tokenizer.json, spiece.model, or vocab.json and merges.txt)"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"the tokenizer {path} does not exist")
+    if path.name.endswith(".model"):
+        return _sentencepiece(path)[0]
+    if path.name.endswith(".txt.gz"):
+        return _clip_published(path)
+    if path.name == "vocab.json":
+        return _clip_pair(path, path.with_name("merges.txt"))
+    try:
+        return t.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"{path} is not a tokenizer.json ({error}); fetch it again") from None
+
+
+def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) -> Tokenizer:
+    """The tokenizer of a family (`clip`, `siglip` or `t5`), from a file or a folder.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged, or is not one for that family.
+    """
+    path = Path(path)
+    raw = _raw(path)
+    raw.no_padding()
+    raw.no_truncation()
+
+    def number(*words: str) -> int:
+        for word in words:
+            if raw.token_to_id(word) is not None:
+                return raw.token_to_id(word)
+        raise ValueError(f"{path} is not a tokenizer for {family}: it knows none of {', '.join(words)}")
+
+    def encode(text: str) -> list[int]:
+        return raw.encode(text).ids
+
+    config = path / "tokenizer_config.json" if path.is_dir() else path.with_name("tokenizer_config.json")
+    fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    left = fields.get("padding_side") == "left"
+    if family == "clip":
+        end = number(END)
+        return Tokenizer(encode=encode, length=length, padding=end, end=end, left=left)
+    if family == "t5":
+        return Tokenizer(encode=encode, length=length, padding=number("<pad>"), end=number("</s>"), left=left)
+    end = number("<eos>", "</s>")
+    second = raw.token_to_id("<eos>") is not None  # SigLIP2 speaks Gemma's language
+
+    def ended(text: str) -> list[int]:
+        numbers = encode(text)
+        return numbers if numbers[-1:] == [end] else [*numbers, end]
+
+    return Tokenizer(
+        encode=ended,
+        length=length,
+        padding=number("<pad>") if second else end,
+        end=end,
+        before=str.lower if second else without_punctuation,
+        left=left,
+    )

@@ -1,0 +1,107 @@
+"""Published text towers, frozen: every name of `published.TEXT_TOWERS` answers to `create_text`."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fae_jax.encoders.captions import load_tokenizer
+from fae_jax.encoders.pretrained import Files, find_files
+from fae_jax.encoders.published import TEXT_TOWERS, Published
+from fae_jax.encoders.recognise_text import RecognisedText, recognise_text
+from fae_jax.encoders.registry import TextEncoder, register_text
+from fae_jax.encoders.text import T5Config, TextOutput
+from fae_jax.weights import mapping
+
+T5_LENGTH = 77  # tokens of a caption where nothing else is asked for
+
+
+def text_shapes(found: RecognisedText) -> dict[str, Any]:
+    """The parameters' shapes, a nested dict of `jax.ShapeDtypeStruct`s, without allocating any."""
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    return jax.eval_shape(found.module(scan=True).init, jax.random.key(0), tokens)["params"]
+
+
+def _temperature(files: Files, family: str) -> tuple[float | None, float | None]:
+    """exp(logit_scale) and logit_bias, where the file holds them."""
+    if family == "t5" or "logit_scale" not in files.tensors:
+        return None, None
+    scale = math.exp(float(np.asarray(files.tensors.read("logit_scale"), np.float64).reshape(())))
+    bias = None
+    if "logit_bias" in files.tensors:
+        bias = float(np.asarray(files.tensors.read("logit_bias"), np.float64).reshape(()))
+    return scale, bias
+
+
+def build_text(
+    name: str,
+    entry: Published | None,
+    *,
+    weights: str | None,
+    length: int | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "float32",
+    parameter_dtype: str = "float32",
+    scan: bool = True,
+    revision: str | None = None,
+    place: Callable[[Any], Any] | None = None,
+) -> TextEncoder:
+    """Reads a published text tower.
+
+    Args:
+      weights, dtype, parameter_dtype, scan, revision, place: as in `fae_jax.encoders.pretrained.build`.
+      length: tokens a caption may have; None for the tower's own limit (77 for T5, which has none).
+      tokenizer: a file or folder; None for what lies beside the weights.
+
+    Raises:
+      ValueError: the weights do not fit, or `length` is beyond the tower's limit.
+      FileNotFoundError, OSError: see `find_files`; there is no tokenizer.
+    """
+    files = find_files(weights, entry, revision=revision)
+    found = recognise_text(files.fields)
+    if entry is not None and recognise_text(entry.fields).config != found.config:
+        raise ValueError(f"the weights are not those of {name!r}: {found.config} instead of what its name stands for")
+    config = found.config
+    limit = None if isinstance(config, T5Config) else config.length
+    length = length or limit or T5_LENGTH
+    if limit is not None and length > limit:
+        raise ValueError(f"length={length} is beyond what the text tower {name!r} takes: {limit} tokens")
+    like = text_shapes(found)
+    params = mapping.load(
+        files.source,
+        found.names,
+        files.tensors,
+        like,
+        dtype=jnp.dtype(parameter_dtype),
+        shardings=None if place is None else place(like),
+    )
+    module = found.module(dtype=jnp.dtype(dtype), scan=scan)
+    reader = load_tokenizer(tokenizer or files.folder, found.family, length=length)
+
+    def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
+        # CLIP and SigLIP were trained on padded captions without a mask; T5 masks padding
+        return module.apply({"params": params}, tokens, mask if found.family == "t5" else None)
+
+    scale, bias = _temperature(files, found.family)
+    return TextEncoder(
+        name=name,
+        apply=apply,
+        params=params,
+        tokenize=reader,
+        length=length,
+        width=config.width,
+        weights_hash=files.tensors.hash(),
+        scale=scale,
+        bias=bias,
+    )
+
+
+for _name, _entry in TEXT_TOWERS.items():
+    register_text(_name, functools.partial(build_text, _name, _entry))
+register_text("pretrained", functools.partial(build_text, "pretrained", None))

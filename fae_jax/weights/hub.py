@@ -1,0 +1,177 @@
+"""Published repositories through `huggingface_hub`: a name becomes a folder of its cache.
+
+The cache, the token and the offline switch are that library's own (`HF_HOME`, `HF_TOKEN` or `hf auth login`,
+`HF_HUB_OFFLINE`). A revision is a branch, a tag or a commit; what it meant is the commit in the folder's name.
+A file that was fetched is hashed and compared with the SHA-256 the hub keeps for it before anything reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors
+
+from fae_jax.weights.tensors import FILE, INDEX, PICKLES
+
+WANTED = (
+    "config.json",
+    "preprocessor_config.json",
+    FILE,
+    INDEX,
+    "model-*-of-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """A repository on this machine: its folder, the commit, and how many bytes were fetched just now."""
+
+    folder: Path
+    commit: str
+    fetched: int
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether `text` looks like owner/name or owner/name@revision."""
+    return bool(_NAME.fullmatch(text))
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _blobs(folder: Path) -> dict[str, Path]:
+    """File name → the blob it stands for, of a snapshot folder."""
+    return {path.name: Path(os.path.realpath(path)) for path in folder.iterdir()}
+
+
+def _verify(folder: Path, names: set[str]) -> None:
+    """Compares the files `names` with the hashes that name their blobs; a wrong one is removed.
+
+    Raises:
+      ValueError: a file's SHA-256 is not the one the hub gave.
+    """
+    for name, blob in _blobs(folder).items():
+        if name in names and _SHA256.fullmatch(blob.name):
+            found = _sha256(blob)
+            if found != blob.name:
+                blob.unlink()
+                (folder / name).unlink(missing_ok=True)
+                raise ValueError(
+                    f"{name} arrived with SHA-256 {found[:12]}…, the hub keeps {blob.name[:12]}…; "
+                    f"it was removed, fetch it again"
+                )
+
+
+def pull(
+    name: str,
+    *,
+    revision: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    offline: bool | None = None,
+    verify: bool = False,
+) -> Pulled:
+    """Fetches what is missing of a repository's weights, configuration and tokenizer; resumes a broken download.
+
+    Args:
+      name: owner/name, or owner/name@revision.
+      revision: a branch, tag or commit; overrides one in `name`; main where neither is given.
+      cache: the cache folder; None for the hub library's own.
+      endpoint: the hub's address; None for the library's own (`HF_ENDPOINT`).
+      offline: only look into the cache; None for `HF_HUB_OFFLINE`.
+      verify: hash files that were in the cache already, too.
+
+    Raises:
+      FileNotFoundError: the repository, the revision or the cached copy does not exist, or it holds no safetensors.
+      ValueError: the token does not open the repository, or a file is not the one the hub keeps.
+      OSError: the hub cannot be reached, or the connection broke.
+    """
+    name, _, pinned = name.partition("@")
+    revision = revision or pinned or None
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE if offline is None else offline
+    what = f"{name}@{revision}" if revision else name
+    common = {"repo_id": name, "revision": revision, "cache_dir": cache, "allow_patterns": list(WANTED)}
+    before = _cached(common)
+    try:
+        folder = Path(huggingface_hub.snapshot_download(**common, endpoint=endpoint, local_files_only=offline))
+    except errors.LocalEntryNotFoundError as error:
+        if offline:
+            raise FileNotFoundError(
+                f"{what} is not in the cache and the hub is switched off (HF_HUB_OFFLINE); "
+                f"run `fae weights pull {what}` where there is a network"
+            ) from None
+        raise OSError(f"the hub cannot be reached for {what}: {_first(error)}") from error
+    except errors.GatedRepoError:
+        raise ValueError(
+            f"{what} is gated: accept its terms on https://huggingface.co/{name}, "
+            f"then set HF_TOKEN or run `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise FileNotFoundError(f"{name} has no revision {revision!r} on the hub") from None
+    except errors.RepositoryNotFoundError as error:
+        if error.response is not None and error.response.status_code == 401:
+            raise ValueError(
+                f"the hub does not open {what} without a token (401); set HF_TOKEN or run `hf auth login`, "
+                f"or mend the name"
+            ) from None
+        raise FileNotFoundError(f"{what} does not exist on the hub (404); mend the name") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise ValueError(
+                f"the hub refuses {what} to this token ({status}); set HF_TOKEN or run `hf auth login`"
+            ) from None
+        raise OSError(f"the hub failed on {what}: {_first(error)}") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{name!r} is not a hub name: {_first(error)}") from None
+    except Exception as error:  # the HTTP client's own, whatever its version calls them
+        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
+            raise OSError(
+                f"the connection to the hub broke while fetching {what} ({_first(error)}); "
+                f"run it again, whole files are kept"
+            ) from error
+        raise
+    files = _blobs(folder)
+    if not {FILE, INDEX} & set(files):
+        pickles = _pickles(name, revision, endpoint, offline)
+        seen = f" (only {', '.join(pickles)}, which may run code and is not opened)" if pickles else ""
+        raise FileNotFoundError(f"{what} holds no safetensors{seen}")
+    fresh = {file for file in files if verify or file not in before}
+    _verify(folder, fresh)
+    fetched = sum(files[file].stat().st_size for file in files if file not in before)
+    return Pulled(folder=folder, commit=folder.name, fetched=fetched)
+
+
+def _cached(common: dict[str, object]) -> set[str]:
+    """Names of files the cache holds already."""
+    try:
+        folder = huggingface_hub.snapshot_download(**common, local_files_only=True)
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, FileNotFoundError):
+        return set()
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def _pickles(name: str, revision: str | None, endpoint: str | None, offline: bool) -> list[str]:
+    if offline:
+        return []
+    info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
+    return [file.rfilename for file in info.siblings or () if file.rfilename.endswith(PICKLES)]
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
