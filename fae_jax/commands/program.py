@@ -26,6 +26,7 @@ COMMANDS = {
     "cache": "encode the data set once into the latent cache",
     "sample": "pictures from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
+    "prepare": "index and check raw data; says what it left out and why",
 }
 
 
