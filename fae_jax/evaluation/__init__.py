@@ -18,6 +18,7 @@ from fae_jax.evaluation.reconstruction import (
     ssim,
     write_reconstruction,
 )
+from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.results import write_result
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "write_generation",
     "write_probe",
     "write_reconstruction",
+    "write_report",
     "write_result",
 ]
