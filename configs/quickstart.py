@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.encoder.depth = 4
     config.encoder.heads = 4
     config.encoder.hidden = 384
-    config.encoder_training.steps = 400
+    config.encoder_training.steps = 360
     config.encoder_training.batch = 64
     config.encoder_training.warmup = 40
     config.encoder_training.shift = 2
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.dit.heads = 4
     config.dit.hidden = 344
 
-    config.features.steps = 300
+    config.features.steps = 260
     config.features.batch = 64
     config.features.learning_rate = 2e-3
     config.features.warmup = 30
@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
     config.generator.train_shift = 1.0  # the shift of 0.4 is for latents of 8,192 numbers; these have 256
 
     config.sampling.shift = 1.0
-    config.sampling.steps = 30
+    config.sampling.steps = 25
     config.sampling.batch = 250
     config.evaluation.samples = 500
 

@@ -115,7 +115,7 @@ def default_config() -> ConfigDict:
             "encoder_training": {
                 **_training(steps=0, batch=256, learning_rate=1e-3, weight_decay=0.05),
                 "mask": 0.4,  # share of patches hidden from the encoder
-                "reconstruction_weight": 1.0,  # of the hidden patches' pixel error beside the class loss
+                "reconstruction_weight": 1.0,  # of the patches' pixel error beside the class loss
                 "label_smoothing": 0.1,  # of the class loss
                 "shift": 0,  # random translation, pixels
             },

@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
-    if any(Path("/dev").glob(pattern) for pattern in ("nvidia[0-9]*", "accel[0-9]*", "kfd", "vfio/[0-9]*")):
+    if any(list(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "accel[0-9]*", "kfd", "vfio/[0-9]*")):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

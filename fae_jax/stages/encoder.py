@@ -2,12 +2,12 @@
 
 A ViT sees pictures with a share of patches blanked and learns two things at once, from its patch tokens p_i:
 
-    L = CE(W' mean p_i + b', label) + λ mean over blanked i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
+    L = CE(W' mean p_i + b', label) + λ mean over all i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
 
-so its tokens hold what the picture is of (as a supervised encoder's) and what it looks like (as MAE's,
+so that they hold what the picture is of (as a supervised encoder's) and what it looks like (as MAE's,
 arXiv 2111.06377). Pictures are also shifted by up to `shift` pixels.
 
-picture → blanked picture → ViT → (class logits, pixels of blanked patches) → loss
+picture → blanked picture → ViT → (class logits, pixels of all patches) → loss
 """
 
 from __future__ import annotations
@@ -94,8 +94,7 @@ def run(experiment: Experiment) -> None:
         logits, patches = forward(params, images, blank)
         wanted = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), section.label_smoothing)
         class_loss = jnp.mean(optax.softmax_cross_entropy(logits, wanted))
-        error = jnp.mean((patches - patchify(images, config.patch)) ** 2, -1)
-        pixel_loss = jnp.sum(error * blank) / jnp.maximum(jnp.sum(blank), 1)
+        pixel_loss = jnp.mean((patches - patchify(images, config.patch)) ** 2)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
         total = class_loss + section.reconstruction_weight * pixel_loss
         return total, {"class_loss": class_loss, "pixel_loss": pixel_loss, "accuracy": accuracy}

@@ -88,9 +88,7 @@ def test_logits_with_temperature_and_bias():
 
 def test_names_and_refusals(tmp_path):
     assert {"flan_t5_xl", "siglip2_g16_256", "clip_b32"} <= set(text_names())
-    with pytest.raises(
-        ValueError, match="text tower 'flan_t5_xk' is unknown; did you mean 'flan_t5_x"
-    ):
+    with pytest.raises(ValueError, match="text tower 'flan_t5_xk' is unknown; did you mean 'flan_t5_x"):
         create_text("flan_t5_xk", weights=None)
     weights = folder_of(tmp_path, CLIP)
     with pytest.raises(ValueError, match="not those of 'clip_b32'"):
