@@ -20,6 +20,7 @@ from fae_jax.evaluation.reconstruction import (
 )
 from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.results import write_result
+from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
 
 __all__ = [
     "CopyCheck",
@@ -40,9 +41,12 @@ __all__ = [
     "psnr",
     "ssim",
     "train_judge",
+    "write_features",
     "write_generation",
+    "write_nearest",
     "write_probe",
     "write_reconstruction",
+    "write_reconstructions",
     "write_report",
     "write_result",
 ]

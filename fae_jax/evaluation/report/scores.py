@@ -8,7 +8,7 @@ from fae_jax.evaluation.figures import class_grid
 from fae_jax.evaluation.report.markup import Markup, join, tag
 from fae_jax.evaluation.report.reading import Picture, Record, SampleSet, at, branch, embed, measured
 from fae_jax.evaluation.report.stages import facts, picture_tag
-from fae_jax.evaluation.report.words import brief, number, percent, spoken
+from fae_jax.evaluation.report.words import brief, decibels, number, percent, spoken
 
 KNOWN_RESULTS = {"generation", "reconstruction", "probe"}
 KNOWN_FIGURES = {"reconstructions", "features", "nearest"}
@@ -232,8 +232,8 @@ def understanding_section(record: Record) -> Markup | None:
             tag(
                 "tr",
                 tag("th", "unseen" if name == "heldout" else spoken(str(name)), scope="row"),
-                tag("td", number(measured(scores, "psnr")), " dB"),
-                tag("td", number(measured(scores, "psnr_lowest")), " dB"),
+                tag("td", decibels(measured(scores, "psnr"))),
+                tag("td", decibels(measured(scores, "psnr_lowest"))),
                 tag("td", number(measured(scores, "ssim"))),
                 tag("td", number(measured(scores, "count"))),
             )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fae_jax.evaluation.report.markup import Markup, tag
 from fae_jax.evaluation.report.reading import Record, at, branch, measured
-from fae_jax.evaluation.report.words import duration, number, percent
+from fae_jax.evaluation.report.words import decibels, duration, number, percent
 
 Status = Literal["reached", "missed", "information", "pending"]
 
@@ -93,6 +93,8 @@ def judge_verdicts(record: Record, targets: Mapping[str, float] | None = None) -
             beside = f"target {'≤' if name in AT_MOST else '≥'} {_without_zeros(form(target))}"
         return Verdict(name=name, title=title, shown=form(value), status=status, beside=beside, meaning=meaning)
 
+    trusted = at(generation, "judge", "trusted")
+    trust = "" if trusted is None else ": its word counts" if trusted else ": too few for its word to count"
     limits = measured(scores, "nearest", "limit_percentile")
     expected = f"expected by chance: {number(limits)} %" if limits is not None else ""
     identical = measured(scores, "nearest", "identical")
@@ -121,7 +123,7 @@ def judge_verdicts(record: Record, targets: Mapping[str, float] | None = None) -
             "The judge itself",
             measured(generation, "judge", "heldout_accuracy"),
             percent,
-            "of real pictures it never saw are recognised by that classifier: its word counts",
+            "of real pictures it never saw are recognised by that classifier" + trust,
         ),
         verdict(
             "frechet",
@@ -149,7 +151,7 @@ def judge_verdicts(record: Record, targets: Mapping[str, float] | None = None) -
             "psnr",
             "Pictures rebuilt",
             measured(record.results, "reconstruction", "sets", "heldout", "psnr"),
-            lambda value: "–" if value is None else f"{value:.1f} dB",
+            decibels,
             "PSNR of unseen pictures after the way through the latent and back",
         ),
         verdict(

@@ -32,6 +32,11 @@ def percent(fraction: Number | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def decibels(value: Number | None) -> str:
+    """One decimal, as PSNR is printed; "–" for nothing."""
+    return "–" if value is None else f"{value:.1f} dB"
+
+
 def duration(seconds: Number | None) -> str:
     """Seconds as a person says them: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):

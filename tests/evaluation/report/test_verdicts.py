@@ -81,6 +81,12 @@ def test_other_data_has_no_targets_unless_they_are_given(finished):
     assert given["psnr"].status == "missed" and given["accuracy"].status == "information"
 
 
+def test_a_judge_that_cannot_be_trusted_is_said_to_be_so(finished):
+    assert verdicts(finished)["judge"].meaning.endswith(": its word counts")
+    change(finished, "generation", "judge", "trusted", value=False)
+    assert verdicts(finished)["judge"].meaning.endswith(": too few for its word to count")
+
+
 def test_the_summary_counts(finished):
     assert "7 of 7 targets reached" in summary(judge_verdicts(Record.read(finished)))
     change(finished, "probe", "cosine", value=0.5)
