@@ -104,6 +104,8 @@ def pull(
     name, _, pinned = name.partition("@")
     revision = revision or pinned or None
     offline = huggingface_hub.constants.HF_HUB_OFFLINE if offline is None else offline
+    endpoint = endpoint or os.environ.get("HF_ENDPOINT")  # as they are now, not as they were at import
+    cache = cache or os.environ.get("HF_HUB_CACHE")
     what = f"{name}@{revision}" if revision else name
     common = {"repo_id": name, "revision": revision, "cache_dir": cache, "allow_patterns": list(WANTED)}
     before = _cached(common)
@@ -115,6 +117,8 @@ def pull(
                 f"{what} is not in the cache and the hub is switched off (HF_HUB_OFFLINE); "
                 f"run `fae weights pull {what}` where there is a network"
             ) from None
+        if _status(error.__cause__) in (401, 403):
+            raise ValueError(_closed(what, error.__cause__)) from None
         raise OSError(f"the hub cannot be reached for {what}: {_first(error)}") from error
     except errors.GatedRepoError:
         raise ValueError(
@@ -124,18 +128,12 @@ def pull(
     except errors.RevisionNotFoundError:
         raise FileNotFoundError(f"{name} has no revision {revision!r} on the hub") from None
     except errors.RepositoryNotFoundError as error:
-        if error.response is not None and error.response.status_code == 401:
-            raise ValueError(
-                f"the hub does not open {what} without a token (401); set HF_TOKEN or run `hf auth login`, "
-                f"or mend the name"
-            ) from None
+        if _status(error) == 401:
+            raise ValueError(_closed(what, error)) from None
         raise FileNotFoundError(f"{what} does not exist on the hub (404); mend the name") from None
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        if status in (401, 403):
-            raise ValueError(
-                f"the hub refuses {what} to this token ({status}); set HF_TOKEN or run `hf auth login`"
-            ) from None
+        if _status(error) in (401, 403):
+            raise ValueError(_closed(what, error)) from None
         raise OSError(f"the hub failed on {what}: {_first(error)}") from error
     except errors.HFValidationError as error:
         raise ValueError(f"{name!r} is not a hub name: {_first(error)}") from None
@@ -171,6 +169,19 @@ def _pickles(name: str, revision: str | None, endpoint: str | None, offline: boo
         return []
     info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
     return [file.rfilename for file in info.siblings or () if file.rfilename.endswith(PICKLES)]
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The status of a failed request."""
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
+
+
+def _closed(what: str, error: BaseException | None) -> str:
+    return (
+        f"the hub does not open {what} without a token that may ({_status(error)}); "
+        f"set HF_TOKEN or run `hf auth login`, or mend the name"
+    )
 
 
 def _first(error: BaseException) -> str:

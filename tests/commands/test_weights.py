@@ -76,16 +76,16 @@ def test_pull_through_the_hub(tmp_path, capsys, monkeypatch):
     write(folder, SIGLIP)
     hub = Hub({"someone/vit": {path.name: path.read_bytes() for path in folder.iterdir()}})
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with hub.serve() as endpoint:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
         code, result = run(capsys, "pull", "someone/vit")
         assert code == 0 and result["hash"] == open_tensors(folder).hash()
         code, error = run(capsys, "pull", "someone/nobody")
         assert code == 2 and "does not exist on the hub (404)" in error
-        hub.status = 500
+        hub.status = 403
         code, error = run(capsys, "pull", "someone/third")
-        assert code == 1 and error.count("\n") == 1
+        assert code == 2 and error.count("\n") == 1 and "403" in error
 
 
 def test_requests_that_are_wrong(capsys, tmp_path):

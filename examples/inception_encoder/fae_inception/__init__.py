@@ -1,0 +1,1 @@
+"""The FID Inception network as a frozen encoder for fae_jax."""
