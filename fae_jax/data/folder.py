@@ -9,7 +9,7 @@ import numpy as np
 from fae_jax.data import storage
 from fae_jax.data.decode import SUFFIXES
 from fae_jax.data.sources import listing_hash, name_hashes, split_positions
-from fae_jax.data.stored import StoredSource
+from fae_jax.data.stored import StoredPicture, StoredSource
 
 Listing = dict[str, list[tuple[str, int]]]
 
@@ -35,14 +35,14 @@ class FolderSource(StoredSource):
         hashes = name_hashes(names)
         chosen = split_positions(hashes, labels, split=split, holdout=holdout, seed=seed)
         self.names = [names[position] for position in chosen]
-        self.labels = labels[chosen]
-        self.fingerprint = listing_hash("folder", hashes[chosen], sizes[chosen], self.labels)
+        self.keys, self.labels = hashes[chosen], labels[chosen]
+        self.fingerprint = listing_hash("folder", self.keys, sizes[chosen], self.labels)
 
     def name(self, position: int) -> str:
         return storage.join(self.root, self.names[position])
 
-    def read(self, position: int) -> bytes:
-        return storage.read_bytes(self.name(position))
+    def stored(self, position: int) -> StoredPicture:
+        return StoredPicture(storage.read_bytes(self.name(position)), int(self.labels[position]))
 
 
 def _listing(root: str) -> Listing:

@@ -7,6 +7,7 @@ batch k takes view b_j, the j-th of B fair bits drawn from (seed, k).
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ class LatentLoader:
       batch: the global batch size, over all hosts; may exceed the number of pictures.
       seed: decides order and views.
       flip: use the mirrored twins, half of the time.
+      caption_dropout: share of captions left empty.
       host, hosts: which rows this process yields.
       reading: processes, threads and batches ahead.
     """
@@ -39,6 +41,7 @@ class LatentLoader:
     batch: int
     seed: int
     flip: bool
+    caption_dropout: float = 0.0
     host: int = 0
     hosts: int = 1
     reading: Reading = READ_AHEAD
@@ -57,14 +60,15 @@ class LatentLoader:
         """This host's rows of the batches from `step` on.
 
         Yields:
-          {"mean", "log_variance": bfloat16 (rows, n, c), "label": int32 (rows,), "index": int64 (rows,)}.
+          {"mean", "log_variance": bfloat16 (rows, n, c), "label": int32 (rows,), "index": int64 (rows,)}, and
+          "caption", text (rows,), one of the picture's captions or empty, if the cache has captions.
 
         Raises:
           ValueError: `step` is negative.
         """
         if step < 0:
             raise ValueError(f"a step is at least 0, got {step}")
-        order = shuffled(grain.MapDataset.range(len(self.source)), self.seed)
+        order = shuffled(grain.MapDataset.range(len(self.source)), derived_seed(self.seed, "order"))
         return self.reading.batches(_LatentRows(order, self, step))
 
 
@@ -72,7 +76,7 @@ class _LatentRows(grain.MapDataset):
     def __init__(self, order: grain.MapDataset, loader: LatentLoader, first: int):
         super().__init__(order)
         self._loader, self._first = loader, first
-        self._seed = derived_seed(loader.seed, "view")
+        self._seed, self._caption_seed = (derived_seed(loader.seed, purpose) for purpose in ("view", "caption"))
 
     def __len__(self) -> int:
         return LAST_POSITION // self._loader.batch - self._first
@@ -89,7 +93,20 @@ class _LatentRows(grain.MapDataset):
             views = (bits >> np.uint64(63)).astype(np.int64)
         start = step * loader.batch
         positions = [self._parent[position] for position in range(start + mine.start, start + mine.stop)]
-        return loader.source.read(positions, views[mine].tolist())
+        batch = loader.source.read(positions, views[mine].tolist())
+        if "captions" in batch:
+            batch["caption"] = self._chosen([json.loads(text) for text in batch.pop("captions")], step, mine)
+        return batch
+
+    def _chosen(self, captions: list[list[str]], step: int, mine: slice) -> np.ndarray:
+        """One caption per row, or none: two fair draws per example of the global batch."""
+        draws = np.random.Philox(key=self._caption_seed, counter=[0, 0, 0, step]).random_raw(2 * self._loader.batch)
+        keep, which = (draws.reshape(2, -1)[:, mine] >> np.uint64(11)) * 2.0**-53
+        dropped = keep < self._loader.caption_dropout
+        texts = [
+            options[int(w * len(options))] if options else "" for options, w in zip(captions, which, strict=True)
+        ]
+        return np.array(["" if drop else text for drop, text in zip(dropped, texts, strict=True)])
 
 
 def sample_latents(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import socket
@@ -21,10 +20,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from fae_jax.data import record_files
 from fae_jax.data.latents import HEADER, CacheIdentity, Header, Shard, pack
 from fae_jax.data.loader import READ_AHEAD, Reading, ordered_batches
+from fae_jax.data.replacement import BadPictures
 from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
 
@@ -43,6 +43,7 @@ def write_cache(
     host: int = 0,
     hosts: int = 1,
     reading: Reading = READ_AHEAD,
+    tolerate: int = 100,
     progress: Progress | None = None,
 ) -> Header | None:
     """Writes this host's part of a cache, and its header once every part is there.
@@ -56,6 +57,7 @@ def write_cache(
       shard_size: pictures per file.
       host, hosts: which shards are this process's.
       reading: how pictures are read ahead.
+      tolerate: how many pictures may be undecodable; they are left out, and named in `bad-pictures-0.txt`.
       progress: called with pictures done and pictures in all, of this host.
 
     Returns:
@@ -64,7 +66,8 @@ def write_cache(
     Raises:
       ValueError: another run is writing this cache, another identity is in this folder, the source is not the one of
         the identity, or the encoder gives numbers that are not finite.
-      OSError: the disk is full, or cannot be written; finished shards stay.
+      OSError: the disk is full or cannot be written, or more pictures than tolerated cannot be decoded; finished
+        shards stay.
     """
     directory = Path(directory)
     if identity.source != source.fingerprint:
@@ -77,7 +80,7 @@ def write_cache(
         firsts = range(0, len(source), shard_size)
         mine = range(host, len(firsts), hosts)
         total = sum(min(shard_size, len(source) - firsts[number]) for number in mine)
-        done = 0
+        done, bad = 0, BadPictures(source, tolerate, directory / f"bad-pictures-{host}.txt")
         for number in mine:
             stop = min(firsts[number] + shard_size, len(source))
             if _finished(directory, number) is None:
@@ -88,11 +91,12 @@ def write_cache(
                     start=firsts[number],
                     stop=stop,
                     reading=reading,
+                    bad=bad,
                 )
                 with contextlib.closing(batches):
                     encoded = _encoded(batches, encode, identity.flip)
                     report = (lambda count, done=done: progress(done + count, total)) if progress else None
-                    _write_shard(directory, number, firsts[number], encoded, report)
+                    _write_shard(directory / _shard_name(number), range(firsts[number], stop), encoded, bad, report)
             done += stop - firsts[number]
             if progress:
                 progress(done, total)
@@ -117,73 +121,57 @@ def _encoded(batches: Iterator[dict[str, np.ndarray]], encode: Encode, flip: boo
 
 
 def _write_shard(
-    directory: Path, number: int, first: int, batches: Iterator[dict[str, Any]], report: Callable[[int], None] | None
+    path: Path,
+    span: range,
+    batches: Iterator[dict[str, Any]],
+    bad: BadPictures,
+    report: Callable[[int], None] | None,
 ) -> None:
-    path = directory / _shard_name(number)
     temporary = path.with_name(f"{path.name}.part")
     statistics, pictures, records, shape = None, 0, 0, None
     try:
-        with _record_writer(temporary) as write:
-            for batch in batches:
-                rows = int(batch["mask"].sum())
-                views = [
-                    tuple(_stored(part, rows, first + pictures) for part in pair) for pair in batch["posteriors"]
-                ]
-                for mean, log_variance in views:
+        with record_files.writing(temporary) as write:
+            for number, batch in enumerate(batches):
+                rows = np.flatnonzero(batch["mask"])
+                at = span.start + number * len(batch["mask"])
+                views = [tuple(_stored(part, rows, at) for part in pair) for pair in batch["posteriors"]]
+                for mean, log_variance in views if len(rows) else ():
                     piece = LatentStatistics.of(mean, log_variance)
                     statistics = piece if statistics is None else statistics.merge(piece)
                     shape = mean.shape[1:]
-                for row in range(rows):
+                for place, row in enumerate(rows):
                     about = {"label": int(batch["label"][row]), "index": int(batch["index"][row])}
+                    captions = json.loads(batch["captions"][row]) if "captions" in batch else ()
                     for mean, log_variance in views:
-                        write(pack(mean[row], log_variance[row], **about))
+                        write(pack(mean[place], log_variance[place], captions=captions, **about))
                         records += 1
-                pictures += rows
+                pictures += len(rows)
                 if report:
-                    report(pictures)
-        size = _flushed(temporary, records)
+                    report(min((number + 1) * len(batch["mask"]), len(span)))
+        if statistics is None:
+            raise OSError(f"none of the pictures {span.start} to {span.stop - 1} can be decoded")
+        size = record_files.settle(temporary, records)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    shard = Shard(file=path.name, first=first, pictures=pictures, size=size, statistics=statistics)
+    shard = Shard(
+        file=path.name,
+        first=span.start,
+        span=len(span),
+        pictures=pictures,
+        left_out=tuple(bad.reasons[position] for position in span if position in bad.reasons),
+        size=size,
+        statistics=statistics,
+    )
     _write_json(path.with_suffix(".json"), {**shard.to_json(), "shape": list(shape)})
 
 
-@contextlib.contextmanager
-def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """An array_record file's `write`; its failures become OSError."""
-
-    def reported(call: Callable[..., None], *arguments: bytes) -> None:
-        try:
-            call(*arguments)
-        except RuntimeError as error:
-            raise OSError(f"latent cache cannot be written: {error}; finished shards are kept") from error
-
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    try:
-        yield functools.partial(reported, writer.write)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            reported(writer.close)
-        raise
-    reported(writer.close)
-
-
-def _flushed(path: Path, records: int) -> int:
-    """Size of a file known to be on the disk and whole."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    if ArrayRecordReader(str(path)).num_records() != records:
-        raise OSError(f"shard {path} does not hold the {records} records written to it; is the disk full?")
-    return path.stat().st_size
-
-
-def _stored(values: Any, rows: int, position: int) -> np.ndarray:
-    host_values = np.asarray(values)[:rows]
+def _stored(values: Any, rows: np.ndarray, position: int) -> np.ndarray:
+    host_values = np.asarray(values)[rows]
     if not np.isfinite(host_values).all():
         raise ValueError(
-            f"the encoder's posteriors of pictures {position} to {position + rows - 1} are not all finite; "
+            f"the encoder's posteriors are not all finite in the batch that begins with picture {position}; "
             "nothing of this shard is kept"
         )
     return host_values.astype(ml_dtypes.bfloat16)

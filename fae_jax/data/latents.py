@@ -3,7 +3,8 @@
 A cache is a folder named after the hash of its `CacheIdentity`:
 
     header.json                 identity, statistics, shards; written last, so a cache without one is not finished
-    shard-00000.array_record    posteriors of pictures 0, 1, … of the source, one record per view
+    shard-00000.array_record    posteriors of pictures 0, 1, … of the source, one record per view; undecodable ones
+                                are left out, named in the header
     shard-00000.json            that shard's sizes and statistics
 
 Record v + V i of a shard is view v of its i-th picture, V = 2 with flips (view 1 is the mirrored picture), else 1:
@@ -14,26 +15,23 @@ Record v + V i of a shard is view v of its i-th picture, V = 2 with flips (view 
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import hashlib
 import json
 import struct
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
+from fae_jax.data.record_files import RecordFiles
 from fae_jax.data.statistics import LatentStatistics
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "header.json"
 _PREFIX = struct.Struct("<qiI")
-_RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,26 +76,31 @@ class Shard:
 
     Attributes:
       file: its name.
-      first, pictures: which positions of the source it holds.
+      first, span: the positions of the source it was made from, `first` to `first + span`.
+      pictures: how many of them could be decoded and are in it.
+      left_out: the others, and why.
       size: of the file, in bytes.
       statistics: of its posteriors, all views.
     """
 
     file: str
     first: int
+    span: int
     pictures: int
+    left_out: tuple[str, ...]
     size: int
     statistics: LatentStatistics
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        own = {name: getattr(self, name) for name in ("file", "first", "pictures", "size")}
-        return {**own, "statistics": self.statistics.to_json()}
+        own = {name: getattr(self, name) for name in ("file", "first", "span", "pictures", "size")}
+        return {**own, "left_out": list(self.left_out), "statistics": self.statistics.to_json()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Shard:
         """Inverse of `to_json`."""
-        return cls(**{**values, "statistics": LatentStatistics.from_json(values["statistics"])})
+        statistics = LatentStatistics.from_json(values["statistics"])
+        return cls(**{**values, "left_out": tuple(values["left_out"]), "statistics": statistics})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,9 +215,8 @@ class LatentSource:
         self.directory = Path(directory)
         self.header = header
         self.classes = header.classes
-        self._starts = [shard.first for shard in header.shards]
-        self._readers: dict[int, ArrayRecordReader] = {}
-        self._lock = threading.Lock()
+        counts = [shard.pictures * header.views for shard in header.shards]
+        self._records = RecordFiles([str(self.directory / shard.file) for shard in header.shards], counts)
         for shard in header.shards:
             path = self.directory / shard.file
             if not path.exists():
@@ -237,23 +239,8 @@ class LatentSource:
 
     def read(self, positions: Sequence[int], views: Sequence[int]) -> dict[str, np.ndarray]:
         """Several at once, of the views asked for: arrays as `__getitem__` describes, with a leading axis."""
-        wanted: dict[int, list[int]] = {}
-        for row, position in enumerate(positions):
-            wanted.setdefault(bisect.bisect_right(self._starts, position) - 1, []).append(row)
-        records: list[bytes] = [b""] * len(positions)
-        for shard, rows in wanted.items():
-            first = self._starts[shard]
-            numbers = [(positions[row] - first) * self.header.views + views[row] for row in rows]
-            for row, record in zip(rows, self._reader(shard).read(numbers), strict=True):
-                records[row] = record
-        return unpack(records, self.header.shape)
-
-    def _reader(self, shard: int) -> ArrayRecordReader:
-        with self._lock:
-            if shard not in self._readers:
-                path = self.directory / self.header.shards[shard].file
-                self._readers[shard] = ArrayRecordReader(str(path), _RANDOM_ACCESS, file_reader_buffer_size=2**15)
-            return self._readers[shard]
+        numbers = [position * self.header.views + view for position, view in zip(positions, views, strict=True)]
+        return unpack(self._records.read(numbers), self.header.shape)
 
 
 def pack(

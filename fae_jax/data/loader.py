@@ -15,14 +15,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 
+from fae_jax.data.decode import BadPicture
+from fae_jax.data.mixture import Mixture
+from fae_jax.data.replacement import BadPictures, Readable
 from fae_jax.data.sources import Source
-from fae_jax.data.transforms import CentreCrop, RandomFlip, adm_centre_crop
+from fae_jax.data.transforms import (
+    CROPS,
+    CentreCrop,
+    ChooseCaption,
+    RandomFlip,
+    RandomResizedCrop,
+    adm_centre_crop,
+)
 
 Batch = dict[str, np.ndarray]
 LAST_POSITION = 2**62
@@ -31,11 +44,11 @@ LAST_POSITION = 2**62
 class Batches(Iterator[Batch]):
     """An iterator of batches that owns threads or processes; close it, or use it in a `with` statement."""
 
-    def __init__(self, dataset: grain.IterDataset):
-        self._iterator = iter(dataset)
+    def __init__(self, dataset: grain.IterDataset, finish: Callable[[Batch], Batch] = lambda batch: batch):
+        self._iterator, self._finish = iter(dataset), finish
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        return self._finish(next(self._iterator))
 
     def close(self) -> None:
         """Ends its threads and processes; may be called twice."""
@@ -67,15 +80,15 @@ class Reading:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
-    def batches(self, dataset: grain.MapDataset) -> Batches:
-        """Iterates a data set whose elements are whole batches."""
+    def batches(self, dataset: grain.MapDataset, finish: Callable[[Batch], Batch] = lambda batch: batch) -> Batches:
+        """Iterates a data set whose elements are whole batches; `finish` is applied in this process."""
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.ahead, self.threads))
         iterable = dataset.to_iter_dataset(options)
         if self.workers:
             iterable = iterable.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
             )
-        return Batches(iterable)
+        return Batches(iterable, finish)
 
 
 READ_AHEAD = Reading()
@@ -124,9 +137,22 @@ def stack(examples: Sequence[dict[str, Any]]) -> Batch:
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
+def ordered(source: Any, pictures: grain.MapDataset, seed: int) -> grain.MapDataset:
+    """Equation (2) for the pictures of a source: epoch after epoch, each in its own order.
+
+    The parts of a mixture are shuffled by themselves and dealt out by weight, evenly, at any position the same.
+    """
+    if not isinstance(source, Mixture):
+        return shuffled(pictures, derived_seed(seed, "order"))
+    parts = []
+    for number, (start, stop) in enumerate(itertools.pairwise(source.starts)):
+        parts.append(shuffled(pictures[start:stop], derived_seed(seed, f"order of part {number}")).repeat())
+    return grain.MapDataset.mix(parts, weights=source.weights)
+
+
 def shuffled(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
-    """Equation (2): the epochs of a data set one after the other, each in its own order."""
-    return examples.shuffle(seed=derived_seed(seed, "order"))
+    """The epochs of a data set one after the other, each in its own order; any position may be asked of it."""
+    return examples.shuffle(seed=seed)
 
 
 def derived_seed(seed: int, purpose: str) -> int:
@@ -145,14 +171,18 @@ class Loader:
     """Endless shuffled batches, equations (1) to (4).
 
     Attributes:
-      source: where pictures come from.
+      source: where pictures come from; a `Mixture` gives its parts by weight.
       batch: the global batch size, over all hosts; may exceed the number of pictures.
       seed: decides order and augmentation.
       image_size: side of the square pictures it yields.
       flip: mirror half of them.
+      crop: one of `CROPS`.
+      caption_dropout: share of captions left empty.
       host, hosts: which rows this process yields.
       reading: processes, threads and batches ahead.
       keep: hold decoded pictures in memory when all of them take no more than this many bytes.
+      tolerate: how many different pictures may be undecodable; each is replaced by a fixed other.
+      bad_pictures: a file that names them, appended to, or None.
     """
 
     source: Source
@@ -160,15 +190,23 @@ class Loader:
     seed: int
     image_size: int
     flip: bool
+    crop: str = "adm_centre"
+    caption_dropout: float = 0.0
     host: int = 0
     hosts: int = 1
     reading: Reading = READ_AHEAD
     keep: int = 256 * 2**20
+    tolerate: int = 100
+    bad_pictures: Path | None = None
 
     def __post_init__(self) -> None:
         check_batch(self.batch, self.host, self.hosts)
         if len(self.source) == 0:
             raise ValueError("the data source has no pictures")
+        if self.crop not in CROPS:
+            raise ValueError(f"crop {self.crop!r} is unknown; known are {', '.join(CROPS)}")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"the share of captions left empty must be in [0, 1], got {self.caption_dropout}")
 
     @property
     def steps_per_epoch(self) -> float:
@@ -179,30 +217,54 @@ class Loader:
         """This host's rows of the batches from `step` on.
 
         Yields:
-          {"image": uint8 (rows, size, size, 3), "label": int32 (rows,), "index": int64 (rows,)}.
+          {"image": uint8 (rows, size, size, 3), "label": int32 (rows,), "index": int64 (rows,)}, and "caption", text
+          (rows,), where the source has captions. "index" is of the picture shown, replacement or not.
+
+        Iterating raises:
+          TooManyBadPictures: more than `tolerate` cannot be decoded.
 
         Raises:
           ValueError: `step` is negative.
         """
         if step < 0:
             raise ValueError(f"a step is at least 0, got {step}")
-        examples = shuffled(self._cropped, self.seed)
+        examples = ordered(self.source, self._pictures, self.seed)
+        if self.crop == "random_resized":
+            crop = RandomResizedCrop(size=self.image_size)
+            examples = examples.random_map(crop, seed=derived_seed(self.seed, "crop"))
         if self.flip:
             examples = examples.random_map(RandomFlip(), seed=derived_seed(self.seed, "flip"))
+        if getattr(self.source, "captioned", False):
+            choose = ChooseCaption(dropout=self.caption_dropout)
+            examples = examples.random_map(choose, seed=derived_seed(self.seed, "caption"))
         rows = Rows(examples, batch=self.batch, host=self.host, hosts=self.hosts, first=step)
-        return self.reading.batches(rows)
+        return self.reading.batches(rows, self._noted)
 
     @functools.cached_property
-    def _cropped(self) -> grain.MapDataset:
+    def bad(self) -> BadPictures:
+        """The undecodable pictures met so far."""
+        return BadPictures(self.source, self.tolerate, self.bad_pictures)
+
+    def _noted(self, batch: Batch) -> Batch:
+        asked = batch.pop("asked")
+        for position in asked[asked != batch["index"]]:
+            self.bad.note(int(position))
+        return batch
+
+    @functools.cached_property
+    def _pictures(self) -> grain.MapDataset:
+        readable = Readable(self.source)
+        if self.crop != "adm_centre":
+            return grain.MapDataset.source(readable)
         if self.reading.workers == 0 and 3 * self.image_size**2 * len(self.source) <= self.keep:
-            return InMemory(self.source, self.image_size)
-        return grain.MapDataset.source(self.source).map(CentreCrop(size=self.image_size))
+            return InMemory(readable, self.image_size)
+        return grain.MapDataset.source(readable).map(CentreCrop(size=self.image_size))
 
 
 class InMemory(grain.MapDataset):
     """A source cropped to one size, each picture decoded the first time it is asked for and kept."""
 
-    def __init__(self, source: Source, image_size: int):
+    def __init__(self, source: Readable, image_size: int):
         super().__init__()
         self._source = source
         self._size = image_size
@@ -234,21 +296,32 @@ def ordered_batches(
     start: int = 0,
     stop: int | None = None,
     reading: Reading = READ_AHEAD,
+    bad: BadPictures | None = None,
 ) -> Batches:
     """One pass over pictures `start` to `stop` in order, every host the same number of batches.
 
-    Batches are as `Loader.at` yields them, and "mask" (rows,), False for the rows that fill up the last batch; those
-    repeat the last picture.
+    Batches are as `Loader.at` yields them, every caption kept ("captions", a JSON list per row), and "mask" (rows,),
+    False for the rows that fill up the last batch and for pictures that cannot be decoded; such rows are black.
+
+    Args:
+      bad: takes down the undecodable ones; by default 100 are tolerated.
     """
     stop = len(source) if stop is None else min(stop, len(source))
     padded = Padded(source, image_size=image_size, start=start, stop=stop)
     steps = -(-len(padded) // batch)
     rows = Rows(padded, batch=batch, host=host, hosts=hosts, first=0)
-    return reading.batches(rows[:steps])
+    bad = bad or BadPictures(source, limit=100)
+
+    def noted(batch: Batch) -> Batch:
+        for position in batch["index"][batch.pop("bad")]:
+            bad.note(int(position))
+        return batch
+
+    return reading.batches(rows[:steps], noted)
 
 
 class Padded(grain.MapDataset):
-    """Pictures `start` to `stop` cropped, with a mask; positions after the last give the last, masked."""
+    """Pictures `start` to `stop` cropped, with a mask and whether they are "bad"; then black ones without end."""
 
     def __init__(self, source: Source, *, image_size: int, start: int, stop: int):
         super().__init__()
@@ -260,6 +333,20 @@ class Padded(grain.MapDataset):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
-        element = self._source[min(self._start + index, self._stop - 1)]
-        mask = np.bool_(self._start + index < self._stop)
-        return element | {"image": adm_centre_crop(element["image"], self._size), "mask": mask}
+        position = self._start + index
+        beyond = position >= self._stop
+        try:
+            element = None if beyond else self._source[position]
+        except BadPicture:
+            element = None
+        if element is None:
+            black = np.zeros((self._size, self._size, 3), np.uint8)
+            known = {"image": black, "label": np.int32(-1), "index": np.int64(position)}
+            element = known | ({"captions": ()} if getattr(self._source, "captioned", False) else {})
+            shown = False
+        else:
+            element = element | {"image": adm_centre_crop(element["image"], self._size)}
+            shown = True
+        if "captions" in element:
+            element["captions"] = np.str_(json.dumps(element["captions"], ensure_ascii=False))
+        return element | {"mask": np.bool_(shown), "bad": np.bool_(not shown and not beyond)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,19 +114,28 @@ def listing_hash(kind: str, *columns: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _digits(**options: Any) -> Source:
+def _digits(*, path: str | None, image_size: int, **split: Any) -> Source:
     from fae_jax.data.digits import DigitsSource
 
-    return DigitsSource(split=options["split"], holdout=options["holdout"], seed=options["seed"])
+    return DigitsSource(**split)
 
 
-def _folder(**options: Any) -> Source:
-    from fae_jax.data.folder import FolderSource
+def _stored(module: str, name: str) -> Callable[..., Source]:
+    """Opens a source class by name, importing its module when asked."""
 
-    if options["path"] is None:
-        raise ValueError("a folder of pictures needs a path: one subfolder per class")
-    chosen = {key: options[key] for key in ("split", "holdout", "seed")}
-    return FolderSource(options["path"], **chosen)
+    def build(*, path: str | None, image_size: int, **split: Any) -> Source:
+        if not path:
+            raise ValueError(f"a source of kind {module!r} needs a path")
+        return getattr(importlib.import_module(f"fae_jax.data.{module}"), name)(path, **split)
+
+    return build
 
 
-KINDS: dict[str, Callable[..., Source]] = {"digits": _digits, "folder": _folder}
+KINDS: dict[str, Callable[..., Source]] = {
+    "digits": _digits,
+    "folder": _stored("folder", "FolderSource"),
+    "tar": _stored("tars", "TarSource"),
+    "tfds": _stored("tfds", "TfdsSource"),
+    "parquet": _stored("parquet", "ParquetSource"),
+    "array_record": _stored("packed", "PackedSource"),
+}

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str) -> Any:
     """Opens a file to read it from front to back."""
     return filesystem(path).open(path, "rb", block_size=2**24) if is_remote(path) else open(path, "rb")
 

@@ -1,13 +1,21 @@
-"""What all sources of picture files share: bytes, a name, a label and captions by position."""
+"""What all sources of picture files share: by position, a name, stored bytes, a label, captions."""
 
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fae_jax.data.decode import BadPicture, decode_picture
+
+
+class StoredPicture(NamedTuple):
+    """A picture as it is stored: encoded bytes, label (−1 if none) and captions."""
+
+    data: bytes
+    label: int
+    captions: tuple[str, ...] = ()
 
 
 class StoredSource(abc.ABC):
@@ -16,40 +24,40 @@ class StoredSource(abc.ABC):
     Attributes:
       classes: names of the classes, by label; empty where pictures have captions only.
       fingerprint: of the listing.
-      labels: int32 (n,), −1 where there is none.
+      keys: `name_hashes` of the pictures, uint64 (n,).
       captioned: whether elements carry "captions", a tuple of one or more texts.
     """
 
     classes: tuple[str, ...]
     fingerprint: str
-    labels: np.ndarray
+    keys: np.ndarray
     captioned: bool = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.keys)
 
     @abc.abstractmethod
     def name(self, position: int) -> str:
         """Where picture `position` is, for people."""
 
     @abc.abstractmethod
-    def read(self, position: int) -> bytes:
-        """Picture `position` as it is stored, undecoded; may raise OSError."""
-
-    def captions(self, position: int) -> tuple[str, ...]:
-        """Its captions.
+    def stored(self, position: int) -> StoredPicture:
+        """Picture `position`, undecoded.
 
         Raises:
-          BadPicture: there is none that can be read.
+          OSError: it cannot be read.
+          ValueError: it can, and makes no sense.
         """
-        raise BadPicture(f"{self.name(position)}: has no caption")
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """See `Source`; with "captions" if `captioned`."""
         try:
-            data = self.read(position)
-        except OSError as error:
-            raise BadPicture(f"{self.name(position)}: {error.strerror or error}") from error
-        image = decode_picture(data, self.name(position))
-        element = {"image": image, "label": self.labels[position], "index": np.int64(position)}
-        return element | {"captions": self.captions(position)} if self.captioned else element
+            picture = self.stored(position)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(map(str, error.args))
+            raise BadPicture(f"{self.name(position)}: {reason}") from error
+        if not self.captioned and not 0 <= picture.label < len(self.classes):
+            raise BadPicture(f"{self.name(position)}: class {picture.label} is not one of {len(self.classes)}")
+        image = decode_picture(picture.data, self.name(position))
+        element = {"image": image, "label": np.int32(picture.label), "index": np.int64(position)}
+        return element | {"captions": picture.captions} if self.captioned else element

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-CROPS = ("adm_centre",)
+CROPS = ("adm_centre", "random_resized")
 
 
 def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -63,3 +63,48 @@ class RandomFlip(grain.transforms.RandomMap):
         if rng.random() < self.probability:
             return element | {"image": element["image"][:, ::-1]}
         return element
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop(grain.transforms.RandomMap):
+    """A random rectangle of "image", resized to (size, size, 3) with a bicubic filter.
+
+    The rectangle has a share of the area uniform in `area` and an aspect ratio log-uniform in `aspect` (Szegedy et
+    al., arXiv 1409.4842). Ten draws are tried; if none fits, the largest centred rectangle of a permitted aspect is
+    taken.
+    """
+
+    size: int
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        image = element["image"]
+        left, top, width, height = self.rectangle(image.shape[0], image.shape[1], rng)
+        cut = Image.fromarray(np.ascontiguousarray(image[top : top + height, left : left + width]))
+        return element | {"image": np.asarray(_resized(cut, self.size, self.size, Image.Resampling.BICUBIC))}
+
+    def rectangle(self, rows: int, columns: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Left, top, width and height of the rectangle of one draw."""
+        low, high = np.log(self.aspect)
+        for _ in range(10):
+            area, ratio = rows * columns * rng.uniform(*self.area), np.exp(rng.uniform(low, high))
+            width, height = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+            if 0 < width <= columns and 0 < height <= rows:
+                return int(rng.integers(columns - width + 1)), int(rng.integers(rows - height + 1)), width, height
+        ratio = min(max(columns / rows, self.aspect[0]), self.aspect[1])
+        width, height = min(columns, round(rows * ratio)), min(rows, round(columns / ratio))
+        return (columns - width) // 2, (rows - height) // 2, width, height
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChooseCaption(grain.transforms.RandomMap):
+    """One of "captions" as "caption", each as likely; the empty text, "no caption", with probability `dropout`."""
+
+    dropout: float = 0.0
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        captions, kept = element["captions"], {name: value for name, value in element.items() if name != "captions"}
+        dropped = rng.random() < self.dropout
+        chosen = captions[int(rng.integers(len(captions)))]
+        return kept | {"caption": np.str_("" if dropped else chosen)}

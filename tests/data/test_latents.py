@@ -160,7 +160,7 @@ def test_a_full_disk_stops_it_and_leaves_what_was_finished(digits: DigitsSource,
     ended = subprocess.run(
         [sys.executable, "-c", limit + textwrap.dedent(program)], env=environment, capture_output=True, text=True
     )
-    assert ended.returncode == 1 and "OSError: latent cache cannot be written" in ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and "cannot be written" in ended.stderr.splitlines()[-1]
     left = sorted(path.name for path in tmp_path.glob("*.array_record*"))
     assert left == ["shard-00000.array_record", "shard-00002.array_record"]
     assert write(tmp_path, digits).pictures == len(digits)
@@ -205,7 +205,7 @@ def test_damage_is_named(digits: DigitsSource, tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_gives_nan_is_refused(digits: DigitsSource, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pictures 0 to 15 are not all finite"):
+    with pytest.raises(ValueError, match="not all finite in the batch that begins with picture 0"):
         write(tmp_path, digits, encode=lambda images: (encode(images)[0] * np.nan, encode(images)[1]))
     with pytest.raises(ValueError, match="is not the one of the cache's identity"):
         write(tmp_path, digits, identity=identity_of(digits, source="other"))

@@ -1,9 +1,13 @@
 """The ADM crop against a statement of it in NumPy alone, Pillow's fixed-point resampling included."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fae_jax.data.transforms import CentreCrop, RandomFlip, adm_centre_crop
+from fae_jax.data.tars import TarSource
+from fae_jax.data.transforms import CentreCrop, ChooseCaption, RandomFlip, RandomResizedCrop, adm_centre_crop
 
 
 def box(x: np.ndarray) -> np.ndarray:
@@ -79,3 +83,58 @@ def test_flip_mirrors_with_its_probability() -> None:
     assert 160 < sum(flipped) < 240
     always = RandomFlip(probability=1.0).random_map({"image": image}, np.random.default_rng(0))["image"]
     np.testing.assert_array_equal(always, [[[3, 4, 5], [0, 1, 2]], [[9, 10, 11], [6, 7, 8]]])
+
+
+def test_random_resized_crops_have_the_areas_and_aspects_asked_for() -> None:
+    transform = RandomResizedCrop(size=16, area=(0.2, 0.6))
+    areas, aspects = [], []
+    for seed in range(2000):
+        left, top, width, height = transform.rectangle(300, 400, np.random.default_rng(seed))
+        assert 0 <= left <= 400 - width and 0 <= top <= 300 - height
+        areas.append(width * height / 120000)
+        aspects.append(np.log(width / height))
+    assert min(areas) > 0.19 and max(areas) < 0.61 and abs(np.mean(areas) - 0.4) < 0.01
+    assert np.abs(aspects).max() < np.log(4 / 3) + 0.02 and abs(np.mean(aspects)) < 0.015
+
+
+def test_random_resized_crop_resizes_the_rectangle_it_drew() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    transform = RandomResizedCrop(size=24)
+    for seed in range(10):
+        left, top, width, height = transform.rectangle(90, 70, np.random.default_rng(seed))
+        shown = transform.random_map({"image": image}, np.random.default_rng(seed))["image"]
+        expected = resample(image[top : top + height, left : left + width], 24, 24, cubic, 2.0)
+        np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("shape", [(1000, 10), (10, 1000), (1, 1)])
+def test_random_resized_crop_of_ribbons_falls_back_to_the_centre(shape: tuple[int, int]) -> None:
+    transform = RandomResizedCrop(size=8, area=(0.9, 1.0))
+    left, top, width, height = transform.rectangle(*shape, np.random.default_rng(0))
+    assert (
+        0.7 < width / height < 1.4 and abs(2 * left + width - shape[1]) <= 1 and abs(2 * top + height - shape[0]) <= 1
+    )
+
+
+def test_captions_are_chosen_evenly_and_dropped_at_the_rate() -> None:
+    element = {"captions": ("a", "bb", "ccc"), "label": -1}
+    chosen = [ChooseCaption(dropout=0.1).random_map(element, np.random.default_rng(seed)) for seed in range(3000)]
+    assert all(set(one) == {"caption", "label"} for one in chosen)
+    counts = {text: sum(str(one["caption"]) == text for one in chosen) for text in ("", "a", "bb", "ccc")}
+    assert 240 < counts[""] < 360 and all(820 < counts[text] < 980 for text in ("a", "bb", "ccc"))
+
+
+@pytest.mark.real_data
+def test_adm_crop_of_real_photographs_of_odd_sizes_bit_for_bit() -> None:
+    """200 captioned photographs of 200×118 to 200×200 and the like, to three sizes."""
+    if "FAE_REAL_DATA" not in os.environ:
+        pytest.skip("FAE_REAL_DATA is not set")
+    path = Path(os.environ["FAE_REAL_DATA"]) / "captions" / "flickr8k-00000.tar"
+    source = TarSource(str(path), split="train", holdout=0.0, seed=0)
+    shapes = set()
+    for position in range(200):
+        image = source[position]["image"]
+        shapes.add(image.shape)
+        for size in (256, 150, 40) if position % 10 == 0 else (64,):
+            np.testing.assert_array_equal(adm_centre_crop(image, size), reference_crop(image, size))
+    assert len(shapes) > 30

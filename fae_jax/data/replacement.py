@@ -1,0 +1,86 @@
+"""Pictures that cannot be decoded: a fixed other takes their place, it is said, and too many stop the run.
+
+For a bad picture i of n, the first good one of i + s, i + 2 s, … (mod n) is used, s = 1 + hash(i) mod (n − 1):
+a function of i alone, so hosts, workers and restarts agree. Elements carry the position that was "asked" for; who
+takes batches compares it with "index", so counting needs no word between processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.decode import BadPicture
+from fae_jax.data.sources import Source, name_hashes
+
+TRIES = 64
+log = logging.getLogger(__name__)
+
+
+class TooManyBadPictures(OSError):
+    """More pictures cannot be decoded than the run tolerates."""
+
+
+class Readable:
+    """A source whose every position gives a picture, with "asked", int64, the position itself."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        for other in self.candidates(position):
+            try:
+                return self.source[other] | {"asked": np.int64(position)}
+            except BadPicture as error:
+                last = error
+        raise TooManyBadPictures(f"none of {TRIES} pictures can be decoded, the last: {last}") from last
+
+    def candidates(self, position: int) -> list[int]:
+        """`position`, then its replacements in order."""
+        count = len(self.source)
+        stride = 1 + int(name_hashes([f"replacement of {position}"])[0]) % max(count - 1, 1)
+        return [position, *((position + k * stride) % count for k in range(1, min(TRIES, count)))]
+
+
+class BadPictures:
+    """Counts, names and limits the bad pictures that one process meets.
+
+    Args:
+      source: where they are from.
+      limit: how many different ones are tolerated.
+      file: where to append a line for each, or None.
+    """
+
+    def __init__(self, source: Source, limit: int, file: Path | None = None):
+        self._source, self._limit, self._file = source, limit, file
+        self.reasons: dict[int, str] = {}
+
+    def note(self, position: int) -> None:
+        """Takes down a bad picture, the first time it is met.
+
+        Raises:
+          TooManyBadPictures: it is one too many.
+        """
+        if position in self.reasons:
+            return
+        try:
+            self._source[position]
+            reason = f"picture {position}: could not be decoded, and now can"
+        except BadPicture as error:
+            reason = str(error)
+        self.reasons[position] = reason
+        log.warning("left out %s", reason)
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._file, "a", encoding="utf-8") as lines:
+                lines.write(f"{reason}\n")
+        if len(self.reasons) > self._limit:
+            where = f"; all are named in {self._file}" if self._file else ""
+            count = f"{len(self.reasons)} pictures cannot be decoded, {self._limit} are tolerated"
+            raise TooManyBadPictures(f"{count}, the last: {reason}{where}")
