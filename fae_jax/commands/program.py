@@ -28,6 +28,7 @@ COMMANDS = {
     "sample": "pictures from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
     "weights": "pretrained encoders and text towers: list, pull, check, convert",
+    "prepare": "index and check raw data; says what it left out and why",
 }
 
 

@@ -1,7 +1,7 @@
 """Where everything lies inside tar shards, so that they can be read at random, in place.
 
 WebDataset's and img2dataset's layout: files of one sample follow each other and share a name up to the first dot,
-`key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "caption", "width", "height").
+`key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "status", "width", "height").
 
     tar → members (name, offset, size) → samples by key → columns, one row per usable picture
 
@@ -201,6 +201,8 @@ def _row(
     try:
         label = _label(_read(data, members["cls"])) if "cls" in members else -1
         about = _json(_read(data, members["json"])) if "json" in members else {}
+        if about.get("status", "success") != "success":
+            raise Unusable("img2dataset could not fetch it", str(about.get("error_message")))
         text, in_json = _caption(members, about, data)
     except Unusable as error:
         skipped.append(Skip(name, *error.args))

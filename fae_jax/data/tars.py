@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -12,6 +14,7 @@ import numpy as np
 
 from fae_jax.data import storage
 from fae_jax.data.sources import listing_hash, split_positions
+from fae_jax.data.storage import StoredFile
 from fae_jax.data.stored import StoredPicture, StoredSource
 from fae_jax.data.tar_index import Skip, TarIndex, captions_of, counted, join_indices, scan_tar
 
@@ -31,7 +34,16 @@ class TarSource(StoredSource):
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        index, classes = open_index(path)
+        self._open(*open_index(path), split=split, holdout=holdout, seed=seed)
+
+    @classmethod
+    def of_index(cls, index: TarIndex, classes: tuple[str, ...]) -> TarSource:
+        """All pictures of an index at hand."""
+        source = cls.__new__(cls)
+        source._open(index, classes, split="train", holdout=0.0, seed=0)
+        return source
+
+    def _open(self, index: TarIndex, classes: tuple[str, ...], *, split: str, holdout: float, seed: int) -> None:
         labels = np.asarray(index.columns["label"])
         chosen = split_positions(np.asarray(index.columns["key"]), labels, split=split, holdout=holdout, seed=seed)
         everything = len(chosen) == len(index)
@@ -55,8 +67,11 @@ class TarSource(StoredSource):
         return StoredPicture(storage.read_bytes(path, row["offset"], row["size"]), row["label"], captions)
 
 
-def open_index(path: str) -> tuple[TarIndex, tuple[str, ...]]:
-    """An index made by `fae prepare`, or one made now; and the names of the classes."""
+def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[str, ...]]:
+    """An index made by `fae prepare`, or one made now; and the names of the classes.
+
+    What is found in each shard is kept in the folder `scanned`, if there is one, and not looked for again.
+    """
     if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
         index, about = TarIndex.load(Path(path).expanduser())
         return index, tuple(about["classes"])
@@ -64,11 +79,23 @@ def open_index(path: str) -> tuple[TarIndex, tuple[str, ...]]:
     if len(files) > 1:
         log.info("scanning %d tars; `fae prepare` keeps an index of them", len(files))
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        index = join_indices(list(pool.map(scan_tar, files)))
+        index = join_indices(list(pool.map(lambda file: _scanned(file, scanned), files)))
     index, classes = usable(index, class_names(path), path)
     for reason, count in counted(index.skipped).items():
         log.warning("%s: %d left out: %s", path, count, reason)
     return index, classes
+
+
+def _scanned(file: StoredFile, keep: Path | None) -> TarIndex:
+    """One shard's index, from an earlier scan if that is kept and the shard is as it was."""
+    if keep is None:
+        return scan_tar(file)
+    folder = keep / f"{file.name}-{hashlib.sha256(file.path.encode()).hexdigest()[:8]}"
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        return TarIndex.load(folder)[0]
+    index = scan_tar(file)
+    index.save(folder, {})
+    return index
 
 
 def usable(index: TarIndex, names: tuple[str, ...], path: str) -> tuple[TarIndex, tuple[str, ...]]:

@@ -1,0 +1,160 @@
+"""Indexes and checks raw data: says what it holds, what is left out and why.
+
+In --out: summary.json and summary.html; for tar shards an index, so that later runs open at once and read the tars in
+place; with --pack the pictures that are used, unchanged, in array_record files. Either is then a data path:
+`--config.data.source=tar --config.data.path=OUT`, or `array_record`. Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data import tars
+from fae_jax.data.checking import Checked, Filters, check_source
+from fae_jax.data.packed import write_packed
+from fae_jax.data.sources import KINDS, open_source
+from fae_jax.data.stored import StoredSource
+from fae_jax.data.summary import page, summarise
+from fae_jax.data.tar_index import TarIndex
+from fae_jax.workdir import write_atomically, write_json
+
+# what is asked of pictures by default; every field is an option
+PRESETS = {
+    "imagenet": Filters(),
+    "cc12m": Filters(min_side=64, max_aspect=3, min_caption=3, max_caption=1000, min_letters=0.5, max_repeat=3),
+    "folder": Filters(),
+}
+SAMPLE = 200  # pictures that are timed before the check begins
+REPORT_EVERY = 10.0  # seconds between lines of progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", choices=[*PRESETS], metavar="imagenet|cc12m|folder")
+    parser.add_argument("path", help="file, folder, pattern such as shards/{00000..01242}.tar, or gs://…")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where index, summary and packed pictures go")
+    parser.add_argument(
+        "--source",
+        choices=[kind for kind in KINDS if kind != "digits"],
+        help="how it is stored; default: by its files",
+    )
+    parser.add_argument("--classes", type=int, help="how many classes there must be; default: 1000 for imagenet")
+    parser.add_argument("--pack", action="store_true", help="also copy the used pictures into array_record files")
+    parser.add_argument("--threads", type=int, help="pictures decoded at a time; default: one per processor")
+    for field in dataclasses.fields(Filters):
+        name, kind = f"--{field.name}", type(field.default)
+        if kind is bool:
+            parser.add_argument("--drop_duplicates", action="store_true", help="use only one of identical files")
+        else:
+            shown = ", ".join(f"{preset} {getattr(filters, field.name):g}" for preset, filters in PRESETS.items())
+            parser.add_argument(name, type=kind, metavar="N", help=f"default: {shown}")
+
+
+def kind_of(path: str, dataset: str) -> str:
+    """How a data set is stored, seen from its path.
+
+    Raises:
+      ValueError: it cannot be seen.
+    """
+    if dataset == "folder":
+        return "folder"
+    folder = Path(path).expanduser()
+    endings = (".tar", ".parquet")
+    found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
+    if found or (folder / "index.json").exists():
+        return found or "tar"
+    if (folder / "dataset_info.json").exists():
+        return "tfds"
+    if (folder / "header.json").exists():
+        return "array_record"
+    if folder.is_dir():
+        return "folder"
+    raise ValueError(f"how {path} is stored cannot be seen; say it: --source {'|'.join(KINDS)}")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.overrides:
+        raise ValueError("`fae prepare` has no configuration; its options are in `fae prepare --help`")
+    out = Path(arguments.out)
+    given = {f.name: getattr(arguments, f.name, None) for f in dataclasses.fields(Filters)}
+    given["duplicates"] = False if arguments.drop_duplicates else None
+    chosen = {name: value for name, value in given.items() if value is not None}
+    filters = dataclasses.replace(PRESETS[arguments.dataset], **chosen)
+    kind = arguments.source or kind_of(arguments.path, arguments.dataset)
+    index = None
+    if kind == "tar":
+        index, classes = tars.open_index(arguments.path, out / "scanned")
+        source: StoredSource = tars.TarSource.of_index(index, classes)
+    else:
+        source = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, image_size=1)
+    wanted = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
+    if wanted and len(source.classes) != wanted:
+        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {wanted}; see --classes")
+    if arguments.dataset == "cc12m" and not source.captioned:
+        raise ValueError(f"{arguments.path} has classes and no captions; prepare it as imagenet")
+    _announce(source, filters)
+    checked = check_source(
+        source, filters, out / "checked", threads=arguments.threads, progress=_progress("prepare: checked")
+    )
+    summary = summarise(source, checked, index.skipped if index else ())
+    if not len(checked.used):
+        raise ValueError(f"{arguments.path} holds no picture that can be used: {_most_frequent(summary)}")
+    if index is not None and not arguments.pack:
+        _keep_index(out, index, checked, source)
+    if arguments.pack:
+        write_packed(out, source, checked.used, progress=_progress("prepare: packed"))
+    write_json(out / "summary.json", summary)
+    write_atomically(out / "summary.html", page(f"{arguments.dataset}: {arguments.path}", summary))
+    print(f"prepare: {summary['used']} of {summary['found']} pictures are used; see {out / 'summary.html'}")
+    for reason, entry in summary["reasons"].items():
+        print(f"prepare: {entry['count']} left out: {reason}")
+    shown = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
+    return {"out": str(out), "source": kind, **shown}
+
+
+def _announce(source: StoredSource, filters: Filters) -> None:
+    """Says how much there is, and how long it will take at the rate of a sample."""
+    places = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int))
+    begun, size = time.monotonic(), 0
+    for place in places:
+        try:
+            size += len(source.stored(int(place)).data)
+            source[int(place)]
+        except (OSError, ValueError):
+            continue
+    rate = len(places) / (time.monotonic() - begun)
+    total, hours = size / len(places) * len(source), len(source) / rate / 3600
+    print(
+        f"prepare: {len(source):,} pictures, about {total / 1e9:,.2f} GB; "
+        f"one thread decodes {rate:,.0f} pictures/s, so at most {hours:,.2f} h",
+        file=sys.stderr,
+    )
+
+
+def _keep_index(out: Path, index: TarIndex, checked: Checked, source: StoredSource) -> None:
+    index.keep(checked.used).save(out, {"classes": source.classes})
+
+
+def _most_frequent(summary: dict[str, Any]) -> str:
+    return next(iter(summary["reasons"]), "it is empty")
+
+
+def _progress(what: str) -> Any:
+    begun = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last > REPORT_EVERY:
+            last = now
+            rate = done / max(now - begun, 1e-9)
+            left = (total - done) / rate
+            print(f"{what} {done} of {total}, {rate:.0f}/s, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    return report
