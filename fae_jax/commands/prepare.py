@@ -28,7 +28,7 @@ from fae_jax.workdir import write_atomically, write_json
 # what is asked of pictures by default; every field is an option
 PRESETS = {
     "imagenet": Filters(),
-    "cc12m": Filters(min_side=64, max_aspect=3, min_caption=3, max_caption=1000, min_letters=0.5, max_repeat=3),
+    "cc12m": Filters(min_side=64, max_aspect=3.0, min_caption=3, max_caption=1000, min_letters=0.5, max_repeat=3),
     "folder": Filters(),
 }
 SAMPLE = 200  # pictures that are timed before the check begins

@@ -28,7 +28,7 @@ CHUNK = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What a picture must be, to be used.
+    """What a picture must be, to be used; captions that are addresses or have lost characters never are.
 
     Attributes:
       min_side: pixels of the shorter side.
@@ -91,7 +91,7 @@ class Checked:
       size: of the stored file, in bytes.
       label: its class, −1 if none.
       caption: length of the longest caption, in characters.
-      file: 64 bits of the file's SHA-256.
+      content: 64 bits of the file's SHA-256.
       reason: why it is not used, or "".
       detail: what else is known of that.
     """
@@ -101,7 +101,7 @@ class Checked:
     size: np.ndarray
     label: np.ndarray
     caption: np.ndarray
-    file: np.ndarray
+    content: np.ndarray
     reason: np.ndarray
     detail: np.ndarray
 
@@ -152,7 +152,7 @@ def check_source(
 
 
 def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str, Any]:
-    row = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "file": 0, "reason": "", "detail": ""}
+    row = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "content": 0, "reason": "", "detail": ""}
     try:
         picture = source.stored(position)
         row |= _of_bytes(picture)
@@ -171,18 +171,18 @@ def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str,
 def _of_bytes(picture: StoredPicture) -> dict[str, Any]:
     digest = hashlib.sha256(picture.data).digest()[:8]
     longest = max(map(len, picture.captions), default=0)
-    file = int.from_bytes(digest, "little")
-    return {"size": len(picture.data), "label": picture.label, "caption": longest, "file": file}
+    content = int.from_bytes(digest, "little")
+    return {"size": len(picture.data), "label": picture.label, "caption": longest, "content": content}
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray:
-    kinds = {"file": np.uint64, "reason": np.str_, "detail": np.str_, "size": np.int64}
+    kinds = {"content": np.uint64, "reason": np.str_, "detail": np.str_, "size": np.int64}
     return np.array(values, kinds.get(name, np.int32))
 
 
 def _without_duplicates(checked: Checked) -> Checked:
     used = checked.used
-    _, first = np.unique(checked.file[used], return_index=True)
+    _, first = np.unique(checked.content[used], return_index=True)
     again = np.setdiff1d(used, used[first])
     reason = checked.reason.astype(object)
     reason[again] = "it is identical to an earlier one"

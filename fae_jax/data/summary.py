@@ -27,11 +27,11 @@ def summarise(source: StoredSource, checked: Checked, skipped: Sequence[Skip]) -
     reasons: dict[str, dict[str, Any]] = {}
     for skip in skipped:
         _add(reasons, skip.reason, f"{skip.name}{': ' + skip.detail if skip.detail else ''}")
-    for position in np.flatnonzero(checked.reason != ""):
+    for position in np.flatnonzero(checked.reason != "").tolist():
         detail = str(checked.detail[position])
         _add(reasons, str(checked.reason[position]), f"{source.name(position)}{': ' + detail if detail else ''}")
     height, width = checked.height[used], checked.width[used]
-    _, copies = np.unique(checked.file[checked.size > 0], return_counts=True)
+    _, copies = np.unique(checked.content[checked.size > 0], return_counts=True)
     summary = {
         "found": len(source) + len(skipped),
         "used": len(used),
