@@ -1,6 +1,7 @@
 """Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
 
 import os
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -16,3 +17,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("accelerator"):
                 item.add_marker(pytest.mark.skip(reason="needs an accelerator; this machine has none"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a tiny experiment that ran without interruption; not to be changed."""
+    from running import TINY, fae
+
+    workdir = tmp_path_factory.mktemp("finished") / "tiny"
+    fae("run", "--config", TINY, "--workdir", workdir)
+    return workdir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,23 @@ class Checkpoints:
         found = self.directory.glob("*") if self.directory.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdigit())
 
-    def _open(self) -> ocp.training.Checkpointer:
+    def _open(self, step: int) -> ocp.training.Checkpointer:
         if self._checkpointer is None:
+            self._set_aside(step)
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
                 preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
                 cleanup_tmp_directories=True,
             )
         return self._checkpointer
+
+    def _set_aside(self, step: int) -> None:
+        """Renames what lies at `step` or after: damaged checkpoints that were passed over and are in the way now."""
+        for later in self.steps() if jax.process_index() == 0 else ():
+            if later >= step:
+                aside = self.directory / f"{later}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.directory / str(later)).rename(aside)
 
     def save(self, step: int, state: Any) -> None:
         """Begins to save; the device copy is taken before this returns, the writing goes on behind.
@@ -56,7 +66,7 @@ class Checkpoints:
           RunFailed: this or the save before could not be written (disk full, read-only); older ones are intact.
         """
         try:
-            self._open().save_async(step, state, force=True)
+            self._open(step).save_async(step, state, force=True)
         except Exception as error:
             raise self._unwritable(step, error) from error
 

@@ -46,7 +46,7 @@ class PlayerState:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes.
+    """Everything that a step changes; also the tree of its shapes, or of where its parts lie.
 
     Attributes:
       step: steps done, int32.
@@ -55,9 +55,9 @@ class TrainState:
       players: name → `PlayerState`.
     """
 
-    step: Array
-    skipped: Array
-    skipped_in_a_row: Array
+    step: Any
+    skipped: Any
+    skipped_in_a_row: Any
     players: dict[str, PlayerState]
 
 

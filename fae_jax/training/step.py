@@ -67,7 +67,7 @@ def train_step(
         own = state.players[name]
         others = {other: value.params for other, value in state.players.items() if other != name}
         gradient, loss, extra = _gradient(player, own.params, {**frozen, **others}, batch, keys, state.step, parts)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimizer = player.optimizer.update(gradient, own.optimizer, own.params)
         stepped[name] = PlayerState(params=optax.apply_updates(own.params, updates), optimizer=optimizer)

@@ -1,0 +1,121 @@
+"""Running `python -m fae_jax` as people do: a process of its own. Compiled programs are shared between them."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+TINY = Path(__file__).parent / "tiny.py"
+TRAINED = ("encoder", "features", "pixels", "finetune", "generator")
+WATCHED = ("images_per_second", "seconds")  # metrics that tell of the machine, not of the run
+
+
+@cache
+def _compiled() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="fae_compiled_", ignore_cleanup_errors=True)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process on the CPU that compiles quickly and reuses what others compiled."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("FAE_TRACEBACK", "XLA_FLAGS")}
+    own = {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR") or _compiled().name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    return {**kept, **own, **more}
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen:
+    """Begins `fae WORDS`."""
+    command = [sys.executable, "-m", "fae_jax", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), **{**pipes, **options})
+
+
+def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
+    """`fae WORDS` to its end; (standard output, standard error)."""
+    process = start(*words, **options)
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == code, f"fae {' '.join(map(str, words))} → {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def signal_when(process: subprocess.Popen, reached: Callable[[], bool], number: int) -> tuple[int, str]:
+    """Sends a signal as soon as `reached`, waits for the end; (exit code, standard error)."""
+    deadline = time.monotonic() + 400
+    while process.poll() is None and time.monotonic() < deadline:
+        if reached():
+            process.send_signal(number)
+            break
+        time.sleep(0.001)
+    try:
+        _, err = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        raise
+    return process.returncode, err
+
+
+def lines(file: Path) -> int:
+    """Complete lines of a file that may not be there."""
+    try:
+        return file.read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def curve(workdir: Path, stage: str) -> list[str]:
+    """A stage's metrics, a line of JSON per step, without what tells of the machine."""
+    rows = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
+    return [json.dumps({name: value for name, value in row.items() if name not in WATCHED}) for row in rows]
+
+
+def saved_state(workdir: Path, stage: str) -> dict[str, np.ndarray]:
+    """Everything in a stage's newest checkpoint: path → array."""
+    import jax
+    from orbax.checkpoint import v1 as ocp
+
+    folders = (workdir / stage / "checkpoints").iterdir()
+    newest = max((folder for folder in folders if folder.name.isdigit()), key=lambda folder: int(folder.name))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), ocp.metadata(newest).metadata
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(ocp.load(newest, shapes))
+    return {f"{newest.name}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_arrays(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """Bit for bit."""
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if ours[name].tobytes() != theirs[name].tobytes()]
+    assert not different, different
+
+
+def _walk(root: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(root.rglob("*")):
+        yield str(path.relative_to(root)), path.read_bytes() if path.is_file() else b"<folder>"
+
+
+def tree_hash(root: Path) -> str:
+    """Of all names and bytes under a folder (or of a file, or of nothing)."""
+    digest = hashlib.sha256(root.read_bytes() if root.is_file() else str(root.exists()).encode())
+    for name, content in _walk(root) if root.is_dir() else ():
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""The smallest experiment that has every stage: digits, 16 tokens of 16 channels, 8 steps a stage."""
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import default_config
+
+STEPS = 8
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.name = "tiny"
+    config.data.source = "digits"
+    config.data.image_size = 32
+    config.data.flip = True
+    config.data.holdout = 0.8
+    config.data.classes = 10
+    config.data.in_memory = True
+    config.encoder.name = "vit"
+    config.encoder.train = True
+    config.encoder.feature_norm = "standardise"
+    config.encoder.patch = 8
+    config.encoder.width = 16
+    config.encoder.depth = 1
+    config.encoder.heads = 2
+    config.encoder.hidden = 32
+    config.compressor.latent_width = 4
+    config.compressor.heads = 2
+    config.compressor.head_width = 8
+    for part in (config.feature_decoder, config.pixel_decoder, config.dit):
+        part.depth = 1
+        part.heads = 2
+        part.hidden = 24
+    config.feature_decoder.last_norm = False
+    config.pixel_decoder.width = 16
+    config.dit.width = 16
+    for section in (config.encoder_training, config.features, config.pixels, config.finetune, config.generator):
+        section.steps = STEPS
+        section.batch = 8
+        section.learning_rate = 1e-2
+        section.warmup = 2
+    config.pixels.ema = (0.9,)
+    config.finetune.ema = (0.9,)
+    config.generator.ema = (0.5, 0.9)
+    config.encoder_training.shift = 2
+    config.cache.batch = 16
+    config.cache.shard_size = 64
+    config.sampling.steps = 4
+    config.sampling.batch = 5
+    config.evaluation.samples = 20
+    config.compute.dtype = "float32"
+    config.compute.scan = True
+    config.logging.every = 1
+    config.logging.preview_every = 0
+    config.logging.tensorboard = False
+    config.checkpoint.every = 3
+    return config

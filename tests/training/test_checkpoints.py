@@ -1,0 +1,177 @@
+"""Checkpoints: what comes back, what is kept, and what happens to damaged ones."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.training.checkpoints import Checkpoints
+from fae_jax.training.loop import abstract_state
+from fae_jax.training.state import TrainState, create_state
+from fae_jax.workdir import RunFailed
+
+PLAYERS = {"toy": toy.player()}
+
+
+def state_at(step: int) -> TrainState:
+    """A state in which every number tells its step."""
+    state = create_state(PLAYERS, 0, make_mesh())
+    moved = jax.tree.map(lambda leaf: leaf + step, state.players)
+    return state.replace(step=jnp.asarray(step, jnp.int32), skipped=jnp.asarray(step // 2, jnp.int32), players=moved)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Checkpoints:
+    """Steps 3 and 5, after step 1 was let go."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (1, 3, 5):
+        checkpoints.save(step, state_at(step))
+    checkpoints.close()
+    return checkpoints
+
+
+def restore(checkpoints: Checkpoints, step: int | None = None) -> tuple[int, TrainState] | None:
+    return checkpoints.restore(abstract_state(PLAYERS, make_mesh()), step)
+
+
+def assert_same(ours: object, theirs: object) -> None:
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_the_newest_are_kept_and_come_back_bit_for_bit(saved: Checkpoints):
+    assert saved.steps() == [3, 5]
+    step, state = restore(saved)
+    assert step == 5
+    assert_same(state, state_at(5))
+    assert_same(restore(saved, 3)[1], state_at(3))
+
+
+def test_no_checkpoint_is_nothing_to_restore(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "none")
+    assert checkpoints.steps() == []
+    assert restore(checkpoints) is None
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_state_saved_is_the_one_handed_over_though_it_is_donated_at_once(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = state_at(2)
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 7, tree), donate_argnums=0)
+    checkpoints.save(2, state)
+    overwrite(state)
+    checkpoints.close()
+    assert_same(restore(checkpoints)[1], state_at(2))
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder: Path) -> None:
+    file = largest(folder)
+    with open(file, "r+b") as handle:
+        handle.truncate(file.stat().st_size // 2)
+
+
+def empty_files(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def empty_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def remove_file(folder: Path) -> None:
+    largest(folder).unlink()
+
+
+def garble(folder: Path) -> None:
+    file = largest(folder)
+    content = bytearray(file.read_bytes())
+    for place in range(0, len(content), 16):
+        content[place] ^= 0xFF
+    file.write_bytes(content)
+
+
+DAMAGE = [truncate, empty_files, empty_folder, remove_file, garble]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_one_falls_back_loudly(
+    saved: Checkpoints, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+):
+    damage(saved.directory / "5")
+    step, state = restore(saved)
+    assert step == 3
+    assert_same(state, state_at(3))
+    warning = capsys.readouterr().err.splitlines()
+    assert len(warning) == 1 and warning[0].startswith(f"warning: checkpoint {saved.directory / '5'} is damaged")
+    assert_same(saved.read_params("toy", make_mesh(), None), state_at(3).players["toy"].params)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty_folder])
+def test_the_damaged_step_can_be_saved_again(saved: Checkpoints, damage: Callable[[Path], None]):
+    damage(saved.directory / "5")
+    again = Checkpoints(saved.directory, keep=2)
+    again.save(5, state_at(5))
+    again.close()
+    assert again.steps() == [3, 5]
+    assert_same(restore(again)[1], state_at(5))
+
+
+def test_a_damaged_one_does_not_outlive_newer_good_ones(saved: Checkpoints):
+    empty_folder(saved.directory / "5")
+    again = Checkpoints(saved.directory, keep=1)
+    again.save(4, state_at(4))  # a run that goes on from 3 and stops early
+    again.close()
+    assert again.steps() == [4]
+    assert_same(restore(again)[1], state_at(4))
+
+
+def test_nothing_readable_is_a_failure_that_says_what_to_do(saved: Checkpoints):
+    for step in (3, 5):
+        empty_folder(saved.directory / str(step))
+    with pytest.raises(RunFailed, match=r"steps 3, 5\); move that folder away"):
+        restore(saved)
+    with pytest.raises(RunFailed, match="can be read"):
+        saved.read_params("toy", make_mesh())
+
+
+def test_parameters_are_read_without_the_rest(saved: Checkpoints):
+    wanted, mesh = state_at(5).players["toy"], make_mesh()
+    assert_same(saved.read_params("toy", mesh, None), wanted.params)
+    assert_same(saved.read_params("toy", mesh, "0.5"), wanted.optimizer[-1].averages["0.5"])
+    assert_same(saved.read_params("toy", mesh), wanted.optimizer[-1].averages["0.9"])
+    with pytest.raises(ValueError, match=r"decay 0.7 is kept in .*; kept: 0.5, 0.9"):
+        saved.read_params("toy", mesh, "0.7")
+
+
+def test_parameters_stand_in_for_an_average_where_none_is_kept(tmp_path: Path):
+    bare = {"toy": toy.player(ema=())}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = create_state(bare, 0, make_mesh())
+    checkpoints.save(1, state)
+    checkpoints.close()
+    assert_same(checkpoints.read_params("toy", make_mesh()), state.players["toy"].params)
+    with pytest.raises(ValueError, match="kept: none"):
+        checkpoints.read_params("toy", make_mesh(), "0.9")
+
+
+def test_an_unwritable_place_names_it_and_the_remedy(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    checkpoints = Checkpoints(tmp_path / "file" / "checkpoints")
+    with pytest.raises(
+        RunFailed, match=r"checkpoint .* could not be written to .*none before it.*run the same command"
+    ):
+        checkpoints.save(1, state_at(1))
+        checkpoints.close()
