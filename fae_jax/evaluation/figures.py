@@ -4,12 +4,8 @@ Each function takes arrays and returns one `PIL.Image`, transparent between the 
 reads on white and on black. `write_figure` puts it into `evaluation/figures/` with its caption inside the PNG, where
 the report finds both.
 
-Features become colours by one projection for x and x̂: with m the mean of x and w₁, w₂, w₃ the directions of its
-greatest variance, channel k of a token f is
-
-    (wₖ·(f − m) − low) / (high − low),   low and high the 2nd and 98th percentile over x                    (1)
-
-so equal colours in both maps mean equal features, and what the latent lost is seen as a change of colour.
+Features become colours as `fae_jax.stages.feature_space.feature_colours` says: equal colours in both maps mean equal
+features, and what the latent lost is seen as a change of colour.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from fae_jax.evaluation.results import write_bytes
+from fae_jax.stages.feature_space import feature_colours
 
 CAPTION_KEY = "Description"
 LETTERING = (124, 130, 141, 255)
@@ -161,33 +158,6 @@ def reconstruction_pairs(
     for row in range(2 * blocks):
         sheet.name_row(row, words[row % 2])
     return sheet.image
-
-
-def feature_colours(
-    features: Float[np.ndarray, "n t d"], reconstructed: Float[np.ndarray, "n t d"], grid: tuple[int, int]
-) -> tuple[UInt8[np.ndarray, "n y x 3"], UInt8[np.ndarray, "n y x 3"]]:
-    """Equation (1) of x and of x̂ with the projection and range of x, one pixel per token.
-
-    Raises:
-      ValueError: the tokens do not fill the grid, or features have fewer than three channels.
-    """
-    count, tokens, width = features.shape
-    if tokens != grid[0] * grid[1] or width < 3:
-        raise ValueError(f"features {features.shape} do not fill a grid of {grid} with at least 3 channels")
-    flat = np.asarray(features, np.float64).reshape(-1, width)
-    mean = flat.mean(0)
-    _, directions = np.linalg.eigh((flat - mean).T @ (flat - mean))
-    # The sign of a direction is free: fixed here, so that a picture does not change colours from run to run.
-    axes = directions[:, :-4:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(3)])
-    low, high = np.percentile((flat - mean) @ axes, [2.0, 98.0], axis=0)
-
-    def colours(values: np.ndarray) -> np.ndarray:
-        projected = (np.asarray(values, np.float64).reshape(-1, width) - mean) @ axes
-        unit = np.clip((projected - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
-        return np.round(255 * unit).astype(np.uint8).reshape(count, *grid, 3)
-
-    return colours(features), colours(reconstructed)
 
 
 def feature_maps(

@@ -16,24 +16,15 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from fae_jax.evaluation.figures import (
-    class_grid,
-    feature_maps,
-    least_and_most,
-    nearest_pairs,
-    reconstruction_pairs,
-    write_figure,
-)
+from fae_jax.evaluation.figures import class_grid
 from fae_jax.evaluation.generation import LabelledPictures, RealPictures, Sampling, evaluate_samples, write_generation
 from fae_jax.evaluation.judge import train_judge
-from fae_jax.evaluation.nearest import CopyCheck, nearest
 from fae_jax.evaluation.probe import Tokens, evaluate_probe, write_probe
 from fae_jax.evaluation.reconstruction import evaluate_reconstruction, write_reconstruction
+from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import to_pixels, to_uint8
 from fae_jax.workdir import write_json
-
-SHOWN = 12  # pictures in a figure
 
 
 class Evaluation:
@@ -79,9 +70,9 @@ class Evaluation:
     def probe(self) -> dict[str, Any]:
         """Understanding: see `fae_jax.evaluation.probe`."""
         result = evaluate_probe(self._tokens("train"), self._tokens("heldout"))
-        known = self._shown()
-        figure = feature_maps(known["image"], known["features"], known["reconstructed"], self.fae.networks.grid)
-        write_figure(self.workdir.root, "features", figure, "Held-out pictures, their features, and those after z")
+        known = self._split("heldout")
+        parts = (known["image"], known["features"], known["reconstructed"])
+        write_features(self.workdir.root, *parts, self.fae.networks.grid)
         write_probe(self.workdir.root, result)
         return result
 
@@ -89,9 +80,7 @@ class Evaluation:
         """Pictures through the latent and back: see `fae_jax.evaluation.reconstruction`."""
         known = self._split("heldout")
         scores = evaluate_reconstruction([(known["image"], known["decoded"])]).as_result()
-        shown = self._shown()
-        figure = reconstruction_pairs(shown["image"], shown["decoded"])
-        write_figure(self.workdir.root, "reconstructions", figure, "Held-out pictures, through the latent and back")
+        write_reconstructions(self.workdir.root, known["image"], known["decoded"])
         write_reconstruction(self.workdir.root, {"heldout": scores})
         return scores
 
@@ -106,25 +95,10 @@ class Evaluation:
             results[name] = evaluate_samples(
                 samples, Sampling(**drawn["sampling"]), real=real, judge=judge, class_names=names
             )
-        self._draw_nearest(list(sets.values())[-1]["images"], real)
+        last = list(sets)[-1]
+        write_nearest(self.workdir.root, last, sets[last]["images"], real.train.images, results[last]["nearest"])
         write_generation(self.workdir.root, results, judge=judge, class_names=names)
         return results
-
-    def _draw_nearest(self, images: np.ndarray, real: RealPictures) -> None:
-        check = CopyCheck(samples=nearest(images, real.train.images), heldout=real.heldout_nearest)
-        distances = check.samples.distance
-        rows = least_and_most(distances, 2 * SHOWN)
-        figure = nearest_pairs(
-            images[rows], real.train.images, check.samples.index[rows], distances[rows], check.close[rows]
-        )
-        caption = "Samples (left) and the training picture nearest to each (right): the nearest first, then all along"
-        write_figure(self.workdir.root, "nearest", figure, caption)
-
-    def _shown(self) -> dict[str, np.ndarray]:
-        """A few held-out pictures, evenly spread, with everything known of them."""
-        known = self._split("heldout")
-        rows = np.linspace(0, len(known["label"]) - 1, min(SHOWN, len(known["label"]))).astype(int)
-        return {name: values[rows] for name, values in known.items()}
 
     def _labelled(self, split: str) -> LabelledPictures:
         known = self._split(split)

@@ -2,6 +2,11 @@
 
     x̃ = (x − m) / s,   x = s x̃ + m,   m, s exact over the training pictures                  (1)
 
+Features are shown as colours by one projection for x and x̂: with m the mean of x and w₁, w₂, w₃ the directions of its
+greatest variance, channel k of a token f is
+
+    (wₖ·(f − m) − low) / (high − low),   low and high the 2nd and 98th percentile over x                    (2)
+
 Statistics are kept in `features/statistics.json` with the hashes of the encoder and data they belong to.
 """
 
@@ -14,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.workdir import write_json
@@ -75,3 +80,30 @@ def load_or_measure(
         write_json(file, kept)
     mean, std = np.asarray(kept["mean"], np.float32), np.asarray(kept["std"], np.float32)
     return FeatureSpace(mean=mean, std=np.maximum(std, 1e-6), standardise=standardise)
+
+
+def feature_colours(
+    features: Float[np.ndarray, "n t d"], reconstructed: Float[np.ndarray, "n t d"], grid: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "n y x 3"], UInt8[np.ndarray, "n y x 3"]]:
+    """Equation (2) of x and of x̂ with the projection and range of x, one pixel per token.
+
+    Raises:
+      ValueError: the tokens do not fill the grid, or features have fewer than three channels.
+    """
+    count, tokens, width = features.shape
+    if tokens != grid[0] * grid[1] or width < 3:
+        raise ValueError(f"features {features.shape} do not fill a grid of {grid} with at least 3 channels")
+    flat = np.asarray(features, np.float64).reshape(-1, width)
+    mean = flat.mean(0)
+    _, directions = np.linalg.eigh((flat - mean).T @ (flat - mean))
+    # The sign of a direction is free: fixed here, so that a picture does not change colours from run to run.
+    axes = directions[:, :-4:-1]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(3)])
+    low, high = np.percentile((flat - mean) @ axes, [2.0, 98.0], axis=0)
+
+    def colours(values: np.ndarray) -> np.ndarray:
+        projected = (np.asarray(values, np.float64).reshape(-1, width) - mean) @ axes
+        unit = np.clip((projected - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
+        return np.round(255 * unit).astype(np.uint8).reshape(count, *grid, 3)
+
+    return colours(features), colours(reconstructed)

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from fae_jax.losses.vae import cosine, feature_error, kl_divergence
 from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.feature_space import feature_colours
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
@@ -65,8 +66,14 @@ def make_task(experiment: Experiment) -> Task:
         before, after = (
             np.asarray(x) for x in show(state.players["autoencoder"].params, experiment.frozen_encoder["encoder"])
         )
-        rows = [to_uint8(images), *feature_maps(before, after, networks.grid, images.shape[1])]
-        return side_by_side(rows), "held-out pictures; their features x; features after the latent x̂ (same colours)"
+        cells = (images.shape[1] // networks.grid[0], images.shape[2] // networks.grid[1])
+        maps = [
+            colours.repeat(cells[0], 1).repeat(cells[1], 2)
+            for colours in feature_colours(before, after, networks.grid)
+        ]
+        return side_by_side(
+            [to_uint8(images), *maps]
+        ), "held-out pictures; their features x; features after the latent x̂ (same colours)"
 
     return Task(
         name="features",
@@ -77,20 +84,6 @@ def make_task(experiment: Experiment) -> Task:
         section=section,
         preview=preview,
     )
-
-
-def feature_maps(before: np.ndarray, after: np.ndarray, grid: tuple[int, int], size: int) -> list[np.ndarray]:
-    """The three first principal components of `before` as red, green and blue, for both: uint8 (b, size, size, 3)."""
-    flat = before.reshape(-1, before.shape[-1]).astype(np.float64)
-    centre = flat.mean(axis=0)
-    _, _, axes = np.linalg.svd(flat - centre, full_matrices=False)
-    low, high = np.percentile((flat - centre) @ axes[:3].T, (2, 98), axis=0)
-    maps = []
-    for features in (before, after):
-        colour = np.clip(((features - centre) @ axes[:3].T - low) / (high - low), 0, 1)
-        cells = (255 * colour).astype(np.uint8).reshape(-1, *grid, 3)
-        maps.append(cells.repeat(size // grid[0], 1).repeat(size // grid[1], 2))
-    return maps
 
 
 def run(experiment: Experiment) -> None:

@@ -9,13 +9,13 @@ from fae_jax.evaluation.figures import (
     CAPTION_KEY,
     cell_size,
     class_grid,
-    feature_colours,
     feature_maps,
     least_and_most,
     nearest_pairs,
     reconstruction_pairs,
     write_figure,
 )
+from fae_jax.stages.feature_space import feature_colours
 
 
 def plain(*greys: int, size: int = 8) -> np.ndarray:
