@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     config.dit.depth = 6
     config.dit.heads = 4
     config.dit.hidden = 344
+    config.dit.time_scale = 1000.0  # finer from the first step on, where there are few steps
 
     config.features.steps = 260
     config.features.batch = 64

@@ -16,8 +16,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# Fields that change how a run is carried out and watched, never its result: they may differ at a restart.
+# Fields that change how a run is carried out, watched and used, never what is trained: they may differ at a restart.
 OPERATIONAL = (
+    "sampling.",
+    "evaluation.",
     "logging.",
     "checkpoint.",
     "mesh.",
@@ -111,6 +113,7 @@ def default_config() -> ConfigDict:
                 "feed_forward": "swiglu",  # swiglu (LightningDiT) or gelu_tanh (SiT)
                 "rotary": True,  # rotary positions (LightningDiT) beside the fixed table
                 "qk_norm": False,  # normalise queries and keys
+                "time_scale": 1.0,  # times are multiplied by it before they are embedded (LightningDiT, SiT: 1)
             },
             "encoder_training": {
                 **_training(steps=0, batch=256, learning_rate=1e-3, weight_decay=0.05),

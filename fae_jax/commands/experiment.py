@@ -30,4 +30,4 @@ def open_experiment(arguments: argparse.Namespace) -> Experiment:
     given = getattr(arguments, "config", None)
     config = check(override(load_config(given) if given else workdir.read_config(), arguments.overrides))
     workdir.check_config(config)
-    return Experiment(config, workdir)
+    return Experiment(config, workdir, given)

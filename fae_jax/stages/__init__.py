@@ -19,9 +19,12 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
 }
 
 
-def command_for(stage: str, workdir: object) -> str:
+def command_for(stage: str, experiment: Experiment) -> str:
     """What to type to run a stage."""
-    return f"fae cache --workdir {workdir}" if stage == "cache" else f"fae train {stage} --workdir {workdir}"
+    verb = "cache" if stage == "cache" else f"train {stage}"
+    known = experiment.workdir.config_file.is_file()
+    config = "" if known else f" --config {experiment.origin or 'CONFIG'}"
+    return f"fae {verb}{config} --workdir {experiment.workdir.root}"
 
 
 def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> None:
@@ -33,7 +36,7 @@ def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> Non
     root = experiment.workdir.root
     for before in needed:
         if not experiment.is_done(before):
-            remedy = f"run `{command_for(before, root)}` first"
+            remedy = f"run `{command_for(before, experiment)}` first"
             raise ValueError(f"{who} needs stage {before}, which is not finished in {root}; {remedy}")
 
 

@@ -58,11 +58,17 @@ class Experiment:
     """One configuration in one working directory, on the devices there are.
 
     Everything is made when it is first asked for, so that a request can be checked without computing anything.
+
+    Args:
+      config: what the experiment is.
+      workdir: where it is kept.
+      origin: what was given as --config, to name it in advice.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Workdir):
+    def __init__(self, config: ConfigDict, workdir: Workdir, origin: str | None = None):
         self.config = config
         self.workdir = workdir
+        self.origin = origin
 
     # What is there
 
