@@ -25,6 +25,7 @@ setup(
         "orbax-checkpoint>=0.12.6",
         "grain>=0.2.16",
         "array_record>=0.8.3",
+        "absl-py>=2.1",
         "ml_collections>=1.1.0",
         "numpy>=2.0",
         "scipy>=1.12",

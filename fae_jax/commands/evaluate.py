@@ -8,7 +8,7 @@ from typing import Any
 from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
 from fae_jax.commands.sample import balanced_labels
 from fae_jax.evaluation.report import write_report
-from fae_jax.evaluation.tasks import Evaluation, draw
+from fae_jax.evaluation.tasks import Evaluation, draw, write_sizes
 from fae_jax.model import FAE
 from fae_jax.stages import check_stages
 
@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
     check_stages(experiment, f"task {arguments.task}", TASKS[arguments.task])
     with experiment.workdir.lock(), experiment.timed("evaluate"):
-        result = evaluate(Evaluation(FAE(experiment)), arguments.task)
+        evaluation = Evaluation(FAE(experiment))
+        result = evaluate(evaluation, arguments.task)
+        write_sizes(evaluation.fae)
         write_report(experiment.workdir.root)
     return result

@@ -11,9 +11,12 @@ import importlib
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from absl import logging
 
 from fae_jax import __version__
 from fae_jax.parallel.host_memory import keep_freed_memory
@@ -84,6 +87,12 @@ def _overrides(unknown: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _quiet_threads() -> None:
+    """Libraries log the stack of an error in each thread it passes; the program reports it once, in one line."""
+    logging.set_verbosity(logging.FATAL)
+    threading.excepthook = lambda arguments: None
+
+
 def _report(error: BaseException, code: int) -> int:
     if os.environ.get("FAE_TRACEBACK"):
         traceback.print_exception(error)
@@ -94,6 +103,8 @@ def _report(error: BaseException, code: int) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line `words` (default: the process's) and returns the exit code."""
     keep_freed_memory()
+    if not os.environ.get("FAE_TRACEBACK"):
+        _quiet_threads()
     try:
         parser = make_parser()
         arguments, unknown = parser.parse_known_args(words)

@@ -15,7 +15,7 @@ from fae_jax.commands.run import run_stages
 from fae_jax.configuration import check, load_config, override
 from fae_jax.data.sources import open_source
 from fae_jax.evaluation.report import write_report
-from fae_jax.evaluation.tasks import Evaluation
+from fae_jax.evaluation.tasks import Evaluation, write_sizes
 from fae_jax.model import FAE
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for task in TASKS:
             file = workdir.evaluation / f"{task}.json"
             if not file.is_file():
-                evaluation = evaluation or Evaluation(FAE(experiment))
+                if evaluation is None:
+                    evaluation = Evaluation(FAE(experiment))
+                    write_sizes(evaluation.fae)
                 with experiment.timed("evaluate"):
                     evaluate(evaluation, task)
             results[task] = json.loads(file.read_text())

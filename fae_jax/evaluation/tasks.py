@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from einops import rearrange
 
@@ -23,6 +24,7 @@ from fae_jax.evaluation.probe import Tokens, evaluate_probe, write_probe
 from fae_jax.evaluation.reconstruction import evaluate_reconstruction, write_reconstruction
 from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
 from fae_jax.model import FAE
+from fae_jax.networks import count_parameters
 from fae_jax.stages.experiment import to_pixels, to_uint8
 from fae_jax.workdir import write_json
 
@@ -111,6 +113,21 @@ class Evaluation:
             for start in range(0, len(images), size)
         ]
         return LabelledPictures(images=images, labels=labels, features=np.concatenate(features))
+
+
+def write_sizes(fae: FAE) -> None:
+    """Writes `sizes.json`: shapes of picture, features and latent, and parameters by network."""
+    size, (rows, columns) = fae.config.data.image_size, fae.networks.grid
+    counts = count_parameters(fae.networks)
+    counts["generator"] = counts.pop("dit")
+    counts["encoder"] = sum(leaf.size for leaf in jax.tree.leaves(fae.encoder.params))
+    sizes = {
+        "image": [size, size, 3],
+        "features": [rows, columns, fae.networks.width],
+        "latent": [rows, columns, fae.networks.compressor.latent_width],
+        "parameters": counts,
+    }
+    write_json(fae.experiment.workdir.root / "sizes.json", sizes)
 
 
 def draw(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,9 +16,14 @@ from orbax.checkpoint import v1 as ocp
 from fae_jax.parallel.rules import path_name, shardings
 from fae_jax.workdir import RunFailed
 
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+
 
 def _name(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """What went wrong in a few words: the operating system's where it has some, since storage libraries bury them."""
+    text = " ".join(str(error).split())
+    known = next((os.strerror(number) for number in _STORAGE_ERRORS if os.strerror(number) in text), None)
+    return known or f"{type(error).__name__}: {text}"[:300]
 
 
 class _NoSuchAverage(ValueError):
