@@ -23,6 +23,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from fae_jax.data.decode import BadPicture
 from fae_jax.data.mixture import Mixture
@@ -85,6 +86,8 @@ class Reading:
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.ahead, self.threads))
         iterable = dataset.to_iter_dataset(options)
         if self.workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only programs on absl parse
+                flags.FLAGS.mark_as_parsed()
             iterable = iterable.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
             )

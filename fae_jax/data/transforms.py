@@ -29,9 +29,14 @@ def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.nd
         picture = _resized(picture, picture.width // 2, picture.height // 2, Image.Resampling.BOX)
     scale = size / min(picture.size)
     width, height = round(picture.width * scale), round(picture.height * scale)
-    picture = _resized(picture, width, height, Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(picture)[top : top + size, left : left + size]
+    if width != picture.width:
+        picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
+    if width != size:  # columns do not see each other from here on
+        picture = picture.crop((left, 0, left + size, picture.height))
+    if height != picture.height:
+        picture = picture.resize((size, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture)[top : top + size]
 
 
 def _resized(picture: Image.Image, width: int, height: int, kind: Image.Resampling) -> Image.Image:

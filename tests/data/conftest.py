@@ -1,4 +1,4 @@
-"""Small sources for the data tests, and Grain's flags, which its worker processes want parsed."""
+"""Small sources for the data tests, and the same pictures stored in every way."""
 
 import io
 import json
@@ -8,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from fae_jax.data.digits import DigitsSource
 from fae_jax.data.packed import write_packed
 from fae_jax.data.record_files import writing
 from fae_jax.data.tars import TarSource
-
-flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="session")

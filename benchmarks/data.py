@@ -1,0 +1,268 @@
+"""Pictures per second of the loader, beside `torch.utils.data.DataLoader` with PIL on the same files and pixels.
+
+    python benchmarks/data.py --data 'shards/train-{00000..00003}.tar'            # picture sources, by workers
+    python benchmarks/data.py --latents 20000                                      # reading a latent cache
+    python benchmarks/data.py --data … --memory 100000                             # resident memory over batches
+
+The same tar is repacked into a folder, a packed array_record and, with pyarrow, parquet. Both loaders read the same
+bytes, crop by the same function and flip half; torch's also runs as it usually is, to normalised float32. Every
+measurement is a process of its own; repeats alternate, and the best of each is shown. torch is optional.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WARM_UP = 3  # batches before the clock starts
+
+
+def rate(batches: Iterator[Any], count: int, seconds: float, size: int) -> dict[str, float]:
+    """Examples per second and peak memory, after a few batches of warming up."""
+    for _ in range(WARM_UP):
+        next(batches)
+    begun, done = time.perf_counter(), 0
+    while done < count and time.perf_counter() - begun < seconds:
+        next(batches)
+        done += 1
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"per_second": done * size / (time.perf_counter() - begun), "peak_mib": own}
+
+
+def measure_ours(options: argparse.Namespace) -> dict[str, float]:
+    from fae_jax.data.loader import Loader, Reading
+    from fae_jax.data.sources import open_source
+
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    reading = Reading(workers=options.workers, threads=options.threads)
+    loader = Loader(
+        source=source, batch=options.batch, seed=0, image_size=options.size, flip=True, reading=reading, keep=0
+    )
+    with loader.at(0) as batches:
+        return rate(batches, 10**9, options.seconds, options.batch)
+
+
+def measure_torch(options: argparse.Namespace) -> dict[str, float]:
+    import io
+
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    from fae_jax.data.sources import open_source
+    from fae_jax.data.transforms import adm_centre_crop
+
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    normalised = options.measure == "torch_float"
+
+    class Pictures(Dataset):
+        def __len__(self) -> int:
+            return len(source)
+
+        def __getitem__(self, position: int) -> tuple[Any, int]:
+            picture = source.stored(position)
+            image = adm_centre_crop(np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")), options.size)
+            if torch.rand(()) < 0.5:
+                image = image[:, ::-1]
+            pixels = torch.from_numpy(np.ascontiguousarray(image))
+            if normalised:
+                pixels = (pixels.permute(2, 0, 1).contiguous().float().div(255) - 0.5) / 0.5
+            return pixels, picture.label
+
+    torch.set_num_threads(1)
+    ahead = {"prefetch_factor": 2, "persistent_workers": True} if options.workers else {}
+    loader = DataLoader(Pictures(), options.batch, shuffle=True, num_workers=options.workers, drop_last=True, **ahead)
+
+    def endless() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    return rate(endless(), 10**9, options.seconds, options.batch)
+
+
+def measure_latents(options: argparse.Namespace) -> dict[str, float]:
+    from fae_jax.data.latent_loader import LatentLoader
+    from fae_jax.data.latents import LatentSource, read_header
+    from fae_jax.data.loader import Reading
+
+    source = LatentSource(options.path, read_header(options.path))
+    reading = Reading(workers=options.workers, threads=options.threads)
+    with LatentLoader(source=source, batch=options.batch, seed=0, flip=True, reading=reading).at(0) as batches:
+        return rate(batches, 10**9, options.seconds, options.batch)
+
+
+def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory every tenth of `count` batches of tiny pictures, kept in memory or decoded each time."""
+    import psutil
+
+    from fae_jax.data.loader import Loader, Reading
+    from fae_jax.data.sources import open_source
+
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    loader = Loader(
+        source=source,
+        batch=options.batch,
+        seed=0,
+        image_size=options.size,
+        flip=True,
+        reading=Reading(workers=options.workers),
+        keep=0,
+    )
+    resident, process = [], psutil.Process()
+    with loader.at(0) as batches:
+        for number in range(options.count):
+            next(batches)
+            if number == 1000 or (number + 1) % (options.count // 10) == 0:
+                family = [process, *process.children(recursive=True)]
+                resident.append(round(sum(member.memory_info().rss for member in family) / 2**20, 1))
+    return {"batches": options.count, "resident_mib": resident}
+
+
+def write_latents(folder: Path, pictures: int) -> int:
+    """A latent cache of the paper's size per picture (256 tokens of 32, with twins), of random numbers; its bytes."""
+    from fae_jax.data.digits import DigitsSource
+    from fae_jax.data.latent_writer import write_cache
+    from fae_jax.data.latents import CacheIdentity
+    from fae_jax.data.mixture import Mixture
+
+    digits = DigitsSource(split="train", holdout=0.0, seed=0)
+    repeats = -(-pictures // len(digits))
+    source = Mixture([digits] * repeats, [1.0] * repeats)
+    known = {"encoder": "noise", "encoder_weights": "-", "compressor": "-", "image_size": 32, "flip": True}
+    generator = np.random.default_rng(0)
+
+    def encode(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        noise = generator.standard_normal((len(images), 256, 32), np.float32)
+        return noise, noise
+
+    header = write_cache(folder, CacheIdentity(source=source.fingerprint, **known), source, encode, batch=64)
+    assert header is not None
+    return sum(shard.size for shard in header.shards)
+
+
+def alone(measure: str, **options: Any) -> dict[str, Any]:
+    """A measurement in a process of its own."""
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, __file__, f"--measure={measure}", *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path), "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {ended.stderr[-2000:]}")
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def repack(pattern: str, folder: Path) -> dict[str, str]:
+    """The same pictures as a folder, packed, and as parquet."""
+    from fae_jax.data.packed import write_packed
+    from fae_jax.data.tars import TarSource
+
+    source = TarSource(pattern, split="train", holdout=0.0, seed=0)
+    for position in range(len(source)):
+        picture = source.stored(position)
+        place = folder / "folder" / f"{picture.label:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{position:07d}.jpg").write_bytes(picture.data)
+    write_packed(folder / "packed", source, np.arange(len(source)))
+    kinds = {"tar": pattern, "folder": str(folder / "folder"), "array_record": str(folder / "packed")}
+    with contextlib.suppress(ImportError):
+        import pyarrow
+        import pyarrow.parquet
+
+        (folder / "parquet").mkdir()
+        pictures = [source.stored(position) for position in range(len(source))]
+        columns = {
+            "image": [{"bytes": picture.data, "path": ""} for picture in pictures],
+            "label": [picture.label for picture in pictures],
+        }
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / "parquet" / "0.parquet", row_group_size=100)
+        kinds["parquet"] = str(folder / "parquet")
+    return kinds
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
+        kinds = repack(arguments.data, Path(folder))
+        wanted = arguments.kinds.split(",") if arguments.kinds else list(kinds)
+        for kind in wanted:
+            for workers in arguments.workers_list:
+                measures = ["ours"]
+                with contextlib.suppress(ImportError):
+                    import torch  # noqa: F401
+
+                    measures += ["torch_uint8", "torch_float"]
+                best: dict[str, dict[str, Any]] = {}
+                for _ in range(arguments.repeats):
+                    for measure in measures:
+                        found = alone(
+                            measure,
+                            path=kinds[kind],
+                            kind=kind,
+                            workers=workers,
+                            size=arguments.size,
+                            batch=arguments.batch,
+                            seconds=arguments.seconds,
+                        )
+                        if found["per_second"] > best.get(measure, {"per_second": 0})["per_second"]:
+                            best[measure] = found
+                row = {"source": kind, "workers": workers}
+                for measure, found in best.items():
+                    row[f"{measure} pictures/s"] = round(found["per_second"])
+                    row[f"{measure} peak MiB"] = round(found["peak_mib"])
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="tar shards with classes")
+    parser.add_argument("--kinds", help="of source, separated by commas; default: all")
+    parser.add_argument("--workers_list", type=lambda text: [int(w) for w in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--latents", type=int, help="pictures in a made-up latent cache to read")
+    parser.add_argument("--memory", type=int, help="batches over which resident memory is watched")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
+    for name, kind in (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measures = {"ours": measure_ours, "torch_uint8": measure_torch, "torch_float": measure_torch}
+        measures |= {"latents": measure_latents, "memory": measure_memory}
+        print(json.dumps(measures[arguments.measure](arguments)))
+        return
+    if arguments.latents:
+        with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
+            size = write_latents(Path(folder) / "cache", arguments.latents)
+            print(f"{arguments.latents} pictures with twins: {size / 1e9:.2f} GB", flush=True)
+            for workers in arguments.workers_list:
+                options = {"path": Path(folder) / "cache", "workers": workers, "batch": 256}
+                found = [alone("latents", seconds=arguments.seconds, **options) for _ in range(arguments.repeats)]
+                best = max(found, key=lambda one: one["per_second"])
+                print(json.dumps({"workers": workers, "latents/s": round(best["per_second"]), **best}), flush=True)
+    elif arguments.data and arguments.memory:
+        options = {"path": arguments.data, "kind": "tar", "workers": 0, "size": 16, "batch": 2}
+        print(json.dumps(alone("memory", count=arguments.memory, **options)))
+    elif arguments.data:
+        compare(arguments)
+    else:
+        parser.error("one of --data and --latents says what to measure")
+
+
+if __name__ == "__main__":
+    main()
