@@ -10,7 +10,7 @@ from fae_jax.weights import open_tensors, write_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("encoders", "weights")]
 
-from hub_server import Hub  # noqa: E402
+from hub_server import COMMIT, Hub  # noqa: E402
 from published_files import SIGLIP, arrays, write  # noqa: E402
 
 
@@ -81,6 +81,8 @@ def test_pull_through_the_hub(tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         code, result = run(capsys, "pull", "someone/vit")
         assert code == 0 and result["hash"] == open_tensors(folder).hash()
+        code, checked = run(capsys, "check", f"someone/vit@{COMMIT}")  # a hub name wherever a folder may stand
+        assert code == 0 and checked["hash"] == result["hash"]
         code, error = run(capsys, "pull", "someone/nobody")
         assert code == 2 and "does not exist on the hub (404)" in error
         hub.status = 403
