@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +90,15 @@ def test_pull_through_the_hub(tmp_path, capsys, monkeypatch):
         hub.status = 403
         code, error = run(capsys, "pull", "someone/third")
         assert code == 2 and error.count("\n") == 1 and "403" in error
+
+
+def test_switched_off_in_a_process_of_its_own(tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("HF_HUB_CACHE", None)
+    words = [sys.executable, "-m", "fae_jax", "weights", "pull", "dinov2_s14"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "facebook/dinov2-small is not in the cache and the hub is switched off" in done.stderr
 
 
 def test_requests_that_are_wrong(capsys, tmp_path):
