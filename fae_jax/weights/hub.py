@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from fae_jax.weights.tensors import FILE, INDEX, PICKLES
 
@@ -103,7 +103,7 @@ def pull(
     """
     name, _, pinned = name.partition("@")
     revision = revision or pinned or None
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE if offline is None else offline
+    offline = constants.HF_HUB_OFFLINE if offline is None else offline
     endpoint = endpoint or os.environ.get("HF_ENDPOINT")  # as they are now, not as they were at import
     cache = cache or os.environ.get("HF_HUB_CACHE")
     what = f"{name}@{revision}" if revision else name

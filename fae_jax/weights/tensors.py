@@ -167,8 +167,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     if path.suffix in PICKLES and path.name != FILE:
         raise ValueError(
             f"{path} is a pickle, which can run code when it is opened, so it is not opened here; "
-            f'convert it where it may be trusted: python -c "import torch, safetensors.torch as s; '
-            f"s.save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
+            f"read its tensors without running it: fae weights convert {path} --out FOLDER"
         )
     if path.is_dir():
         found = [path / name for name in (FILE, INDEX) if (path / name).is_file()]

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from fae_jax.weights import open_tensors, write_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("encoders", "weights")]
 
-from hub_server import Hub  # noqa: E402
+from hub_server import COMMIT, Hub  # noqa: E402
 from published_files import SIGLIP, arrays, write  # noqa: E402
 
 
@@ -81,11 +83,22 @@ def test_pull_through_the_hub(tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         code, result = run(capsys, "pull", "someone/vit")
         assert code == 0 and result["hash"] == open_tensors(folder).hash()
+        code, checked = run(capsys, "check", f"someone/vit@{COMMIT}")  # a hub name wherever a folder may stand
+        assert code == 0 and checked["hash"] == result["hash"]
         code, error = run(capsys, "pull", "someone/nobody")
         assert code == 2 and "does not exist on the hub (404)" in error
         hub.status = 403
         code, error = run(capsys, "pull", "someone/third")
         assert code == 2 and error.count("\n") == 1 and "403" in error
+
+
+def test_switched_off_in_a_process_of_its_own(tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("HF_HUB_CACHE", None)
+    words = [sys.executable, "-m", "fae_jax", "weights", "pull", "dinov2_s14"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "facebook/dinov2-small is not in the cache and the hub is switched off" in done.stderr
 
 
 def test_requests_that_are_wrong(capsys, tmp_path):

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from fae_jax.nn.resample import resampling_matrix, resize, resize_table
+
+RESAMPLES = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@pytest.mark.parametrize("target", [(13, 40), (29, 9)])
+@pytest.mark.parametrize("kind", sorted(RESAMPLES))
+def test_antialiased_is_pil_on_floats(kind, target):
+    image = np.random.default_rng(0).standard_normal((21, 24)).astype(np.float32)
+    want = np.asarray(Image.fromarray(image).resize(target[::-1], RESAMPLES[kind]))
+    got = resize(jnp.asarray(image)[None, :, :, None], target, kind)[0, :, :, 0]
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", [(13, 40), (29, 9)])
+def test_plain_bicubic_is_jax_own(target):
+    image = jax.random.normal(jax.random.key(0), (1, 21, 24, 3))
+    want = jax.image.resize(image, (1, *target, 3), jax.image.ResizeMethod.CUBIC_PYTORCH, antialias=False)
+    np.testing.assert_allclose(resize(image, target, "bicubic", antialias=False), want, atol=2e-5)
+
+
+def test_rows_sum_to_one_and_constants_stay():
+    for kind in ("nearest", "bilinear", "bicubic"):
+        for source, target in ((37, 16), (16, 37), (5, 5), (1, 4)):
+            matrix = resampling_matrix(source, target, kind, antialias=False)
+            assert matrix.shape == (target, source)
+            np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(resampling_matrix(6, 3, "nearest", antialias=False).argmax(axis=1), [0, 2, 4])
+
+
+def test_a_table_keeps_its_own_grid_and_moves_with_the_offset():
+    table = jax.random.normal(jax.random.key(0), (37 * 37, 4))
+    assert resize_table(table, (37, 37), (37, 37), "bicubic", offset=0.1) is table
+    plain = resize_table(table, (37, 37), (16, 12), "bicubic")
+    moved = resize_table(table, (37, 37), (16, 12), "bicubic", offset=0.1)
+    assert plain.shape == moved.shape == (192, 4) and np.abs(plain - moved).max() > 1e-2
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="resampling 'area' is unknown"):
+        resampling_matrix(3, 4, "area", antialias=False)
+    with pytest.raises(ValueError, match="not defined with antialias=True"):
+        resampling_matrix(3, 4, "nearest", antialias=True)
