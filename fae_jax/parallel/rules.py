@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 RULES: tuple[tuple[str, str], ...] = ((r".*", "fsdp"),)
 MINIMUM = 2**14
@@ -22,7 +22,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def _specification(
-    name: str, shape: tuple[int, ...], mesh: Mesh, rules: tuple[tuple[str, str], ...]
+    name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: tuple[tuple[str, str], ...]
 ) -> PartitionSpec:
     tactic = next(tactic for pattern, tactic in rules if re.search(pattern, name))
     size = mesh.shape["fsdp"]
@@ -38,7 +38,7 @@ def _specification(
     return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(len(shape))))
 
 
-def shardings(shapes: Any, mesh: Mesh, rules: tuple[tuple[str, str], ...] = RULES) -> Any:
+def shardings(shapes: Any, mesh: Mesh | AbstractMesh, rules: tuple[tuple[str, str], ...] = RULES) -> Any:
     """A sharding for each leaf of a tree of arrays or shapes, optimizer states and averages included."""
 
     def choose(path: tuple[Any, ...], leaf: Any) -> NamedSharding:

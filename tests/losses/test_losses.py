@@ -1,0 +1,77 @@
+"""Losses against NumPy, term by term."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from fae_jax.losses import pixels, vae
+
+RANDOM = np.random.default_rng(0)
+
+
+def on_device(loss):
+    """A loss that takes NumPy arrays and gives a float."""
+    return lambda *arguments: float(loss(*(jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in arguments)))
+
+
+pixel_error, psnr = on_device(pixels.pixel_error), on_device(pixels.psnr)
+cosine, feature_error, kl_divergence = map(on_device, (vae.cosine, vae.feature_error, vae.kl_divergence))
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def test_divergence_is_the_integral_it_stands_for():
+    mean, log_variance = 0.7, -0.9
+    q, p = stats.norm(mean, np.exp(log_variance / 2)), stats.norm(0, 1)
+    wanted, _ = integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -12, 12)
+    found = kl_divergence(np.full((2, 3, 4), mean, np.float32), np.full((2, 3, 4), log_variance, np.float32))
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_divergence_is_a_mean_over_elements_and_zero_for_the_prior():
+    mean, log_variance = normal(2, 3, 4), normal(2, 3, 4)
+    m, v = mean.astype(np.float64), np.exp(log_variance.astype(np.float64))
+    assert kl_divergence(mean, log_variance) == pytest.approx((m**2 + v - 1 - np.log(v)).mean() / 2, rel=1e-5)
+    assert kl_divergence(np.zeros((1, 2, 3)), np.zeros((1, 2, 3))) == 0
+
+
+def test_feature_error_is_the_share_of_variance_missed():
+    features = 3 * normal(4, 16, 8)
+    nothing = np.broadcast_to(features.mean((0, 1)), features.shape)
+    variance = float(features.astype(np.float64).var((0, 1)).mean())
+    assert feature_error(nothing, features, variance) == pytest.approx(1, rel=1e-5)
+    assert feature_error(features, features, variance) == 0
+
+
+def test_cosine_is_per_token_and_blind_to_length():
+    a, b = normal(2, 3, 5), normal(2, 3, 5)
+    wanted = np.mean(
+        [[x @ y / np.sqrt(x @ x * (y @ y)) for x, y in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]
+    )
+    assert cosine(a, b) == pytest.approx(wanted, rel=1e-4)
+    assert cosine(a, a * np.array([[1], [5], [0.1]], np.float32)) == pytest.approx(1, abs=1e-5)
+    assert cosine(a, np.zeros_like(a)) == 0
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
+def test_pixel_error_weighs_both_terms(l1: float, l2: float):
+    decoded, images = normal(2, 4, 4, 3), normal(2, 4, 4, 3)
+    difference = decoded.astype(np.float64) - images
+    wanted = l1 * np.abs(difference).mean() + l2 * (difference**2).mean()
+    assert pixel_error(decoded, images, l1, l2) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_psnr_is_that_of_bytes_averaged_in_decibels():
+    images = RANDOM.integers(0, 256, (3, 8, 8, 3)).astype(np.float64)
+    noisy = np.clip(images + RANDOM.normal(size=images.shape) * np.array([2, 10, 40])[:, None, None, None], 0, 255)
+    wanted = np.mean([10 * np.log10(255**2 / ((a - b) ** 2).mean()) for a, b in zip(images, noisy, strict=True)])
+    to_pixels = lambda x: (x / 127.5 - 1).astype(np.float32)
+    assert psnr(to_pixels(noisy), to_pixels(images)) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_psnr_clips_what_a_decoder_overshoots_and_is_finite_for_equal_pictures():
+    white = np.ones((1, 2, 2, 3), np.float32)
+    assert psnr(3 * white, white) == psnr(white, white) == pytest.approx(10 * np.log10(4e12), rel=1e-5)

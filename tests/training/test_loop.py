@@ -1,0 +1,113 @@
+"""The loop: interrupted and continued it draws the same curve; what it logs; when it gives up."""
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from fae_jax.configuration import default_config
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.training.loop import Task, train
+from fae_jax.training.state import TrainState
+from fae_jax.workdir import RunFailed
+
+
+def batches(step: int) -> Iterator[dict[str, np.ndarray]]:
+    return map(toy.batch, itertools.count(step))
+
+
+def run(directory: Path, source: Any = batches, every: int = 1, **changes: Any) -> TrainState:
+    section = toy.section(**changes)
+    task = Task(
+        name="toy",
+        players={"toy": toy.player()},
+        frozen={},
+        batches=source,
+        seed=3,
+        section=section,
+        preview=lambda state: (np.full((4, 4, 3), int(state.step), np.uint8), "steps"),
+    )
+    config = default_config()
+    with config.unlocked():
+        config.logging.update({"every": every, "tensorboard": False, "preview_every": 0})
+        config.checkpoint.every = 3
+    return train(task, directory, make_mesh(), logging=config.logging, checkpoint=config.checkpoint)
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in found]
+
+
+def assert_same(ours: TrainState, theirs: TrainState) -> None:
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_an_interrupted_run_goes_on_exactly(tmp_path: Path):
+    whole = run(tmp_path / "whole")
+
+    def failing(step: int) -> Iterator[dict[str, np.ndarray]]:
+        for number in itertools.count(step):
+            if number == 5:
+                raise OSError("the network share is gone")
+            yield toy.batch(number)
+
+    with pytest.raises(OSError, match="share is gone"):
+        run(tmp_path / "parts", failing)
+    assert_same(run(tmp_path / "parts"), whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert [row["step"] for row in rows(tmp_path / "whole")] == list(range(1, 9))
+    # Done: the state comes back without a step, and no batch is asked for.
+    assert_same(run(tmp_path / "whole", lambda step: pytest.fail("a batch was asked for")), whole)
+
+
+def test_a_signal_saves_the_step_it_came_in_and_the_handlers_go_back(tmp_path: Path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    def signalling(step: int) -> Iterator[dict[str, np.ndarray]]:
+        for number in itertools.count(step):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield toy.batch(number)
+
+    with pytest.raises(RunFailed, match="stopped by SIGTERM at step 4 of toy, saved; the same command continues"):
+        run(tmp_path / "parts", signalling)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert (tmp_path / "parts" / "checkpoints" / "4").is_dir()
+    assert_same(run(tmp_path / "parts"), run(tmp_path / "whole"))
+
+
+def poisoned(start: int) -> Iterator[dict[str, np.ndarray]]:
+    for number in itertools.count(start):
+        batch = toy.batch(number)
+        if number >= 2:
+            batch["x"][0, 0] = np.nan
+        yield batch
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run(tmp_path: Path):
+    with pytest.raises(RunFailed, match=r"toy: 4 steps in a row up to step 6 had a loss or gradient that is not fin"):
+        run(tmp_path, poisoned, max_skipped=3, steps=20)
+    found = rows(tmp_path)
+    assert [row["loss"] is None for row in found[:6]] == [False, False, True, True, True, True]
+    assert [row["skipped"] for row in found[:6]] == [0, 0, 1, 2, 3, 4]
+
+
+def test_as_many_as_allowed_do_not(tmp_path: Path):
+    assert int(run(tmp_path, poisoned, max_skipped=6).skipped) == 6
+
+
+def test_first_and_last_step_are_logged_and_a_preview_is_left_at_the_end(tmp_path: Path):
+    run(tmp_path, every=3)
+    assert [row["step"] for row in rows(tmp_path)] == [1, 3, 6, 8]
+    assert {"loss", "noise", "gradient_norm", "skipped"} <= rows(tmp_path)[0].keys()
+    assert [file.name for file in (tmp_path / "previews").glob("*.png")] == ["step_00000008.png"]
+    assert sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir()) == ["6", "8"]
