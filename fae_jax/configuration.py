@@ -135,7 +135,7 @@ def default_config() -> ConfigDict:
             "finetune": {
                 **_training(steps=100_000, batch=512, ema=(0.999,)),
                 "l1_weight": 0.0,  # as in pixels
-                "l2_weight": 1.0,
+                "l2_weight": 1.0,  # as in pixels
             },
             "cache": {
                 "batch": 1024,  # pictures encoded at once, over all devices
@@ -217,7 +217,8 @@ def load_config(path: str) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except (AttributeError, KeyError, TypeError, SyntaxError, NameError) as error:
+        flatten(config)
+    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
         raise ValueError(f"configuration {file} is not valid: {_shorten(reason)}") from error
     reference = flatten(default_config())
@@ -265,7 +266,7 @@ def parse_value(name: str, text: str, current: Any) -> Any:
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError):
         raise problem from None
     if kind is float and type(value) is int:
         value = float(value)
@@ -301,11 +302,16 @@ def from_json(text: str) -> ConfigDict:
     """
     config = default_config()
     known = flatten(config)
-    for name, value in flatten(json.loads(text)).items():
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not fields")
+    for name, value in flatten(content).items():
         if name not in known:
             raise ValueError(_unknown(name, known))
         if type(value) is int and type(known[name]) is float:
             value = float(value)
+        if type(value) is not type(known[name]):
+            raise ValueError(f"field {name} is of type {type(known[name]).__name__}, got {value!r}")
         with config.unlocked():
             config.update_from_flattened_dict({name: value})
     return config
@@ -333,24 +339,32 @@ def check(config: ConfigDict) -> ConfigDict:
             f"encoder.feature_norm={pair[0]!r} with feature_decoder.last_norm={pair[1]} cannot work: choose "
             "none with True (raw features) or standardise with False"
         )
+    trains_encoder = config.encoder.train
     for name, value in flatten(config).items():
         leaf = name.split(".")[-1]
-        positive = ("batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width")
-        if leaf in (*positive, "image_size", "patch", "every", "keep", "shard_size", "classes") and value < 1:
+        if leaf in _POSITIVE and value < 1 and (trains_encoder or not name.startswith("encoder_training.")):
             raise ValueError(f"field {name} must be at least 1, got {value}")
-        not_negative = ("steps", "warmup", "learning_rate", "weight_decay", "clip", "noise", "beta", "workers")
-        if leaf in (*not_negative, "preview_every", "max_skipped") and value < 0:
+        if leaf in _NOT_NEGATIVE and value < 0:
             raise ValueError(f"field {name} must not be negative, got {value}")
         if leaf in ("holdout", "label_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
             raise ValueError(f"field {name} is a share and must be in [0, 1), got {value}")
-        if leaf in ("train_shift", "shift") and isinstance(value, float) and not value > 0:
+        if name in ("generator.train_shift", "sampling.shift") and not value > 0:
             raise ValueError(f"field {name} must be above 0, got {value}")
         if leaf == "ema" and not all(isinstance(decay, float) and 0 < decay < 1 for decay in value):
             raise ValueError(f"field {name} holds decays between 0 and 1, got {value}")
+        if leaf == "betas" and not (_numbers(value, 2) and all(0 <= beta < 1 for beta in value)):
+            raise ValueError(f"field {name} holds two numbers in [0, 1), got {value}")
+    low_high = config.compressor.log_variance_range
+    if not (_numbers(low_high, 2) and low_high[0] < low_high[1]):
+        raise ValueError(f"field compressor.log_variance_range holds a low and a high bound, got {low_high}")
+    guidance = config.sampling.guidance
+    if not all(_numbers(interval, 3) for interval in guidance):
+        raise ValueError(f"field sampling.guidance holds intervals (from, to, weight), got {guidance}")
     choices = {
         "compressor.activation": ("silu", "gelu", "none"),
         "dit.norm": ("rms", "layer"),
         "dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
+        "sampling.sampler": ("euler", "heun", "euler_maruyama"),
         "compute.dtype": ("float32", "bfloat16"),
         "compute.kernel": ("auto", "xla", "cudnn"),
         "compute.remat": ("none", "full", "dots"),
@@ -377,4 +391,21 @@ def check(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def _numbers(value: Any, count: int) -> bool:
+    """Whether `value` is a sequence of that many numbers."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == count
+        and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+    )
+
+
+_POSITIVE = (
+    *("steps", "samples", "batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width"),
+    *("image_size", "patch", "every", "keep", "shard_size", "classes"),
+)
+_NOT_NEGATIVE = (
+    *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
+    *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),
+)
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from fae_jax.configuration import check, load_config, override
 from fae_jax.stages.experiment import Experiment
@@ -30,4 +31,5 @@ def open_experiment(arguments: argparse.Namespace) -> Experiment:
     given = getattr(arguments, "config", None)
     config = check(override(load_config(given) if given else workdir.read_config(), arguments.overrides))
     workdir.check_config(config)
-    return Experiment(config, workdir, given)
+    words = [f"--config.{name}={text}" for name, text in arguments.overrides]
+    return Experiment(config, workdir, shlex.join(["--config", given, *words]) if given else None)

@@ -50,9 +50,10 @@ def save(
       settings: plain JSON values that say how it was trained; they come back as `Encoder.settings["training"]`.
     """
     folder = Path(folder)
-    save_tree(folder / FILE, params)
+    folder.mkdir(parents=True, exist_ok=True)
     content = {"model_type": "fae_vit", "vit": config.to_json(), "training": dict(settings)}
     (folder / CONFIG).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    save_tree(folder / FILE, params)  # last: where there are weights, everything is there
     return hash_tree(params)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 
 from fae_jax.networks import build_networks
 from fae_jax.stages import cache, encoder, features, generator, pixels
 from fae_jax.stages.experiment import Experiment
+from fae_jax.workdir import RunFailed
 
 # stage → (stages before it, what runs it); `encoder` only where the experiment trains its own
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
@@ -23,8 +25,8 @@ def command_for(stage: str, experiment: Experiment) -> str:
     """What to type to run a stage."""
     verb = "cache" if stage == "cache" else f"train {stage}"
     known = experiment.workdir.config_file.is_file()
-    config = "" if known else f" --config {experiment.origin or 'CONFIG'}"
-    return f"fae {verb}{config} --workdir {experiment.workdir.root}"
+    config = "" if known else f" {experiment.origin or '--config CONFIG'}"
+    return f"fae {verb}{config} --workdir {shlex.quote(str(experiment.workdir.root))}"
 
 
 def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> None:
@@ -53,7 +55,7 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
     if stage:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
-    experiment.source("train")
+    _ = experiment.source("train")[0]  # one picture at least can be read
     for trained in [stage] if stage else STAGES:
         if trained != "cache" and (trained != "encoder" or trains_encoder):
             section = experiment.section(trained)
@@ -66,9 +68,16 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
 
 
 def run_stage(experiment: Experiment, stage: str) -> bool:
-    """Runs a stage that `check_request` passed, unless it is done; returns whether it ran."""
+    """Runs a stage that `check_request` passed, unless it is done; returns whether it ran.
+
+    Raises:
+      RunFailed: something came up that could not be known before, such as a damaged picture.
+    """
     if experiment.is_done(stage):
         return False
-    with experiment.timed(stage):
-        STAGES[stage][1](experiment)
+    try:
+        with experiment.timed(stage):
+            STAGES[stage][1](experiment)
+    except (ValueError, FileNotFoundError) as error:
+        raise RunFailed(f"stage {stage}: {error}") from error
     return True

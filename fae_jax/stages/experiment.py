@@ -62,7 +62,7 @@ class Experiment:
     Args:
       config: what the experiment is.
       workdir: where it is kept.
-      origin: what was given as --config, to name it in advice.
+      origin: the arguments that gave the configuration (`--config C …`), to repeat them in advice.
     """
 
     def __init__(self, config: ConfigDict, workdir: Workdir, origin: str | None = None):

@@ -120,8 +120,8 @@ def train(task: Task, directory: Path, mesh: Mesh, *, logging: ConfigDict, check
             if task.section.max_skipped < values["skipped_in_a_row"]:
                 raise RunFailed(
                     f"{task.name}: {int(values['skipped_in_a_row'])} steps in a row up to step {step} had a loss or "
-                    f"gradient that is not finite; lower {task.name}.learning_rate or use compute.dtype=float32, and "
-                    f"continue from the last checkpoint in {checkpoints.directory}"
+                    "gradient that is not finite; try a lower learning rate of this stage or dtype float32 in "
+                    "another --workdir, since they change the result"
                 )
 
     try:
