@@ -130,8 +130,8 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     return {"batches": options.count, "resident_mib": resident}
 
 
-def write_latents(folder: Path, pictures: int) -> int:
-    """A latent cache of the paper's size per picture (256 tokens of 32, with twins), of random numbers; its bytes."""
+def write_latents(folder: Path, pictures: int) -> float:
+    """A latent cache of the paper's size (256 tokens of 32, with twins), of random numbers; its bytes per picture."""
     from fae_jax.data.digits import DigitsSource
     from fae_jax.data.latent_writer import write_cache
     from fae_jax.data.latents import CacheIdentity
@@ -149,7 +149,7 @@ def write_latents(folder: Path, pictures: int) -> int:
 
     header = write_cache(folder, CacheIdentity(source=source.fingerprint, **known), source, encode, batch=64)
     assert header is not None
-    return sum(shard.size for shard in header.shards)
+    return sum(shard.size for shard in header.shards) / header.pictures
 
 
 def alone(measure: str, **options: Any) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def main() -> None:
     if arguments.latents:
         with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
             size = write_latents(Path(folder) / "cache", arguments.latents)
-            print(f"{arguments.latents} pictures with twins: {size / 1e9:.2f} GB", flush=True)
+            print(f"{size:.0f} bytes per picture with its twin; ImageNet {size * 1281167 / 1e9:.1f} GB", flush=True)
             for workers in arguments.workers_list:
                 options = {"path": Path(folder) / "cache", "workers": workers, "batch": 256}
                 found = [alone("latents", seconds=arguments.seconds, **options) for _ in range(arguments.repeats)]

@@ -167,6 +167,14 @@ def cache_directory(workdir: str | Path, identity: CacheIdentity) -> Path:
     return Path(workdir) / "latents" / identity.hash
 
 
+def planned_bytes(pictures: int, shape: tuple[int, int], flip: bool) -> int:
+    """How many bytes a cache will take: the records, without captions and the files' own index (under 1 %).
+
+    ImageNet's 1,281,167 pictures, 256 tokens of 32 channels, with twins: 84.0 GB.
+    """
+    return pictures * (2 if flip else 1) * (_PREFIX.size + 2 * 2 * shape[0] * shape[1])
+
+
 def read_header(directory: str | Path) -> Header:
     """The header of a finished cache.
 

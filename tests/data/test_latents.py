@@ -19,7 +19,7 @@ import pytest
 from fae_jax.data.digits import DigitsSource
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latent_writer import write_cache
-from fae_jax.data.latents import CacheIdentity, cache_directory, open_cache, pack, read_header, unpack
+from fae_jax.data.latents import CacheIdentity, cache_directory, open_cache, pack, planned_bytes, read_header, unpack
 from fae_jax.data.loader import Reading
 
 Check = Callable[..., None]
@@ -81,6 +81,12 @@ def test_statistics_are_those_of_all_stored_values(cache: Path, digits: DigitsSo
     written = json.loads((cache / "header.json").read_text())
     assert written["statistics"]["variance"] == statistics.variance.tolist()
     assert written["bytes"] == sum(path.stat().st_size for path in cache.glob("*.array_record"))
+
+
+def test_its_size_is_known_before(cache: Path, digits: DigitsSource) -> None:
+    assert round(planned_bytes(1_281_167, (256, 32), True) / 1e9, 1) == 84.0
+    values = np.zeros((16, 5), ml_dtypes.bfloat16)
+    assert planned_bytes(len(digits), (16, 5), True) == 2 * len(digits) * len(pack(values, values, label=0, index=0))
 
 
 def test_hosts_write_the_same_cache(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
