@@ -15,12 +15,14 @@ from fae_jax.weights import flatten, mapping
 from fae_jax.weights.tensors import Tensors
 
 LOAD = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 import jax
 from fae_jax.encoders import create
 jax.block_until_ready(jax.numpy.zeros(3))
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: that begins with the peak of the process that started this one.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak()
 encoder = create(sys.argv[1], weights=sys.argv[2], image_size=224)
 jax.block_until_ready(encoder.params)
