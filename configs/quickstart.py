@@ -49,12 +49,12 @@ def get_config() -> ConfigDict:
     config.pixel_decoder.heads = 4
     config.pixel_decoder.hidden = 256
     config.dit.width = 128
-    config.dit.depth = 6
+    config.dit.depth = 4
     config.dit.heads = 4
     config.dit.hidden = 344
     config.dit.time_scale = 1000.0  # finer from the first step on, where there are few steps
 
-    config.features.steps = 260
+    config.features.steps = 230
     config.features.batch = 64
     config.features.learning_rate = 2e-3
     config.features.warmup = 30
@@ -63,14 +63,14 @@ def get_config() -> ConfigDict:
     config.pixels.learning_rate = 2e-3
     config.pixels.warmup = 20
     config.pixels.ema = (0.98,)
-    config.finetune.steps = 150
+    config.finetune.steps = 130
     config.finetune.batch = 64
     config.finetune.learning_rate = 1e-3
     config.finetune.warmup = 10
     config.finetune.ema = (0.98,)
     config.cache.batch = 128
     config.cache.shard_size = 1024
-    config.generator.steps = 450
+    config.generator.steps = 500
     config.generator.batch = 64
     config.generator.learning_rate = 1.5e-3
     config.generator.warmup = 30

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from fae_jax.diffusion.guidance import Guidance, Schedule, function_evaluations, guided, make_schedule
 from fae_jax.diffusion.samplers import Sampler, make_sampler, sample, sample_keys
+from fae_jax.networks import looped
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
 
@@ -55,7 +56,7 @@ class FAE:
         self.experiment = experiment
         self.config = experiment.config
         self.encoder = experiment.encoder
-        self.networks = experiment.networks
+        self.networks = looped(experiment.networks)
         self.space = experiment.space
 
     # Understanding

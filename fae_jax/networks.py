@@ -57,6 +57,12 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
     )
 
 
+def looped(networks: Networks) -> Networks:
+    """The same networks with blocks compiled once and looped over: for programs that run few times on a CPU."""
+    fields = ("feature_decoder", "pixel_decoder", "dit")
+    return dataclasses.replace(networks, **{name: getattr(networks, name).clone(scan=True) for name in fields})
+
+
 def init_params(module: nn.Module, key: Array, *inputs: Array) -> Any:
     """Fresh parameters of a module for inputs of these shapes.
 
