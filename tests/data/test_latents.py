@@ -278,3 +278,37 @@ def test_flips_need_twins(digits: DigitsSource, tmp_path: Path) -> None:
         LatentLoader(source=source, batch=8, seed=0, flip=True)
     with LatentLoader(source=source, batch=8, seed=0, flip=False).at(3) as iterator:
         assert next(iterator)["mean"].shape == (8, 16, 5)
+
+
+class Captioned(DigitsSource):
+    """Digits with two captions each."""
+
+    captioned = True
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        element = super().__getitem__(position)
+        return element | {"captions": (f"a {element['label']}", f"größe {position}")}
+
+
+def test_captions_go_through_the_cache_and_are_drawn_and_dropped(tmp_path: Path, assert_equal: Check) -> None:
+    source = Captioned(split="heldout", holdout=0.2, seed=0)
+    identity = identity_of(source)
+    write(tmp_path, source, identity=identity)
+    cache = open_cache(tmp_path, identity)
+
+    def batches(**options: Any) -> list[dict[str, np.ndarray]]:
+        loader = LatentLoader(source=cache, batch=32, seed=1, flip=True, caption_dropout=0.2, **options)
+        with loader.at(0) as iterator:
+            return [next(iterator) for _ in range(30)]
+
+    expected = batches()
+    drawn = [
+        (str(text), int(label), int(index))
+        for batch in expected
+        for text, label, index in zip(batch["caption"], batch["label"], batch["index"], strict=True)
+    ]
+    assert all(text in ("", f"a {label}", f"größe {index}") for text, label, index in drawn)
+    sized, named = (sum(text.startswith(start) for text, _, _ in drawn) for start in ("größe", "a "))
+    assert abs(sized - 384) < 60 and abs(named - 384) < 60
+    parts = [batches(host=host, hosts=2) for host in range(2)]
+    assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(30)], expected)
