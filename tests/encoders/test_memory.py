@@ -15,12 +15,13 @@ from fae_jax.weights import flatten, mapping
 from fae_jax.weights.tensors import Tensors
 
 LOAD = """
-import json, resource, sys
+import json, sys
 import jax
 from fae_jax.encoders import create
 jax.block_until_ready(jax.numpy.zeros(3))
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # of this process alone; getrusage would start from what its parent held
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 before = peak()
 encoder = create(sys.argv[1], weights=sys.argv[2], image_size=224)
 jax.block_until_ready(encoder.params)
