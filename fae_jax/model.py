@@ -62,17 +62,17 @@ class FAE:
     # Understanding
 
     def encode(
-        self, images: Float[Array, "b y x 3"], keys: Key[Array, " b"] | None = None
+        self, images: Float[Array, "b height width 3"], keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b y x c"]:
         """Images in [−1, 1] → latents: the posterior's mean, or with one key per picture a sample of it."""
         posterior = self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images))
         return self._grid(posterior.mean if keys is None else posterior.sample(keys))
 
-    def posterior(self, images: Float[Array, "b y x 3"]) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
+    def posterior(self, images: Float[Array, "b height width 3"]) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
         return tuple(self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images)))
 
-    def features(self, images: Float[Array, "b y x 3"]) -> Float[Array, "b y x d"]:
+    def features(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b y x d"]:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
         return self._grid(self._features(self._encoder_params, jnp.asarray(images)))
 

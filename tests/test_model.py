@@ -1,0 +1,155 @@
+"""A trained FAE as one object: it says what its stages say, and a sample depends on itself alone."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from running import saved_state
+
+import fae_jax
+from fae_jax.diffusion.samplers import initial_noise, sample_keys
+from fae_jax.model import guidance_schedule
+from fae_jax.stages.experiment import to_pixels
+
+
+@pytest.fixture(scope="module")
+def fae(finished: Path) -> fae_jax.FAE:
+    return fae_jax.load(str(finished))
+
+
+@pytest.fixture(scope="module")
+def images(fae: fae_jax.FAE) -> jax.Array:
+    source = fae.experiment.source("heldout")
+    return to_pixels(np.stack([source[place]["image"] for place in range(3)]))
+
+
+def test_shapes(fae: fae_jax.FAE, images: jax.Array):
+    latents = fae.encode(images)
+    assert latents.shape == (3, 4, 4, 4) and latents.dtype == jnp.float32
+    assert fae.features(images).shape == fae.reconstruct_features(latents).shape == (3, 4, 4, 16)
+    decoded = fae.decode(latents)
+    assert decoded.shape == (3, 32, 32, 3) and float(jnp.abs(decoded).max()) <= 1
+    np.testing.assert_allclose(fae.decode(np.asarray(latents)), decoded)
+
+
+def test_tokens_lie_row_by_row(fae: fae_jax.FAE, images: jax.Array):
+    raw = fae.encoder.features(fae.encoder.params, images)
+    np.testing.assert_allclose(fae.features(images)[:, 2, 1], raw[:, 2 * 4 + 1], atol=1e-5)
+
+
+def test_latents_are_the_posteriors_mean_or_with_keys_its_samples(fae: fae_jax.FAE, images: jax.Array):
+    mean, log_variance = fae.posterior(images)
+    np.testing.assert_allclose(fae.encode(images).reshape(3, 16, 4), mean, atol=1e-6)
+    keys = jax.random.split(jax.random.key(4), 3)
+    noise = np.stack([jax.random.normal(key, (16, 4)) for key in keys])
+    wanted = np.asarray(mean) + np.exp(0.5 * np.asarray(log_variance)) * noise
+    np.testing.assert_allclose(fae.encode(images, keys).reshape(3, 16, 4), wanted, atol=1e-4)
+
+
+def test_each_part_uses_what_its_stage_trained(fae: fae_jax.FAE, finished: Path, images: jax.Array):
+    """Recomputed from the checkpoints' own arrays: x̂ in the encoder's space, pixels from finetune's average."""
+    networks, space = fae.networks, fae.space
+
+    def tree(stage: str, prefix: str) -> dict:
+        nested: dict = {}
+        for name, value in saved_state(finished, stage).items():
+            if prefix in name:
+                *way, last = [part.strip("'\"") for part in name.split(prefix)[1].strip("[]").split("][")]
+                node = nested
+                for part in way:
+                    node = node.setdefault(part, {})
+                node[last] = value
+        assert nested, prefix
+        return nested
+
+    autoencoder = tree("features", "['players']['autoencoder']['params']")
+    decoder = tree("finetune", "['averages']['0.9']")
+    raw = fae.encoder.features(fae.encoder.params, images)
+    standard = (raw - space.mean) / space.std
+    mean = networks.compressor.apply({"params": autoencoder["compressor"]}, standard).mean
+    np.testing.assert_allclose(fae.encode(images).reshape(3, 16, 4), mean, atol=1e-4)
+    decoded = networks.feature_decoder.apply({"params": autoencoder["feature_decoder"]}, mean)
+    found = fae.reconstruct_features(fae.encode(images)).reshape(3, 16, 16)
+    np.testing.assert_allclose(found, decoded * space.std + space.mean, atol=1e-3)
+    painted = jnp.clip(networks.pixel_decoder.apply({"params": decoder}, decoded), -1, 1)
+    np.testing.assert_allclose(fae.decode(fae.encode(images)), painted, atol=1e-4)
+
+
+def test_a_picture_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
+    labels = [3, 1, 4, 1, 5, 9, 2]
+    every = fae.generate(labels, seed=11)  # in batches of 5, as configured
+    assert every.shape == (7, 32, 32, 3) and np.abs(every).max() <= 1
+    np.testing.assert_allclose(fae.generate(labels[:3], seed=11), every[:3], atol=1e-5)
+    np.testing.assert_allclose(fae.generate(labels[:5], seed=11), every[:5], atol=1e-5)
+    other = fae.generate([3, 1, 4, 1, 5, 9, 7], seed=11)
+    np.testing.assert_allclose(other[:6], every[:6], atol=1e-5)
+    assert np.abs(fae.generate(labels[:3], seed=12) - every[:3]).max() > 1e-3
+    assert np.abs(every[1] - every[3]).max() > 1e-3, "the same label twice must give two pictures"
+
+
+def test_generating_is_the_sampler_written_out(fae: fae_jax.FAE):
+    """Four Euler steps without guidance, label by label, with the slowest average."""
+    params = fae.experiment.load_params("generator", "dit", "0.9")
+    labels = jnp.asarray([2, 7])
+    z = initial_noise(sample_keys(5, jnp.arange(2)), (16, 4))
+    times = np.linspace(1, 0, 5)
+    shift = fae.config.sampling.shift
+    times = times / (shift + (1 - shift) * times)
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        z = z + (then - now) * fae.networks.dit.apply({"params": params}, z, jnp.full(2, now, jnp.float32), labels)
+    statistics = fae.experiment.cache.header.statistics
+    latents = z * statistics.std + statistics.mean
+    wanted = fae.decode(jnp.asarray(latents, jnp.float32).reshape(2, 4, 4, 4))
+    np.testing.assert_allclose(fae.generate([2, 7], guidance=None, seed=5), wanted, atol=1e-4)
+
+
+def test_averages_are_chosen_by_decay(fae: fae_jax.FAE):
+    drawn = {average: fae.generate([0, 1], seed=1, average=average) for average in ("", "0.9", "0.5", None)}
+    np.testing.assert_array_equal(drawn[""], drawn["0.9"])
+    assert np.abs(drawn["0.9"] - drawn["0.5"]).max() > 1e-5 and np.abs(drawn[None] - drawn["0.5"]).max() > 1e-5
+    with pytest.raises(ValueError, match="kept: 0.5, 0.9"):
+        fae.generate([0], average="0.99")
+
+
+@pytest.mark.parametrize("labels", [[-1], [11], [], [[1]]])
+def test_labels_that_are_none(fae: fae_jax.FAE, labels: list):
+    with pytest.raises(ValueError, match="label"):
+        fae.generate(labels)
+
+
+def test_no_class_is_a_label_too_and_guides_nothing(fae: fae_jax.FAE):
+    free = fae.generate([10, 10], guidance=None, seed=2)
+    np.testing.assert_allclose(fae.generate([10, 10], guidance=3.0, seed=2), free, atol=1e-4)
+
+
+def test_progress_counts_pictures_and_evaluations_are_those_made(fae: fae_jax.FAE):
+    seen: list[int] = []
+    fae.generate([1] * 7, progress=seen.append)
+    assert seen == [5, 7]
+    euler, heun = fae.sampler(), fae.sampler("heun", 6)
+    assert fae.evaluations(euler, None) == 4 and fae.evaluations(heun, None) == 12
+    assert fae.evaluations(euler, ((0.0, 1.0, 2.0),)) == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(None, ()), (2.5, ((0.0, 0.7, 2.5),)), (((0.1, 0.4, 3.0),), ((0.1, 0.4, 3.0),)), ("config", ((0.0, 1.0, 9.0),))],
+)
+def test_what_is_said_of_guidance(given: object, wanted: tuple):
+    schedule = guidance_schedule(given, guidance_schedule(((0.0, 1.0, 9.0),), ()))
+    assert schedule == guidance_schedule(wanted, ())
+
+
+def test_guidance_that_is_none_of_these():
+    with pytest.raises(ValueError, match="guidance 'strong' is not known"):
+        guidance_schedule("strong", ())
+
+
+def test_a_directory_that_is_no_fae_or_not_finished_says_so(tmp_path: Path, finished: Path):
+    with pytest.raises(FileNotFoundError, match="is not a working directory"):
+        fae_jax.load(tmp_path)
+    (tmp_path / "config.json").write_text((finished / "config.json").read_text())
+    with pytest.raises(ValueError, match="has no finished stage encoder; run `fae train encoder --workdir"):
+        fae_jax.load(tmp_path)
