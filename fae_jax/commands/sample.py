@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
     if arguments.number < 1:
         raise ValueError(f"--number must be at least 1, got {arguments.number}")
+    if arguments.name in ("", ".", "..") or "/" in arguments.name:
+        raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
     chosen = parse_classes(arguments.classes, experiment.config.data.classes)
     guidance = parse_guidance(arguments.guidance)
     model.guidance_schedule(guidance, experiment.config.sampling.guidance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 
+from fae_jax.data.replacement import Readable, TooManyBadPictures
 from fae_jax.networks import build_networks
 from fae_jax.stages import cache, encoder, features, generator, pixels
 from fae_jax.stages.experiment import Experiment
@@ -55,7 +56,10 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
     if stage:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
-    _ = experiment.source("train")[0]  # one picture at least can be read
+    try:
+        _ = Readable(experiment.source("train"))[0]
+    except TooManyBadPictures as error:
+        raise ValueError(f"the pictures cannot be read: {error}") from error
     for trained in [stage] if stage else STAGES:
         if trained != "cache" and (trained != "encoder" or trains_encoder):
             section = experiment.section(trained)

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.replacement import Readable
 from fae_jax.data.sources import Source, open_source
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
@@ -39,12 +40,12 @@ SECTIONS = {"encoder": "encoder_training"}  # stages whose section of the config
 PREVIEWS = 16  # pictures in a preview
 
 
-def to_pixels(image: Array) -> Array:
+def to_pixels(image: Array | np.ndarray) -> Array:
     """uint8 → float32 in [−1, 1]."""
     return jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
 
 
-def to_uint8(images: Array) -> np.ndarray:
+def to_uint8(images: Array | np.ndarray) -> np.ndarray:
     """[−1, 1] → uint8, rounded and clipped."""
     return np.asarray(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
 
@@ -169,7 +170,7 @@ class Experiment:
     def preview_batch(self) -> dict[str, np.ndarray]:
         """The pictures shown in previews: the first held-out ones, or training ones if none are held out."""
         split = "heldout" if self.config.data.holdout else "train"
-        source, size = self.source(split), self.config.data.image_size
+        source, size = Readable(self.source(split)), self.config.data.image_size
         places = np.linspace(0, len(source) - 1, PREVIEWS).astype(int)
         return {"image": np.stack([adm_centre_crop(source[int(place)]["image"], size) for place in places])}
 

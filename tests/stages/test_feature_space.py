@@ -1,0 +1,66 @@
+"""The space of the autoencoder: exact statistics, there and back, and kept with what they belong to."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure
+
+RANDOM = np.random.default_rng(0)
+# Channels far from zero and of very different spread, in batches of different sizes.
+BATCHES = [
+    (1000 * np.arange(5) + 0.01 * 3.0 ** np.arange(5) * RANDOM.normal(size=(size, 16, 5))).astype(np.float32)
+    for size in (4, 1, 7)
+]
+
+
+def test_statistics_are_those_of_all_tokens_in_float64():
+    values = np.concatenate(BATCHES).reshape(-1, 5).astype(np.float64)
+    found = measure(iter(BATCHES))
+    assert found.count == 12 * 16
+    np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(found.std, values.std(0), rtol=1e-10)
+
+
+def test_nothing_to_measure_is_an_error():
+    with pytest.raises(ValueError, match="no pictures"):
+        measure(iter(()))
+
+
+def test_there_and_back():
+    space = FeatureSpace(mean=np.float32([1, -2]), std=np.float32([0.5, 4]), standardise=True)
+    x = jnp.asarray([[[1.5, 2.0], [1.0, -2.0]]])
+    np.testing.assert_allclose(space.enter(x), [[[1, 1], [0, 0]]])
+    np.testing.assert_allclose(space.leave(space.enter(x)), x)
+    assert space.variance == 1.0
+
+
+def test_raw_features_stay_and_their_errors_are_divided_by_their_variance():
+    space = FeatureSpace(mean=np.float32([1, -2]), std=np.float32([0.5, 4]), standardise=False)
+    x = jnp.ones((1, 3, 2))
+    assert space.enter(x) is x and space.leave(x) is x
+    assert space.variance == pytest.approx((0.25 + 16) / 2)
+
+
+def test_measured_once_for_each_identity(tmp_path: Path):
+    file, calls = tmp_path / "features" / "statistics.json", []
+
+    def features():
+        calls.append(1)
+        return iter(BATCHES)
+
+    first = load_or_measure(file, {"encoder": "a"}, features, True)
+    again = load_or_measure(file, {"encoder": "a"}, features, True)
+    assert len(calls) == 1 and json.loads(file.read_text())["tokens"] == 192
+    np.testing.assert_array_equal(first.mean, again.mean)
+    np.testing.assert_array_equal(first.std, again.std)
+    load_or_measure(file, {"encoder": "b"}, features, True)
+    assert len(calls) == 2 and json.loads(file.read_text())["identity"] == {"encoder": "b"}
+
+
+def test_a_channel_that_never_changes_does_not_divide_by_zero(tmp_path: Path):
+    space = load_or_measure(tmp_path / "s.json", {}, lambda: [np.ones((2, 4, 3), np.float32)], True)
+    assert np.isfinite(np.asarray(space.enter(jnp.ones((1, 4, 3))))).all()

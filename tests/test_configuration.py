@@ -1,0 +1,254 @@
+"""Fields, overrides and comparisons, and what is refused with which words."""
+
+import ast
+import inspect
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from fae_jax import configuration
+from fae_jax.configuration import (
+    OPERATIONAL,
+    check,
+    default_config,
+    differences,
+    flatten,
+    from_json,
+    load_config,
+    override,
+    parse_value,
+    shipped_configs,
+    to_json,
+)
+from fae_jax.networks import build_networks, count_parameters
+
+SHIPPED = sorted(path for path in shipped_configs().glob("*.py") if path.stem != "__init__")
+
+
+def test_every_field_carries_a_comment():
+    source = Path(inspect.getfile(configuration)).read_text()
+    comments = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    chosen = [node for node in functions if node.name in ("default_config", "_training")]
+    bare, fields = [], 0
+    for dictionary in (node for function in chosen for node in ast.walk(function) if isinstance(node, ast.Dict)):
+        for key, value in zip(dictionary.keys, dictionary.values, strict=True):
+            if key is not None and not isinstance(value, ast.Dict):
+                fields += 1
+                bare += [] if key.lineno in comments else [f"{key.value} in line {key.lineno}"]
+    assert fields > 80
+    assert not bare, bare
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configurations_load_pass_the_check_and_survive_json(path: Path):
+    config = check(load_config(str(path)))
+    assert config.name == path.stem
+    assert flatten(load_config(path.stem)) == flatten(config)
+    assert flatten(from_json(to_json(config))) == flatten(config)
+    assert differences(config, from_json(to_json(config))) == []
+    assert (path.read_text().split('"""')[1]).strip(), "the header says what the experiment is"
+
+
+def test_the_papers_main_experiment_has_the_papers_parameters():
+    config = load_config("imagenet256_dinov2g")
+    assert count_parameters(build_networks(config, (16, 16), 1536)) == {
+        "compressor": 38_166_592,
+        "feature_decoder": 170_428_416,
+        "pixel_decoder": 305_360_896,
+        "dit": 675_256_736,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("features.steps", "12", 12),
+        ("features.beta", "1", 1.0),
+        ("features.beta", "5e-3", 5e-3),
+        ("encoder.train", "True", True),
+        ("encoder.train", "false", False),
+        ("data.path", "a b/c", "a b/c"),
+        ("data.path", "17", "17"),
+        ("pixels.ema", "(0.9, 0.99)", (0.9, 0.99)),
+        ("pixels.ema", "[0.9]", (0.9,)),
+        ("pixels.ema", "0.9", (0.9,)),
+        ("sampling.guidance", "[[0, 0.7, 2]]", ((0, 0.7, 2),)),
+    ],
+)
+def test_overrides_are_read_as_the_fields_type(name: str, text: str, value: object):
+    config = default_config()
+    changed = override(config, [(name, text)])
+    assert flatten(changed)[name] == value and type(flatten(changed)[name]) is type(value)
+    assert flatten(config) == flatten(default_config()), "the given configuration was changed"
+    assert flatten(from_json(to_json(changed))) == flatten(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("features.steps", "many"),
+        ("features.steps", "3.5"),
+        ("features.steps", "True"),
+        ("features.steps", ""),
+        ("features.beta", "'1'"),
+        ("features.beta", "{[]: 1}"),
+        ("encoder.train", "1"),
+        ("encoder.train", "yes"),
+        ("pixels.ema", "nought"),
+    ],
+)
+def test_text_of_another_type_is_refused_with_field_type_and_value(name: str, text: str):
+    with pytest.raises(ValueError) as caught:
+        override(default_config(), [(name, text)])
+    kind = type(flatten(default_config())[name]).__name__
+    assert f"field {name} is of type {kind}" in str(caught.value) and repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("generator.step", "generator.steps"),
+        ("generatr.steps", "generator.steps"),
+        ("features.learning_rte", "features.learning_rate"),
+        ("latent_width", "compressor.latent_width"),
+        ("dit.widht", "dit.width"),
+    ],
+)
+def test_unknown_fields_name_the_nearest(name: str, nearest: str):
+    with pytest.raises(ValueError, match=f"field {name} does not exist; did you mean {nearest}\\?"):
+        override(default_config(), [(name, "1")])
+
+
+def test_a_section_is_not_a_field():
+    with pytest.raises(ValueError, match="field features does not exist"):
+        override(default_config(), [("features", "{}")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("features.batch", "0"),
+        ("features.batch", "-8"),
+        ("features.steps", "0"),
+        ("features.steps", "-1"),
+        ("pixels.microbatches", "3"),
+        ("generator.learning_rate", "-1"),
+        ("generator.schedule", "linear"),
+        ("generator.ema", "(1.5,)"),
+        ("generator.ema", "('a',)"),
+        ("features.betas", "(0.9,)"),
+        ("features.betas", "(0.9, 1.0)"),
+        ("generator.train_shift", "0"),
+        ("generator.label_dropout", "1"),
+        ("sampling.shift", "-0.1"),
+        ("sampling.steps", "0"),
+        ("sampling.sampler", "eulr"),
+        ("sampling.guidance", "(1, 2)"),
+        ("evaluation.samples", "0"),
+        ("compressor.latent_width", "0"),
+        ("compressor.activation", "tanh"),
+        ("compressor.log_variance_range", "(3,)"),
+        ("compressor.log_variance_range", "(3, 1)"),
+        ("compute.dtype", "float16"),
+        ("compute.remat", "some"),
+        ("data.holdout", "1.0"),
+        ("data.workers", "-1"),
+        ("dit.heads", "5"),
+        ("dit.depth", "0"),
+        ("logging.every", "0"),
+        ("checkpoint.keep", "0"),
+        ("encoder.feature_norm", "standardise"),
+        ("encoder_training.shift", "-1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(name: str, text: str):
+    with pytest.raises(ValueError) as caught:
+        check(override(default_config(), [(name, text)]))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert text.strip("(,)").split(",")[0] in str(caught.value)
+
+
+def test_training_an_encoder_needs_steps_and_whole_patches():
+    trains = override(default_config(), [("encoder.train", "True")])
+    with pytest.raises(ValueError, match="encoder_training.steps must be at least 1, got 0"):
+        check(trains)
+    odd = override(trains, [("encoder_training.steps", "5"), ("data.image_size", "100")])
+    with pytest.raises(ValueError, match="data.image_size=100 must be a multiple of encoder.patch=14"):
+        check(odd)
+
+
+def test_differences_name_what_decides_the_result_and_nothing_else():
+    ours = override(default_config(), [("features.beta", "1e-3"), ("seed", "4")])
+    assert differences(ours, default_config()) == ["features.beta: 0.0005 → 0.001", "seed: 0 → 4"]
+    flat = flatten(default_config())
+    operational = [name for name in flat if name.startswith(OPERATIONAL)]
+    assert {"logging.every", "checkpoint.keep", "mesh.fsdp", "data.workers", "compute.remat"} <= set(operational)
+    other = {int: "3", bool: str(not flat["compute.scan"])}
+    changes = [(name, other[type(flat[name])]) for name in operational if type(flat[name]) in other]
+    changes = [(name, text) for name, text in changes if name not in ("data.in_memory", "logging.tensorboard")]
+    assert differences(override(default_config(), changes), default_config()) == []
+    for name in ("compute.dtype", "data.path", "generator.ema", "encoder.weights"):
+        assert not name.startswith(OPERATIONAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Expecting"),
+        ("[1]", "list"),
+        ('{"sed": 1}', "field sed does not exist; did you mean seed"),
+        ('{"seed": "one"}', "field seed is of type int, got 'one'"),
+        ('{"data": 5}', "field data does not exist"),
+        ('{"features": {"steps": 1.5}}', "features.steps is of type int"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused(text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nowhere_at_all", "No module named"),
+        ("def get_config(:", "invalid syntax"),
+        ("x = 1", "get_config"),
+        ("def get_config(): return None", "bad.py is not valid"),
+        (
+            "from fae_jax.configuration import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.sed = 1\n    return c",
+            "sed",
+        ),
+        (
+            "from fae_jax.configuration import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.seed = 'x'\n    return c",
+            "seed",
+        ),
+        (
+            "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'sead': 1})",
+            "did you mean seed",
+        ),
+    ],
+)
+def test_files_that_are_no_configuration_are_refused_in_one_line(tmp_path: Path, code: str, message: str):
+    (tmp_path / "bad.py").write_text(code)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(str(tmp_path / "bad.py"))
+    assert "\n" not in str(caught.value) and "bad.py" in str(caught.value)
+
+
+def test_a_configuration_that_is_not_there_names_those_that_are():
+    with pytest.raises(FileNotFoundError, match="no configuration at 'quickstat'.*imagenet256_dinov2g, quickstart"):
+        load_config("quickstat")
+
+
+def test_parse_value_does_not_evaluate_code():
+    with pytest.raises(ValueError, match="is of type int"):
+        parse_value("seed", "__import__('os').getpid()", 0)
