@@ -68,7 +68,9 @@ class FAE:
         posterior = self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images))
         return self._grid(posterior.mean if keys is None else posterior.sample(keys))
 
-    def posterior(self, images: Float[Array, "b height width 3"]) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
+    def posterior(
+        self, images: Float[Array, "b height width 3"]
+    ) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
         return tuple(self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images)))
 

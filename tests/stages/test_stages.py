@@ -1,0 +1,146 @@
+"""What the stages leave behind, and how they treat pictures on the way."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from running import TINY, TRAINED, curve, fae
+
+from fae_jax.configuration import load_config, override
+from fae_jax.data.digits import DigitsSource
+from fae_jax.stages.encoder import blank_patches, shift_pictures
+from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.generator import drop_labels
+from fae_jax.stages.pixels import returned_features
+from fae_jax.training.step import example_keys
+from fae_jax.workdir import Workdir
+
+
+def keys(count: int, seed: int = 0) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def test_pixels_go_to_floats_and_back_exactly():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, -1)
+    pixels = to_pixels(levels)
+    assert float(pixels.min()) == -1 and float(pixels.max()) == 1
+    np.testing.assert_array_equal(to_uint8(pixels), levels)
+    assert to_uint8(jnp.full((1, 1, 1, 3), 1.7)).max() == 255 and to_uint8(jnp.full((1, 1, 1, 3), -1.7)).min() == 0
+
+
+def test_rows_of_pictures_lie_under_each_other():
+    rows = [np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3) + 100 * row for row in range(2)]
+    sheet = side_by_side(rows)
+    assert sheet.shape == (4, 8, 3)
+    np.testing.assert_array_equal(sheet[2:4, 4:6], rows[1][2])
+
+
+def test_pictures_are_shifted_each_by_its_own_key_with_edges_repeated():
+    image = jnp.arange(64.0).reshape(8, 8, 1).repeat(3, -1)
+    shifted = np.asarray(shift_pictures(jnp.stack([image] * 64), keys(64), 2))
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    seen = set()
+    for picture in shifted:
+        places = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 8, x : x + 8], picture)]
+        assert places
+        seen.update(places)
+    assert len(seen) > 15
+    assert shift_pictures(image[None], keys(1), 0) is not None
+
+
+def test_the_same_share_of_patches_is_blanked_in_every_picture():
+    blank = np.asarray(blank_patches(keys(200), 16, 0.4))
+    assert (blank.sum(1) == 6).all()
+    assert (blank.mean(0) > 0.2).all() and (blank.mean(0) < 0.6).all()
+    assert len({row.tobytes() for row in blank}) > 150
+
+
+def test_labels_are_dropped_in_the_share_asked_for():
+    labels = jnp.arange(4000) % 10
+    dropped = np.asarray(drop_labels(labels, keys(4000), 0.1, 10))
+    gone = dropped == 10
+    assert 0.07 < gone.mean() < 0.13
+    np.testing.assert_array_equal(dropped[~gone], np.asarray(labels)[~gone])
+    assert not (np.asarray(drop_labels(labels, keys(4000), 0.0, 10)) == 10).any()
+
+
+def test_purposes_have_seeds_of_their_own():
+    experiments = [
+        Experiment(override(load_config(str(TINY)), [("seed", str(seed))]), Workdir("w")) for seed in (0, 1)
+    ]
+    seeds = [experiment.seed(purpose) for experiment in experiments for purpose in ("data", "features", "pixels")]
+    assert len(set(seeds)) == 6 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("stage", TRAINED)
+def test_each_stage_leaves_its_curve_and_a_preview(finished: Path, stage: str):
+    rows = [json.loads(row) for row in curve(finished, stage)]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert all(np.isfinite(row["loss"]) and row["skipped"] == 0 for row in rows)
+    assert len({row["loss"] for row in rows}) == 8
+    assert sorted(folder.name for folder in (finished / stage / "checkpoints").iterdir()) == ["6", "8"]
+    if stage != "generator":
+        (preview,) = (finished / stage / "previews").glob("*.png")
+        picture = np.asarray(Image.open(preview))
+        assert picture.shape[1] == 16 * 32 and picture.shape[0] in (64, 96) and picture.std() > 10
+
+
+def test_features_are_standardised_over_the_training_pictures(finished: Path):
+    experiment = Experiment(load_config(str(TINY)), Workdir(finished))
+    source = experiment.source("train")
+    pictures = np.stack([source[place]["image"] for place in range(len(source))])
+    raw = np.asarray(experiment.encoder.features(experiment.encoder.params, to_pixels(pictures)), np.float64)
+    kept = json.loads((finished / "features" / "statistics.json").read_text())
+    assert kept["tokens"] == len(source) * 16
+    np.testing.assert_allclose(kept["mean"], raw.mean((0, 1)), atol=1e-4)
+    np.testing.assert_allclose(kept["std"], raw.std((0, 1)), rtol=1e-3)
+
+
+def test_the_cache_holds_what_the_encoder_and_compressor_say_of_every_training_picture(finished: Path):
+    experiment = Experiment(load_config(str(TINY)), Workdir(finished))
+    source, cache = experiment.source("train"), experiment.cache
+    assert len(cache) == len(source) and cache.header.views == 2
+    assert isinstance(source, DigitsSource)
+    compressor = experiment.load_params("features", "autoencoder")["compressor"]
+    for place in (0, 63, 64, len(source) - 1):
+        picture = source[place]["image"][None]
+        for view, shown in enumerate((picture, picture[:, :, ::-1])):
+            raw = experiment.encoder.features(experiment.encoder.params, to_pixels(shown))
+            mean, log_variance = experiment.networks.compressor.apply(
+                {"params": compressor}, experiment.space.enter(raw)
+            )
+            record = cache.read([place], [view])
+            np.testing.assert_allclose(record["mean"].astype(np.float32), mean, rtol=1e-2, atol=1e-2)
+            np.testing.assert_allclose(record["log_variance"].astype(np.float32), log_variance, rtol=1e-2, atol=1e-2)
+            assert record["label"][0] == source.labels[place] and record["index"][0] == place
+
+
+def test_finetune_begins_where_pixels_ended(finished: Path):
+    """Its first loss, before it has stepped, is that of the decoder that pixels left, not of one from scratch."""
+    experiment = Experiment(load_config(str(TINY)), Workdir(finished))
+    decoder, params = experiment.networks.pixel_decoder, experiment.load_params("pixels", "pixel_decoder")
+    frozen = {**experiment.frozen_encoder, **experiment.load_params("features", "autoencoder")}
+    with contextlib.closing(experiment.loader(8).at(0)) as batches:
+        images = to_pixels(next(batches)["image"])
+    step_keys = example_keys(experiment.seed("finetune"), jnp.asarray(0), 8)
+    decoded = decoder.apply({"params": params}, returned_features(experiment)(frozen, images, step_keys))
+    assert json.loads(curve(finished, "finetune")[0])["loss"] == pytest.approx(
+        float(jnp.mean((decoded - images) ** 2)), rel=1e-4
+    )
+
+
+def test_a_restart_may_unroll_what_was_looped(finished: Path, tmp_path: Path):
+    """compute.scan is operational: the state of one is that of the other."""
+    shutil.copytree(finished, tmp_path / "run")
+    folder = tmp_path / "run" / "generator" / "checkpoints"
+    shutil.rmtree(folder / "8")
+    _, err = fae("train", "generator", "--config", TINY, "--workdir", tmp_path / "run", "--config.compute.scan=False")
+    assert "damaged" not in err and "generator: step 6 of 8" in err
+    losses = [[json.loads(row)["loss"] for row in curve(run, "generator")] for run in (finished, tmp_path / "run")]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
