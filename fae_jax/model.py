@@ -26,6 +26,7 @@ from fae_jax.networks import looped
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
 
+AnyArray = Array | np.ndarray
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 
@@ -62,30 +63,30 @@ class FAE:
     # Understanding
 
     def encode(
-        self, images: Float[Array, "b height width 3"], keys: Key[Array, " b"] | None = None
+        self, images: Float[AnyArray, "b height width 3"], keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b y x c"]:
         """Images in [−1, 1] → latents: the posterior's mean, or with one key per picture a sample of it."""
         posterior = self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images))
         return self._grid(posterior.mean if keys is None else posterior.sample(keys))
 
     def posterior(
-        self, images: Float[Array, "b height width 3"]
+        self, images: Float[AnyArray, "b height width 3"]
     ) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
         return tuple(self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images)))
 
-    def features(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b y x d"]:
+    def features(self, images: Float[AnyArray, "b height width 3"]) -> Float[Array, "b y x d"]:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
         return self._grid(self._features(self._encoder_params, jnp.asarray(images)))
 
-    def reconstruct_features(self, latents: Float[Array, "b y x c"]) -> Float[Array, "b y x d"]:
+    def reconstruct_features(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b y x d"]:
         """Latents → x̂, in the encoder's own space."""
         tokens = self._tokens(latents)
         return self._grid(
             self.space.leave(self._decode_features(self._autoencoder_params["feature_decoder"], tokens))
         )
 
-    def decode(self, latents: Float[Array, "b y x c"]) -> Float[Array, "b height width 3"]:
+    def decode(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b height width 3"]:
         """Latents → images, clipped to [−1, 1]."""
         params = (self._autoencoder_params["feature_decoder"], self._pixel_params)
         return self._decode(*params, self._tokens(latents))
@@ -172,7 +173,7 @@ class FAE:
     def _grid(self, tokens: Array) -> Array:
         return rearrange(tokens, "b (y x) c -> b y x c", y=self.networks.grid[0])
 
-    def _tokens(self, maps: Array) -> Array:
+    def _tokens(self, maps: AnyArray) -> Array:
         return rearrange(jnp.asarray(maps), "b y x c -> b (y x) c")
 
     @functools.cached_property

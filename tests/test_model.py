@@ -113,8 +113,8 @@ def test_averages_are_chosen_by_decay(fae: fae_jax.FAE):
         fae.generate([0], average="0.99")
 
 
-@pytest.mark.parametrize("labels", [[-1], [11], [], [[1]]])
-def test_labels_that_are_none(fae: fae_jax.FAE, labels: list):
+@pytest.mark.parametrize("labels", [[-1], [11], [], np.ones((2, 2), int)])
+def test_labels_that_are_none(fae: fae_jax.FAE, labels: list | np.ndarray):
     with pytest.raises(ValueError, match="label"):
         fae.generate(labels)
 
