@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.encoder.depth = 4
     config.encoder.heads = 4
     config.encoder.hidden = 384
-    config.encoder_training.steps = 320
+    config.encoder_training.steps = 360
     config.encoder_training.batch = 64
     config.encoder_training.warmup = 40
     config.encoder_training.shift = 2
@@ -54,23 +54,23 @@ def get_config() -> ConfigDict:
     config.dit.hidden = 344
     config.dit.time_scale = 1000.0  # finer from the first step on, where there are few steps
 
-    config.features.steps = 210
+    config.features.steps = 230
     config.features.batch = 64
     config.features.learning_rate = 2e-3
     config.features.warmup = 30
-    config.pixels.steps = 170
+    config.pixels.steps = 200
     config.pixels.batch = 64
     config.pixels.learning_rate = 2e-3
     config.pixels.warmup = 20
     config.pixels.ema = (0.98,)
-    config.finetune.steps = 120
+    config.finetune.steps = 130
     config.finetune.batch = 64
     config.finetune.learning_rate = 1e-3
     config.finetune.warmup = 10
     config.finetune.ema = (0.98,)
     config.cache.batch = 128
     config.cache.shard_size = 1024
-    config.generator.steps = 430
+    config.generator.steps = 500
     config.generator.batch = 64
     config.generator.learning_rate = 1.5e-3
     config.generator.warmup = 30
