@@ -10,9 +10,9 @@ images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,8 @@ class FAE:
             raise ValueError("labels must be a list of at least one class")
         if labels.min() < 0 or labels.max() > classes:
             raise ValueError(f"label {labels.min() if labels.min() < 0 else labels.max()} is not in 0 … {classes}")
-        run = self._sampling(sampler or self.sampler(), guidance_schedule(guidance, self.config.sampling.guidance))
+        schedule = guidance_schedule(guidance, self.config.sampling.guidance)
+        run = self._sampling(cast(Hashable, sampler or self.sampler()), schedule)
         params = self._generator_params(average)
         done = []
         for indices, chosen in _chunks(labels, min(self.config.sampling.batch, len(labels))):

@@ -12,7 +12,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         index, classes = tars.open_index(arguments.path, out / "scanned")
         source: StoredSource = tars.TarSource.of_index(index, classes)
     else:
-        source = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, image_size=1)
+        opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, image_size=1)
+        source = cast(StoredSource, opened)  # every kind but the digits, which need no preparing, is one
     wanted = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
     if wanted and len(source.classes) != wanted:
         raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {wanted}; see --classes")

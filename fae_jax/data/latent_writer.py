@@ -103,12 +103,12 @@ def write_cache(
         return _finish(directory, identity, source, len(firsts))
 
 
-def _encoded(batches: Iterator[dict[str, np.ndarray]], encode: Encode, flip: bool) -> Iterator[dict[str, Any]]:
+def _encoded(batches: Iterator[dict[str, Any]], encode: Encode, flip: bool) -> Iterator[dict[str, Any]]:
     """Batches with "posteriors": per view a pair (batch, n, c), of device arrays not yet waited for.
 
     One batch is kept in flight, so that the device encodes while the host writes.
     """
-    waiting = None
+    waiting: dict[str, Any] | None = None
     for batch in batches:
         images = batch.pop("image")
         views = (images, np.ascontiguousarray(images[:, :, ::-1])) if flip else (images,)
@@ -128,7 +128,8 @@ def _write_shard(
     report: Callable[[int], None] | None,
 ) -> None:
     temporary = path.with_name(f"{path.name}.part")
-    statistics, pictures, records, shape = None, 0, 0, None
+    statistics, pictures, records = None, 0, 0
+    shape: tuple[int, ...] = ()
     try:
         with record_files.writing(temporary) as write:
             for number, batch in enumerate(batches):
@@ -179,10 +180,11 @@ def _stored(values: Any, rows: np.ndarray, position: int) -> np.ndarray:
 
 def _finish(directory: Path, identity: CacheIdentity, source: Source, shards: int) -> Header | None:
     described = [_finished(directory, number) for number in range(shards)]
-    if any(shard is None for shard in described):
+    whole = tuple(shard for shard in described if shard is not None)
+    if len(whole) < len(described):
         return None
     shape = json.loads((directory / f"{Path(_shard_name(0)).stem}.json").read_text())["shape"]
-    header = Header(identity=identity, classes=tuple(source.classes), shape=tuple(shape), shards=tuple(described))
+    header = Header(identity=identity, classes=tuple(source.classes), shape=tuple(shape), shards=whole)
     _write_json(directory / HEADER, header.to_json())
     return header
 

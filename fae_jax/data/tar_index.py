@@ -120,7 +120,7 @@ class TarIndex:
 
 def join_indices(parts: Sequence[TarIndex]) -> TarIndex:
     """Indices of single shards → one of all."""
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, kind in COLUMNS.items():
         columns[name] = np.concatenate([part.columns[name] for part in parts]).astype(kind)
     columns["shard"] = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
@@ -141,13 +141,16 @@ def scan_tar(file: StoredFile) -> TarIndex:
             row = _row(key, members, data, skipped, file)
             if row is not None:
                 rows.append(row)
-    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
+    columns: dict[str, np.ndarray] = {
+        name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()
+    }
     return TarIndex(files=(file,), columns=columns, skipped=tuple(skipped))
 
 
 def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """Key → suffix → (offset, size), in the order of the archive."""
-    current, members = None, {}
+    current: str | None = None
+    members: dict[str, tuple[int, int]] = {}
     for name, offset, size in _members(file, data, skipped):
         folder, _, last = name.rpartition("/")
         stem, _, suffix = last.partition(".")
@@ -181,7 +184,7 @@ def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple
                 skipped.append(Skip(f"{file.name}/{member.name}", CUT, "the file ends inside it"))
             else:
                 yield member.name, member.offset_data, member.size
-            archive.members.clear()
+            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every member of a large shard
     except tarfile.TarError as error:
         skipped.append(Skip(file.name, CUT, f"after byte {end}: {error}"))
         return

@@ -48,14 +48,15 @@ class TfdsSource(StoredSource):
         kinds = {
             name: about.get("pythonClassName", "") for name, about in features["featuresDict"]["features"].items()
         }
-        self._image, self._label, self._text = (
+        image, label, text = (
             next((name for name, kind in kinds.items() if kind.endswith(wanted)), None)
             for wanted in (".Image", ".ClassLabel", ".Text")
         )
-        if self._image is None or (self._label is None and self._text is None):
+        if image is None or (label is None and text is None):
             raise ValueError(f"{path} has no feature that is a picture beside one that is a class or a text: {kinds}")
-        self.captioned = self._label is None
-        self.classes = () if self.captioned else _class_names(path, self._label, features)
+        self._image, self._about = image, label or text or ""
+        self.captioned = label is None
+        self.classes = () if label is None else _class_names(path, label, features)
         own = next(iter(HELDOUT_SPLITS)) if split == "heldout" and not holdout else "train"
         own, self._records = _shards(path, info, own)
         keys = name_hashes(f"{own} {number}" for number in range(len(self._records)))
@@ -70,10 +71,10 @@ class TfdsSource(StoredSource):
 
     def stored(self, position: int) -> StoredPicture:
         example = parse_example(self._records.read([int(self._rows[position])])[0])
-        data = example[self._image][0]
+        data, about = example[self._image][0], example[self._about]
         if not self.captioned:
-            return StoredPicture(data, example[self._label][0])
-        return StoredPicture(data, -1, tuple(text.decode("utf-8") for text in example[self._text]))
+            return StoredPicture(data, about[0])
+        return StoredPicture(data, -1, tuple(text.decode("utf-8") for text in about))
 
 
 def _json(path: str, name: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _shards(path: str, info: dict[str, Any], wanted: str) -> tuple[str, RecordFi
     return names[0], RecordFiles(paths, counts)
 
 
-def parse_example(message: bytes) -> dict[str, list[bytes] | list[int]]:
+def parse_example(message: bytes) -> dict[str, list[Any]]:
     """Features of a `tf.train.Example` by name: lists of bytes or of integers; lists of floats come out empty.
 
     Raises:
@@ -151,6 +152,7 @@ def _integers(message: bytes) -> Iterator[int]:
 def _fields(message: bytes, wanted: int) -> Iterator[Any]:
     """Values of one field of a protocol-buffer message: integers, or bytes."""
     position = 0
+    value: int | bytes
     while position < len(message):
         tag, position = _varint(message, position)
         kind = tag & 7

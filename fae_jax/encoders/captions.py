@@ -99,7 +99,7 @@ def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
 def _clip_published(path: Path) -> Any:
     """CLIP's own file: a list of merges from which the vocabulary follows."""
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : CLIP_MERGES + 1]
-    merges = [tuple(line.split()) for line in lines]
+    merges = [(first, second) for first, second in map(str.split, lines)]
     letters = _byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return _clip({word: number for number, word in enumerate(words)}, merges)
@@ -143,7 +143,8 @@ def _sentencepiece(path: Path) -> tuple[Any, dict[str, int]]:
     """A unigram SentencePiece model, and the number of each piece."""
     import tokenizers as t
 
-    pieces, charsmap, unknown = [], b"", 0
+    pieces: list[tuple[str, float]] = []
+    charsmap, unknown = b"", 0
     try:
         for field, value in _fields(path.read_bytes()):
             if field == 1:
@@ -158,7 +159,7 @@ def _sentencepiece(path: Path) -> tuple[Any, dict[str, int]]:
     if not pieces:
         raise ValueError(f"{path} is not a SentencePiece model: it holds no pieces")
     tokenizer = t.Tokenizer(t.models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
-    steps = [t.normalizers.Precompiled(charsmap)] if charsmap else []
+    steps: list[Any] = [t.normalizers.Precompiled(charsmap)] if charsmap else []
     steps += [t.normalizers.Strip(left=True, right=True), t.normalizers.Replace(t.Regex(" {2,}"), " ")]
     tokenizer.normalizer = t.normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = t.pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")

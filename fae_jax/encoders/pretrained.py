@@ -66,6 +66,7 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
         path, commit = pulled.folder, pulled.commit
     tensors = open_tensors(path)
     folder = path if path.is_dir() else path.parent
+    fields: Mapping[str, Any]
     if (folder / "config.json").is_file():
         fields = _json(folder / "config.json")
     elif entry is not None:
@@ -84,7 +85,13 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
 def _same_network(name: str, found: ViTConfig, entry: Published) -> None:
     """Raises ValueError where weights describe another network than the name stands for (heads and options aside)."""
     wanted = recognise(entry.fields).config
-    free = {"classes": 0, "classifier": "cls", "projection": 0, "pooling": "none", "norm_epsilon": 0.0}
+    free: dict[str, Any] = {
+        "classes": 0,
+        "classifier": "cls",
+        "projection": 0,
+        "pooling": "none",
+        "norm_epsilon": 0.0,
+    }
     free |= {"interpolation": "bicubic", "layer_scale": None if found.layer_scale is None else 1.0}
     ours, theirs = (dataclasses.asdict(dataclasses.replace(config, **free)) for config in (wanted, found))
     differing = [

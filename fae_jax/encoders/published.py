@@ -13,9 +13,9 @@ from typing import Any
 
 from fae_jax.encoders.preprocess import Preprocessing
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+OPENAI: dict[str, Any] = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def _dinov2() -> dict[str, Published]:
 def _dinov3() -> dict[str, Published]:
     gated = {"use_gated_mlp": True, "hidden_act": "silu"}
     unbiased = {"query_bias": False, "key_bias": False, "value_bias": False}
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         "s16": SMALL,
         "s16plus": {**SMALL, **gated},
         "b16": BASE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fae_jax.encoders.name_maps import contrastive_blocks
@@ -123,7 +123,7 @@ def _t5(fields: Mapping[str, Any]) -> tuple[T5Config, NameMap]:
     return config, NameMap(tuple(rules), anchor="shared.weight", ignored=ignored)
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[str, Callable[..., Any]]] = {
     "clip": ("clip", _clip),
     "clip_text_model": ("clip", _clip),
     "siglip": ("siglip", _siglip),

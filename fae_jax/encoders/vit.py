@@ -34,7 +34,7 @@ from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stac
 from fae_jax.nn.embeddings import patchify
 from fae_jax.nn.resample import resize_table
 
-INTERPOLATIONS = {
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "bicubic": {"kind": "bicubic"},
     "bicubic_antialias": {"kind": "bicubic", "antialias": True},
     "bicubic_offset": {"kind": "bicubic", "offset": 0.1},
@@ -325,6 +325,6 @@ class ViT(nn.Module):
 
     def classify(self, patches: Float[Array, "b n d"], cls: Float[Array, "b d"] | None) -> Float[Array, "b k"]:
         """Logits of the linear classifier."""
-        mean = patches.mean(axis=1)
-        read = {"cls": lambda: cls, "mean": lambda: mean, "cls_mean": lambda: jnp.concatenate([cls, mean], axis=-1)}
-        return self.classifier_head(read[self.config.classifier]())
+        parts = {"cls": cls, "mean": patches.mean(axis=1)}
+        read = [part for name in self.config.classifier.split("_") if (part := parts[name]) is not None]
+        return self.classifier_head(jnp.concatenate(read, axis=-1))

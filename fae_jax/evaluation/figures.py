@@ -127,7 +127,7 @@ def class_grid(
         raise ValueError("a grid needs at least one picture")
     shown = np.unique(labels)[:rows]
     names = [_short(class_names[label]) for label in shown]
-    size = cell_size(*images.shape[1:3], cell)
+    size = cell_size(images.shape[1], images.shape[2], cell)
     widest = min(columns, max(int(np.sum(labels == label)) for label in shown))
     sheet = _Sheet(len(shown), widest, size, gap=4, left=_lettering_width(names, size))
     for row, (label, name) in enumerate(zip(shown, names, strict=True)):
@@ -147,7 +147,7 @@ def reconstruction_pairs(
     """Originals in one row, their reconstructions right under them, as many double rows as it takes."""
     count = len(originals)
     columns = min(columns, count)
-    size = cell_size(*originals.shape[1:3], cell)
+    size = cell_size(originals.shape[1], originals.shape[2], cell)
     blocks = -(-count // columns)
     words = ("original", "rebuilt")
     sheet = _Sheet(2 * blocks, columns, size, gap=4, left=_lettering_width(words, size))
@@ -174,7 +174,7 @@ def feature_maps(
       ValueError: as `feature_colours`.
     """
     before, after = feature_colours(features, reconstructed, grid)
-    size = cell_size(*images.shape[1:3], cell)
+    size = cell_size(images.shape[1], images.shape[2], cell)
     words = ("picture", "x", "x after z")
     sheet = _Sheet(3, len(images), size, gap=6, left=_lettering_width(words, size))
     for row, pictures in enumerate((images, before, after)):
@@ -201,7 +201,7 @@ def nearest_pairs(
     """
     count = len(samples)
     columns = min(columns, count)
-    height, width = cell_size(*samples.shape[1:3], cell)
+    height, width = cell_size(samples.shape[1], samples.shape[2], cell)
     pair = np.zeros((count, height, 2 * width + 2, 4), np.uint8)
     for position in range(count):
         pair[position, :, :width, :3] = np.asarray(_draw_cell(samples[position], (height, width)))

@@ -155,11 +155,11 @@ def evaluate_samples(
     _check_policy(samples.labels, sampling.label_policy, len(class_names))
     right = judge.recognise(samples.images) == samples.labels
     counts = {name: int(np.sum(samples.labels == label)) for label, name in enumerate(class_names)}
-    accuracies = {
-        name: float(np.mean(right[samples.labels == label])) if counts[name] else None
-        for label, name in enumerate(class_names)
+    known = {
+        name: float(np.mean(right[samples.labels == label])) for label, name in enumerate(class_names) if counts[name]
     }
-    lowest = min((name for name in class_names if counts[name]), key=lambda name: accuracies[name])
+    accuracies = {name: known.get(name) for name in class_names}
+    lowest = min(known, key=lambda name: known[name])
     return {
         "count": len(samples.images),
         "sampling": sampling.as_result(),

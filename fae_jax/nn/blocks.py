@@ -174,7 +174,9 @@ def stack_keeping(
     name: str = "blocks",
 ) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"]]:
     """`stack`, and beside its result what every block put out."""
-    return _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=True)
+    last, every = _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=True)
+    assert every is not None
+    return last, every
 
 
 def _loop(

@@ -143,7 +143,7 @@ class Experiment:
         return source
 
     @property
-    def _hosts(self) -> dict[str, int]:
+    def _hosts(self) -> dict[str, Any]:
         return {"host": jax.process_index(), "hosts": jax.process_count()}
 
     def loader(self, batch: int) -> Loader:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -107,7 +108,12 @@ def pull(
     endpoint = endpoint or os.environ.get("HF_ENDPOINT")  # as they are now, not as they were at import
     cache = cache or os.environ.get("HF_HUB_CACHE")
     what = f"{name}@{revision}" if revision else name
-    common = {"repo_id": name, "revision": revision, "cache_dir": cache, "allow_patterns": list(WANTED)}
+    common: dict[str, Any] = {
+        "repo_id": name,
+        "revision": revision,
+        "cache_dir": cache,
+        "allow_patterns": list(WANTED),
+    }
     before = _cached(common)
     try:
         folder = Path(huggingface_hub.snapshot_download(**common, endpoint=endpoint, local_files_only=offline))
@@ -155,7 +161,7 @@ def pull(
     return Pulled(folder=folder, commit=folder.name, fetched=fetched)
 
 
-def _cached(common: dict[str, object]) -> set[str]:
+def _cached(common: dict[str, Any]) -> set[str]:
     """Names of files the cache holds already."""
     try:
         folder = huggingface_hub.snapshot_download(**common, local_files_only=True)

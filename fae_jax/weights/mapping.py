@@ -214,7 +214,8 @@ def load(
     for rule in names.rules:
         shape = shapes[rule.target]
 
-        def part(index: tuple[slice, ...], rule: Rule = rule, shape: Shape = shape) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None, rule: Rule = rule, shape: Shape = shape) -> np.ndarray:
+            index = index or ()
             layers = index[0] if index and "{layer}" in rule.parts[0].name else slice(None)
             leaf = _assemble(source, names, rule, tensors, shape, np.dtype(dtype), layers)
             return leaf[(slice(None), *index[1:])] if layers != slice(None) else leaf[index]

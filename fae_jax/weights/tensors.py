@@ -91,7 +91,7 @@ class Tensors(Mapping[str, Tensor]):
         out = np.empty(shape, tensor.dtype)
         with open(tensor.path, "rb") as file:
             file.seek(offset)
-            got = file.readinto(memoryview(out.reshape(-1).view(np.uint8)))
+            got = file.readinto(out.reshape(-1).view(np.uint8).data)
         if got != out.nbytes:
             raise ValueError(f"{tensor.path} ends inside tensor {name!r}; it is truncated, fetch it again")
         return out

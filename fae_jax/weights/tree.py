@@ -51,7 +51,7 @@ def hash_tree(params: Mapping[str, Any]) -> str:
     for name in sorted(flat):
         array = np.ascontiguousarray(jax.device_get(flat[name]))
         digest.update(describe(name, np.shape(flat[name]), array.dtype))
-        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

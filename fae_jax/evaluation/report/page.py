@@ -44,18 +44,19 @@ def _hero(record: Record) -> Markup | None:
     if not found:
         return None
     samples = next((samples for samples in found if samples.name == chosen), found[-1])
-    rank = np.zeros(len(samples.labels), int)
-    for label in np.unique(samples.labels):
-        rank[samples.labels == label] = np.arange(np.sum(samples.labels == label))
-    order = np.lexsort((samples.labels, rank))[: HERO_ROWS * HERO_COLUMNS]
-    height, width = samples.images.shape[1:3]
+    images, labels = np.asarray(samples.images), np.asarray(samples.labels)
+    rank = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(np.sum(labels == label))
+    order = np.lexsort((labels, rank))[: HERO_ROWS * HERO_COLUMNS]
+    height, width = images.shape[1:3]
     gap = max(width // 16, 1)
     rows = -(-len(order) // HERO_COLUMNS)
     strip = np.zeros((rows * (height + gap) - gap, HERO_COLUMNS * (width + gap) - gap, 4), np.uint8)
     for position, chosen_picture in enumerate(order):
         row, column = divmod(position, HERO_COLUMNS)
         top, left = row * (height + gap), column * (width + gap)
-        strip[top : top + height, left : left + width, :3] = samples.images[chosen_picture]
+        strip[top : top + height, left : left + width, :3] = images[chosen_picture]
         strip[top : top + height, left : left + width, 3] = 255
     picture = embed(Image.fromarray(strip))
     said = f"{spoken(samples.name).capitalize()} samples, drawn by this model from noise and a class."

@@ -29,8 +29,9 @@ class Sizes:
 
 
 def _triple(values: object) -> tuple[int, ...] | None:
-    good = isinstance(values, Sequence) and len(values) == 3 and all(isinstance(v, int) and v > 0 for v in values)
-    return tuple(values) if good else None
+    if not isinstance(values, Sequence) or len(values) != 3:
+        return None
+    return tuple(values) if all(isinstance(v, int) and v > 0 for v in values) else None
 
 
 def known_sizes(record: Record) -> Sizes:

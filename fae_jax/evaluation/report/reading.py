@@ -192,12 +192,16 @@ def _read_samples(folder: Path) -> SampleSet:
         if archive.stat().st_size <= LARGEST_SAMPLES:
             with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
-        if images is not None and not (
-            images.ndim == 4
-            and images.shape[-1] == 3
-            and images.dtype == np.uint8
-            and labels.shape == images.shape[:1]
-            and np.issubdtype(labels.dtype, np.integer)
+        if (
+            images is not None
+            and labels is not None
+            and not (
+                images.ndim == 4
+                and images.shape[-1] == 3
+                and images.dtype == np.uint8
+                and labels.shape == images.shape[:1]
+                and np.issubdtype(labels.dtype, np.integer)
+            )
         ):
             images = labels = None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):

@@ -272,7 +272,7 @@ def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def other_section(record: Record) -> Markup | None:
     """Results and figures that this page has no words for, as they are."""
-    blocks = []
+    blocks: list[Markup | None] = []
     for name, result in record.results.items():
         if name not in KNOWN_RESULTS:
             lines = [
