@@ -43,8 +43,12 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.1"],
         "tpu": ["jax[tpu]>=0.10.1", "gcsfs>=2024.6"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"],
-        "parity": ["torch==2.13.0", "transformers>=5.0", "sentencepiece>=0.2"],
+        "parquet": ["pyarrow>=15"],
+        "test": [
+            *("pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
+            *("pyarrow>=15", "regex", "sentencepiece>=0.2"),
+        ],
+        "parity": ["torch==2.13.0", "transformers>=5.0"],
         "demo": ["gradio>=5"],
     },
     entry_points={"console_scripts": ["fae = fae_jax.__main__:main"]},

@@ -13,7 +13,7 @@ from parity import distance, pixels, saved
 
 from fae_jax.encoders import create, create_text, towers
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 VISION = {
     "hidden_size": 32,

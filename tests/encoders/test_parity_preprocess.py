@@ -14,7 +14,7 @@ from fae_jax.encoders.preprocess import Preprocessing, process
 from fae_jax.encoders.published import ENCODERS
 from fae_jax.nn.resample import resampling_matrix, resize, resize_table
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 

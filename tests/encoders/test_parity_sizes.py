@@ -21,7 +21,7 @@ CLASSES = {
     "t5": (hf.T5Config, hf.T5EncoderModel),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize("name", sorted({**ENCODERS, **TEXT_TOWERS}))

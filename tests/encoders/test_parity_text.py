@@ -16,7 +16,7 @@ from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.encoders.text import relative_buckets
 from fae_jax.weights import mapping, open_tensors
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40, "vocab_size": 64}
 

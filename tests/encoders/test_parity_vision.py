@@ -18,7 +18,7 @@ from fae_jax.encoders.recognise import recognise
 from fae_jax.encoders.vit import ViT
 from fae_jax.weights import mapping, open_tensors
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 DEEP = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}

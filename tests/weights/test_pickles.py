@@ -129,6 +129,7 @@ def test_other_files(tmp_path):
         read_pickle(tmp_path / "m.pth")
 
 
+@pytest.mark.parity
 def test_what_torch_writes(tmp_path):
     torch = pytest.importorskip("torch")
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
