@@ -70,6 +70,8 @@ def default_config() -> ConfigDict:
                 "image_size": 256,  # side of the square centre crop, pixels
                 "flip": True,  # mirror half of the pictures; the latent cache then holds both
                 "holdout": 0.0,  # share of a source without validation split that is held out
+                "heldout_path": "",  # where held-out pictures are, if they are stored apart; then holdout is 0
+                "features": "",  # folder of encoded pictures, shared by experiments; empty = encode at every step
                 "classes": 1000,  # number of classes
                 "workers": 0,  # processes that read and decode
                 "in_memory": False,  # decode every picture once and keep it
@@ -86,14 +88,22 @@ def default_config() -> ConfigDict:
                 "hidden": 1536,  # inner width of the feed-forward
             },
             "compressor": {
-                "latent_width": 32,  # channels of the latent
-                "heads": 24,  # attention heads
-                "head_width": 256,  # channels per head
-                "activation": "silu",  # after skip + attention: silu, gelu, none
+                "kind": "attention",  # attention (one layer, the paper's), linear, transformer or identity
+                "latent_width": 32,  # channels of the latent (identity: the encoder's)
+                "heads": 24,  # attention heads, of attention and transformer
+                "head_width": 256,  # attention: channels per head
+                "activation": "silu",  # attention: after skip + attention: silu, gelu, none
+                "depth": 6,  # transformer: blocks
+                "width": 0,  # transformer: channels of the blocks; 0 = the encoder's
+                "hidden": 4096,  # transformer: inner width of the SwiGLU
+                "posterior": "gaussian",  # gaussian, fixed_variance (for flows), rms (GAE) or sphere (PAE)
+                "sigma": 0.3,  # fixed_variance: standard deviation of the latent's noise
                 "log_variance_range": (-30.0, 20.0),  # the posterior's log-variance is clipped to it
             },
             "feature_decoder": {
+                "kind": "transformer",  # transformer, or identity: goes with an identity compressor alone
                 "depth": 6,  # blocks
+                "width": 0,  # channels of the blocks; 0 = the encoder's, without an output linear
                 "heads": 24,  # attention heads
                 "hidden": 4096,  # inner width of the SwiGLU
                 "last_norm": True,  # end with an RMSNorm: goes with feature_norm=none, and only with it
@@ -342,6 +352,8 @@ def check(config: ConfigDict) -> ConfigDict:
     trains_encoder = config.encoder.train
     for name, value in flatten(config).items():
         leaf = name.split(".")[-1]
+        if name in _ZERO_IS_THE_ENCODERS and value == 0:
+            continue
         if leaf in _POSITIVE and value < 1 and (trains_encoder or not name.startswith("encoder_training.")):
             raise ValueError(f"field {name} must be at least 1, got {value}")
         if leaf in _NOT_NEGATIVE and value < 0:
@@ -357,11 +369,25 @@ def check(config: ConfigDict) -> ConfigDict:
     low_high = config.compressor.log_variance_range
     if not (_numbers(low_high, 2) and low_high[0] < low_high[1]):
         raise ValueError(f"field compressor.log_variance_range holds a low and a high bound, got {low_high}")
+    if config.compressor.sigma <= 0:
+        raise ValueError(f"field compressor.sigma must be above 0, got {config.compressor.sigma}")
+    if config.feature_decoder.kind == "identity" and config.compressor.kind != "identity":
+        raise ValueError(
+            f"feature_decoder.kind='identity' with compressor.kind={config.compressor.kind!r} cannot work: its "
+            "latents are no features; choose transformer, or identity for both"
+        )
+    if config.data.heldout_path and config.data.holdout:
+        raise ValueError(
+            f"field data.holdout={config.data.holdout} goes with no data.heldout_path: set it to 0, or clear the path"
+        )
     guidance = config.sampling.guidance
     if not all(_numbers(interval, 3) for interval in guidance):
         raise ValueError(f"field sampling.guidance holds intervals (from, to, weight), got {guidance}")
     choices = {
+        "compressor.kind": ("attention", "linear", "transformer", "identity"),
         "compressor.activation": ("silu", "gelu", "none"),
+        "compressor.posterior": ("gaussian", "fixed_variance", "rms", "sphere"),
+        "feature_decoder.kind": ("transformer", "identity"),
         "dit.norm": ("rms", "layer"),
         "dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
         "sampling.sampler": ("euler", "heun", "euler_maruyama"),
@@ -404,6 +430,7 @@ _POSITIVE = (
     *("steps", "samples", "batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width"),
     *("image_size", "patch", "every", "keep", "shard_size", "classes"),
 )
+_ZERO_IS_THE_ENCODERS = ("compressor.width", "feature_decoder.width")
 _NOT_NEGATIVE = (
     *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
     *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),

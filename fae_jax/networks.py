@@ -12,7 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from fae_jax.autoencoder import Compressor, FeatureDecoder, PixelDecoder
+from fae_jax.autoencoder import (
+    AnyCompressor,
+    AnyFeatureDecoder,
+    IdentityCompressor,
+    IdentityFeatureDecoder,
+    PixelDecoder,
+    PosteriorKind,
+    make_compressor,
+    make_feature_decoder,
+)
 from fae_jax.generators import DiT
 
 
@@ -22,8 +31,8 @@ class Networks:
 
     grid: tuple[int, int]
     width: int
-    compressor: Compressor
-    feature_decoder: FeatureDecoder
+    compressor: AnyCompressor
+    feature_decoder: AnyFeatureDecoder
     pixel_decoder: PixelDecoder
     dit: DiT
 
@@ -34,33 +43,47 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
     Raises:
       ValueError: sizes that do not divide.
     """
-    image, heads = config.data.image_size, config.feature_decoder.heads
+    image = config.data.image_size
     if image % grid[0] or grid[0] != grid[1]:
         raise ValueError(f"data.image_size={image} must be a multiple of the encoder's {grid[0]}×{grid[1]} grid")
-    if width % heads:
-        raise ValueError(f"feature_decoder.heads={heads} must divide the encoder's width {width}")
     compute = {
         "dtype": jnp.dtype(config.compute.dtype),
         "kernel": config.compute.kernel,
     }
     loop = {"scan": config.compute.scan, "remat": config.compute.remat}
+    shape = {"grid": grid, "features": width, "compute": compute, "loop": loop}
     return Networks(
         grid=grid,
         width=width,
-        compressor=Compressor(
-            **config.compressor,
-            **compute,
-        ),
-        feature_decoder=FeatureDecoder(grid=grid, width=width, **config.feature_decoder, **compute, **loop),
+        compressor=make_compressor(**shape, **_compressor_fields(config)),
+        feature_decoder=make_feature_decoder(**shape, **config.feature_decoder),
         pixel_decoder=PixelDecoder(grid=grid, patch=image // grid[0], **config.pixel_decoder, **compute, **loop),
         dit=DiT(grid=grid, classes=config.data.classes, **config.dit, **compute, **loop),
     )
 
 
+def _compressor_fields(config: ConfigDict) -> dict[str, Any]:
+    """What `make_compressor` takes of the configuration, the posterior's three fields as one."""
+    fields = config.compressor.to_dict()
+    posterior = PosteriorKind(
+        kind=fields.pop("posterior"),
+        sigma=fields.pop("sigma"),
+        log_variance_range=tuple(fields.pop("log_variance_range")),
+    )
+    return {**fields, "posterior": posterior}
+
+
 def looped(networks: Networks) -> Networks:
     """The same networks with blocks compiled once and looped over: for programs that run few times on a CPU."""
-    fields = ("feature_decoder", "pixel_decoder", "dit")
-    return dataclasses.replace(networks, **{name: getattr(networks, name).clone(scan=True) for name in fields})
+    fields = ("compressor", "feature_decoder", "pixel_decoder", "dit")
+    modules = {name: getattr(networks, name) for name in fields}
+    with_loop = {name: module.clone(scan=True) for name, module in modules.items() if hasattr(module, "scan")}
+    return dataclasses.replace(networks, **with_loop)
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether there is anything to train in a compressor or feature decoder."""
+    return not isinstance(module, IdentityCompressor | IdentityFeatureDecoder)
 
 
 def init_params(module: nn.Module, key: Array, *inputs: Array) -> Any:
@@ -70,7 +93,7 @@ def init_params(module: nn.Module, key: Array, *inputs: Array) -> Any:
     same, and compiling takes a fraction of the time.
     """
     looped = module.clone(scan=True) if hasattr(module, "scan") else module
-    return looped.init(key, *inputs)["params"]
+    return looped.init(key, *inputs).get("params", {})
 
 
 def count_parameters(networks: Networks) -> dict[str, int]:

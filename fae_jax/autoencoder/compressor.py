@@ -4,36 +4,21 @@ For features x (n tokens of d channels), with biased linears Q, K, V, S from d t
 
     a = softmax(Q(x) K(x)ᵀ / √e) V(x)        per head, no output projection    (1)
     (μ, log σ²) = W act(S(x) + a) + b                                          (2)
-    z = μ + σ ε,   ε ~ N(0, 1)                                                 (3)
 
 With d = 1536, 24 heads of 256 and 32 latent channels this has the 38,166,592 parameters of the paper (38.17 M).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
 from fae_jax.nn.attention import attention
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "none": lambda x: x}
-
-
-class Posterior(NamedTuple):
-    """A diagonal Gaussian over latents; both parts float32 of shape (b, n, c)."""
-
-    mean: Array
-    log_variance: Array
-
-    def sample(self, keys: Key[Array, " b"]) -> Float[Array, "b n c"]:
-        """Equation (3), with one key per example."""
-        noise = jax.vmap(lambda key, mean: jax.random.normal(key, mean.shape))(keys, self.mean)
-        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
 
 class Compressor(nn.Module):
@@ -43,7 +28,7 @@ class Compressor(nn.Module):
       latent_width: channels of the latent (32 in the paper).
       heads, head_width: 24 and 256 in the paper.
       activation: one of `ACTIVATIONS`.
-      log_variance_range: bounds the log-variance is clipped to.
+      posterior: what the last linear's numbers mean.
       dtype: dtype of the matrix products.
     """
 
@@ -51,7 +36,7 @@ class Compressor(nn.Module):
     heads: int
     head_width: int
     activation: str = "silu"
-    log_variance_range: tuple[float, float] = (-30.0, 20.0)
+    posterior: PosteriorKind = GAUSSIAN
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
 
@@ -75,6 +60,4 @@ class Compressor(nn.Module):
         )
         mixed = rearrange(attention(query, key, value, kernel=self.kernel), "b n h e -> b n (h e)")
         hidden = ACTIVATIONS[self.activation](linear("skip") + mixed)
-        moments = nn.Dense(2 * self.latent_width, dtype=self.dtype, kernel_init=init, name="moments")(hidden)
-        mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
-        return Posterior(mean, jnp.clip(log_variance, *self.log_variance_range))
+        return self.posterior.of(hidden, self.latent_width, self.dtype)

@@ -2,8 +2,9 @@
 
     h = W z + b + P;   h ← Block(h) six times (RMSNorm, rotary attention, SwiGLU);   x̂ = RMSNorm(h) or h
 
-Without an output linear. For 1536 channels, 24 heads and a SwiGLU of 4096: 170,428,416 parameters with the
-last norm (170.43 M in the paper) and 170,426,880 without it.
+Blocks are as wide as the features and there is no output linear, unless `inner_width` says otherwise: then a linear
+leads from the blocks' channels to the features', before the last norm. For 1536 channels, 24 heads and a SwiGLU of
+4096: 170,428,416 parameters with the last norm (170.43 M in the paper) and 170,426,880 without it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class FeatureDecoder(nn.Module):
       grid: rows and columns of tokens, n = rows · columns.
       width: channels of the encoder's features.
       depth, heads, hidden: number of blocks, heads, inner width of the SwiGLU.
+      inner_width: channels of the blocks; 0 means `width`.
       last_norm: end with an RMSNorm (right for a ViT's raw final-norm features, which have a fixed energy).
     """
 
@@ -39,23 +41,35 @@ class FeatureDecoder(nn.Module):
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
+    inner_width: int = 0
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
         """See the class.
 
         Raises:
-          ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
+          ValueError: the number of tokens is not the grid's, or `heads` does not divide the width of the blocks.
         """
         check_tokens(latents.shape[1], self.grid)
-        head_width = split_width(self.width, self.heads)
+        inner = self.inner_width or self.width
+        head_width = split_width(inner, self.heads)
         init = nn.initializers.xavier_uniform()
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(latents)
+        x = nn.Dense(inner, dtype=self.dtype, kernel_init=init, name="embed")(latents)
         x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )
         x = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
+        if inner != self.width:
+            x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="to_features")(x)
         if self.last_norm:
             x = make_norm("rms", name="last_norm")(x)
         return x.astype(jnp.float32)
+
+
+class IdentityFeatureDecoder(nn.Module):
+    """Latents that are features already, as `IdentityCompressor` leaves them; without parameters."""
+
+    @nn.compact
+    def __call__(self, latents: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        return latents.astype(jnp.float32)

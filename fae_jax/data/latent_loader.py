@@ -1,7 +1,8 @@
 """Batches of cached posteriors, with the loader's promise: batch k is a function of (cache, seed, k).
 
 Order and rows are as in `loader`, equations (1), (2) and (4). Of a picture and its mirrored twin, example j of
-batch k takes view b_j, the j-th of B fair bits drawn from (seed, k).
+batch k takes view b_j, the j-th of B fair bits drawn from (seed, k). A feature store is read in the same way, and the
+pictures that its features are of can be read beside them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from fae_jax.autoencoder.compressor import Posterior
+from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.data.latents import LatentSource
 from fae_jax.data.loader import LAST_POSITION, READ_AHEAD, Batches, Reading, check_batch, derived_seed, shuffled
+from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
+from fae_jax.data.transforms import adm_centre_crop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class LatentLoader:
       seed: decides order and views.
       flip: use the mirrored twins, half of the time.
       caption_dropout: share of captions left empty.
+      pictures: the source that was encoded, to read the pictures as well; None for what is stored alone.
+      image_size: side of those pictures.
       host, hosts: which rows this process yields.
       reading: processes, threads and batches ahead.
     """
@@ -42,6 +47,8 @@ class LatentLoader:
     seed: int
     flip: bool
     caption_dropout: float = 0.0
+    pictures: Source | None = None
+    image_size: int = 0
     host: int = 0
     hosts: int = 1
     reading: Reading = READ_AHEAD
@@ -49,7 +56,9 @@ class LatentLoader:
     def __post_init__(self) -> None:
         check_batch(self.batch, self.host, self.hosts)
         if self.flip and self.source.header.views == 1:
-            raise ValueError(f"latent cache {self.source.directory} was made without mirrored twins; turn flips off")
+            raise ValueError(
+                f"{self.source.layout.noun} {self.source.directory} was made without mirrored twins; turn flips off"
+            )
 
     @property
     def steps_per_epoch(self) -> float:
@@ -61,7 +70,9 @@ class LatentLoader:
 
         Yields:
           {"mean", "log_variance": bfloat16 (rows, n, c), "label": int32 (rows,), "index": int64 (rows,)}, and
-          "caption", text (rows,), one of the picture's captions or empty, if the cache has captions.
+          "caption", text (rows,), one of the picture's captions or empty, if the cache has captions. A feature store
+          gives "features", float16 (rows, n, d), in place of the first two. "image" as `Loader` yields it, where
+          pictures are read.
 
         Raises:
           ValueError: `step` is negative.
@@ -94,9 +105,17 @@ class _LatentRows(grain.MapDataset):
         start = step * loader.batch
         positions = [self._parent[position] for position in range(start + mine.start, start + mine.stop)]
         batch = loader.source.read(positions, views[mine].tolist())
+        if loader.pictures is not None:
+            batch["image"] = np.stack(
+                [self._picture(int(index), view) for index, view in zip(batch["index"], views[mine], strict=True)]
+            )
         if "captions" in batch:
             batch["caption"] = self._chosen([json.loads(text) for text in batch.pop("captions")], step, mine)
         return batch
+
+    def _picture(self, index: int, view: int) -> np.ndarray:
+        picture = adm_centre_crop(self._loader.pictures[index]["image"], self._loader.image_size)
+        return picture[:, ::-1] if view else picture
 
     def _chosen(self, captions: list[list[str]], step: int, mine: slice) -> np.ndarray:
         """One caption per row, or none: two fair draws per example of the global batch."""

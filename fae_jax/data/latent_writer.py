@@ -5,6 +5,8 @@
 Work is cut into shards of consecutive pictures, shard s for host s mod H. A shard is written under another name,
 flushed, checked, given its name, and only then described by its own JSON file; what that describes is never redone.
 The header follows when every shard is described. Statistics are of the values as stored.
+
+An identity without a compressor makes a feature store: picture i → crop → encoder (x) → float16 → record.
 """
 
 from __future__ import annotations
@@ -18,17 +20,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from fae_jax.data import record_files
-from fae_jax.data.latents import HEADER, CacheIdentity, Header, Shard, pack
+from fae_jax.data.latents import HEADER, CacheIdentity, Header, Layout, Shard, pack
 from fae_jax.data.loader import READ_AHEAD, Reading, ordered_batches
 from fae_jax.data.replacement import BadPictures
 from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
 
-Encode = Callable[[np.ndarray], tuple[Any, Any]]
+Encode = Callable[[np.ndarray], tuple[Any, ...]]
 Progress = Callable[[int, int], None]
 
 
@@ -52,7 +53,8 @@ def write_cache(
       directory: the cache's own folder, made if missing.
       identity: what is being encoded; its `source` is the source's fingerprint.
       source: the pictures.
-      encode: uint8 pictures (batch, size, size, 3) → mean and log-variance, each (batch, n, c); always whole batches.
+      encode: uint8 pictures (batch, size, size, 3) → the layout's parts, each (batch, n, c): mean and log-variance,
+        or features alone; always whole batches.
       batch: pictures per call of `encode`.
       shard_size: pictures per file.
       host, hosts: which shards are this process's.
@@ -96,7 +98,14 @@ def write_cache(
                 with contextlib.closing(batches):
                     encoded = _encoded(batches, encode, identity.flip)
                     report = (lambda count, done=done: progress(done + count, total)) if progress else None
-                    _write_shard(directory / _shard_name(number), range(firsts[number], stop), encoded, bad, report)
+                    _write_shard(
+                        directory / _shard_name(number),
+                        range(firsts[number], stop),
+                        encoded,
+                        identity.layout,
+                        bad=bad,
+                        report=report,
+                    )
             done += stop - firsts[number]
             if progress:
                 progress(done, total)
@@ -104,7 +113,7 @@ def write_cache(
 
 
 def _encoded(batches: Iterator[dict[str, Any]], encode: Encode, flip: bool) -> Iterator[dict[str, Any]]:
-    """Batches with "posteriors": per view a pair (batch, n, c), of device arrays not yet waited for.
+    """Batches with "encoded": per view the parts (batch, n, c), device arrays not yet waited for.
 
     One batch is kept in flight, so that the device encodes while the host writes.
     """
@@ -112,7 +121,7 @@ def _encoded(batches: Iterator[dict[str, Any]], encode: Encode, flip: bool) -> I
     for batch in batches:
         images = batch.pop("image")
         views = (images, np.ascontiguousarray(images[:, :, ::-1])) if flip else (images,)
-        batch["posteriors"] = [encode(view) for view in views]
+        batch["encoded"] = [encode(view) for view in views]
         if waiting is not None:
             yield waiting
         waiting = batch
@@ -124,6 +133,8 @@ def _write_shard(
     path: Path,
     span: range,
     batches: Iterator[dict[str, Any]],
+    layout: Layout,
+    *,
     bad: BadPictures,
     report: Callable[[int], None] | None,
 ) -> None:
@@ -135,16 +146,16 @@ def _write_shard(
             for number, batch in enumerate(batches):
                 rows = np.flatnonzero(batch["mask"])
                 at = span.start + number * len(batch["mask"])
-                views = [tuple(_stored(part, rows, at) for part in pair) for pair in batch["posteriors"]]
-                for mean, log_variance in views if len(rows) else ():
-                    piece = LatentStatistics.of(mean, log_variance)
+                views = [tuple(_stored(part, rows, at, layout) for part in parts) for parts in batch["encoded"]]
+                for parts in views if len(rows) else ():
+                    piece = (LatentStatistics.of if len(parts) == 2 else LatentStatistics.of_values)(*parts)
                     statistics = piece if statistics is None else statistics.merge(piece)
-                    shape = mean.shape[1:]
+                    shape = parts[0].shape[1:]
                 for place, row in enumerate(rows):
                     about = {"label": int(batch["label"][row]), "index": int(batch["index"][row])}
                     captions = json.loads(batch["captions"][row]) if "captions" in batch else ()
-                    for mean, log_variance in views:
-                        write(pack(mean[place], log_variance[place], captions=captions, **about))
+                    for parts in views:
+                        write(pack(*(part[place] for part in parts), captions=captions, **about))
                         records += 1
                 pictures += len(rows)
                 if report:
@@ -168,14 +179,15 @@ def _write_shard(
     _write_json(path.with_suffix(".json"), {**shard.to_json(), "shape": list(shape)})
 
 
-def _stored(values: Any, rows: np.ndarray, position: int) -> np.ndarray:
-    host_values = np.asarray(values)[rows]
-    if not np.isfinite(host_values).all():
+def _stored(values: Any, rows: np.ndarray, position: int, layout: Layout) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        stored = np.asarray(values)[rows].astype(layout.dtype)
+    if not np.isfinite(stored).all():
         raise ValueError(
-            f"the encoder's posteriors are not all finite in the batch that begins with picture {position}; "
-            "nothing of this shard is kept"
+            f"what the encoder gives is not all finite in the batch that begins with picture {position}, or too "
+            f"large for {np.dtype(layout.dtype).name}; nothing of this shard is kept"
         )
-    return host_values.astype(ml_dtypes.bfloat16)
+    return stored
 
 
 def _finish(directory: Path, identity: CacheIdentity, source: Source, shards: int) -> Header | None:
@@ -209,8 +221,8 @@ def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
         found = json.loads(path.read_text())
         if found != wanted:
             raise ValueError(
-                f"latent cache {directory} was begun with {json.dumps(found)}, asked for is {json.dumps(wanted)}; "
-                "choose another folder or remove this one"
+                f"{identity.layout.noun} {directory} was begun with {json.dumps(found)}, "
+                f"asked for is {json.dumps(wanted)}; choose another folder or remove this one"
             )
         return
     _write_json(path, wanted)
@@ -242,8 +254,7 @@ def _only_writer(directory: Path, host: int) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise ValueError(
-                f"latent cache {directory} is being written by {lock.read().strip() or 'another run'}; "
-                "wait for it or end it"
+                f"{directory} is being written by {lock.read().strip() or 'another run'}; wait for it or end it"
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -1,5 +1,8 @@
 """The latent cache: every picture's posterior, encoded once, addressed at random, in files that say what they are.
 
+The same files, with another record, keep the encoder's own features for the stages that train on them: a *feature
+store*. What follows says "posteriors" for both; `Layout` is where they differ.
+
 A cache is a folder named after the hash of its `CacheIdentity`:
 
     header.json                 identity, statistics, shards; written last, so a cache without one is not finished
@@ -10,7 +13,7 @@ A cache is a folder named after the hash of its `CacheIdentity`:
 Record v + V i of a shard is view v of its i-th picture, V = 2 with flips (view 1 is the mirrored picture), else 1:
 
     int64 source index, int32 label, uint32 bytes of captions; μ (n c) bfloat16; log σ² (n c) bfloat16;
-    captions as a JSON list in UTF-8. All little-endian.
+    captions as a JSON list in UTF-8. All little-endian. In a feature store: x (n d) float16 in place of μ and log σ².
 """
 
 from __future__ import annotations
@@ -35,6 +38,29 @@ _PREFIX = struct.Struct("<qiI")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What the values of a record are.
+
+    Attributes:
+      parts: their names, in order; each is (n, c).
+      dtype: of every part, two bytes wide.
+      noun, maker: what such files are called, and the command that writes them.
+    """
+
+    parts: tuple[str, ...]
+    dtype: Any
+    noun: str
+    maker: str
+
+
+POSTERIORS = Layout(
+    parts=("mean", "log_variance"), dtype=ml_dtypes.bfloat16, noun="latent cache", maker="`fae cache`"
+)
+# Features keep three more digits of precision in float16 than in bfloat16, and none comes near its limit of 65,504.
+FEATURES = Layout(parts=("features",), dtype=np.float16, noun="feature store", maker="`fae train features`")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheIdentity:
     """Everything that decides what is in a cache.
 
@@ -42,7 +68,7 @@ class CacheIdentity:
       encoder: its name.
       encoder_weights: hash of its weights.
       encoder_settings: whatever else changes its output, position interpolation among them, as plain JSON values.
-      compressor: hash of the compressor's structure and weights.
+      compressor: hash of the compressor's structure and weights; empty for the encoder's own features.
       source: fingerprint of the listing of pictures.
       image_size: side of the square pictures, in pixels.
       crop: how pictures were made square.
@@ -59,6 +85,11 @@ class CacheIdentity:
     crop: str = "adm_centre"
     flip: bool
     format: int = FORMAT
+
+    @property
+    def layout(self) -> Layout:
+        """What is stored of a picture."""
+        return POSTERIORS if self.compressor else FEATURES
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -167,16 +198,16 @@ def cache_directory(workdir: str | Path, identity: CacheIdentity) -> Path:
     return Path(workdir) / "latents" / identity.hash
 
 
-def planned_bytes(pictures: int, shape: tuple[int, int], flip: bool) -> int:
+def planned_bytes(pictures: int, shape: tuple[int, int], flip: bool, layout: Layout = POSTERIORS) -> int:
     """How many bytes a cache will take: the records, without captions and the files' own index (under 1 %).
 
     ImageNet's 1,281,167 pictures, 256 tokens of 32 channels, with twins: 84.0 GB.
     """
-    return pictures * (2 if flip else 1) * (_PREFIX.size + 2 * 2 * shape[0] * shape[1])
+    return pictures * (2 if flip else 1) * (_PREFIX.size + 2 * len(layout.parts) * shape[0] * shape[1])
 
 
-def read_header(directory: str | Path) -> Header:
-    """The header of a finished cache.
+def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
+    """The header of a finished cache; `layout` gives errors their words.
 
     Raises:
       FileNotFoundError: there is no cache, or it is not finished.
@@ -185,11 +216,11 @@ def read_header(directory: str | Path) -> Header:
     path = Path(directory) / HEADER
     if not path.exists():
         state = "is not finished" if Path(directory).is_dir() else "does not exist"
-        raise FileNotFoundError(f"latent cache {directory} {state}; `fae cache` makes it, or goes on with it")
+        raise FileNotFoundError(f"{layout.noun} {directory} {state}; {layout.maker} makes it, or goes on with it")
     try:
         return Header.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"latent cache header {path} cannot be read ({error}); `fae cache` mends it") from error
+        raise ValueError(f"{layout.noun} header {path} cannot be read ({error}); {layout.maker} mends it") from error
 
 
 def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
@@ -199,7 +230,8 @@ def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
       FileNotFoundError: there is none, it is not finished, or a shard is missing.
       ValueError: it is not the one `expected`, field by field side by side; or a shard is not as the header says.
     """
-    header = read_header(directory)
+    layout = expected.layout
+    header = read_header(directory, layout)
     found, wanted = header.identity.to_json(), expected.to_json()
     if found != wanted:
         lines = [
@@ -207,7 +239,7 @@ def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
             for name in {**wanted, **found}
             if found.get(name) != wanted.get(name)
         ]
-        raise ValueError(f"latent cache {directory} is of something else ({'; '.join(lines)}); run `fae cache`")
+        raise ValueError(f"{layout.noun} {directory} is of something else ({'; '.join(lines)}); run {layout.maker}")
     return LatentSource(directory, header)
 
 
@@ -223,16 +255,19 @@ class LatentSource:
         self.directory = Path(directory)
         self.header = header
         self.classes = header.classes
+        self.layout = layout = header.identity.layout
         counts = [shard.pictures * header.views for shard in header.shards]
         self._records = RecordFiles([str(self.directory / shard.file) for shard in header.shards], counts)
         for shard in header.shards:
             path = self.directory / shard.file
             if not path.exists():
-                raise FileNotFoundError(f"shard {path} of the latent cache is missing; `fae cache` writes it again")
+                raise FileNotFoundError(
+                    f"shard {path} of the {layout.noun} is missing; {layout.maker} writes it again"
+                )
             if path.stat().st_size != shard.size:
                 raise ValueError(
                     f"shard {path} has {path.stat().st_size} bytes, its header says {shard.size}; "
-                    "remove it and run `fae cache`"
+                    f"remove it and run {layout.maker}"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -242,32 +277,32 @@ class LatentSource:
         return self.header.pictures
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """{"mean", "log_variance": bfloat16 (n, c), "label": int32, "index": int64}, of the picture as it stands."""
+        """{"mean", "log_variance": bfloat16 (n, c), "label": int32, "index": int64}, of the picture as it stands.
+
+        A feature store has "features", float16 (n, d), in place of the first two.
+        """
         return {name: values[0] for name, values in self.read([position], [0]).items()}
 
     def read(self, positions: Sequence[int], views: Sequence[int]) -> dict[str, np.ndarray]:
         """Several at once, of the views asked for: arrays as `__getitem__` describes, with a leading axis."""
         numbers = [position * self.header.views + view for position, view in zip(positions, views, strict=True)]
-        return unpack(self._records.read(numbers), self.header.shape)
+        return unpack(self._records.read(numbers), self.header.shape, self.layout)
 
 
-def pack(
-    mean: np.ndarray, log_variance: np.ndarray, *, label: int, index: int, captions: Sequence[str] = ()
-) -> bytes:
-    """One record; `mean` and `log_variance` are bfloat16 (n, c)."""
+def pack(*parts: np.ndarray, label: int, index: int, captions: Sequence[str] = ()) -> bytes:
+    """One record; `parts` are the layout's, (n, c) each."""
     text = json.dumps(list(captions), ensure_ascii=False).encode() if captions else b""
-    return _PREFIX.pack(index, label, len(text)) + mean.tobytes() + log_variance.tobytes() + text
+    return _PREFIX.pack(index, label, len(text)) + b"".join(part.tobytes() for part in parts) + text
 
 
-def unpack(records: Sequence[bytes], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def unpack(records: Sequence[bytes], shape: tuple[int, int], layout: Layout = POSTERIORS) -> dict[str, np.ndarray]:
     """Records → arrays with a leading axis."""
-    count = shape[0] * shape[1]
-    values = np.stack([np.frombuffer(record, "<u2", 2 * count, _PREFIX.size) for record in records])
-    values = values.view(ml_dtypes.bfloat16).reshape(len(records), 2, *shape)
+    count = len(layout.parts) * shape[0] * shape[1]
+    values = np.stack([np.frombuffer(record, "<u2", count, _PREFIX.size) for record in records])
+    values = values.view(layout.dtype).reshape(len(records), len(layout.parts), *shape)
     prefixes = [_PREFIX.unpack_from(record) for record in records]
     batch = {
-        "mean": values[:, 0],
-        "log_variance": values[:, 1],
+        **{name: values[:, number] for number, name in enumerate(layout.parts)},
         "label": np.array([label for _, label, _ in prefixes], np.int32),
         "index": np.array([index for index, _, _ in prefixes], np.int64),
     }

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+_ROWS = 2**14  # tokens turned into float64 at a time
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LatentStatistics:
@@ -55,7 +57,15 @@ class LatentStatistics:
     @classmethod
     def of_values(cls, values: np.ndarray) -> LatentStatistics:
         """Of plain values (…, c): posteriors without variance, such as features."""
-        return cls.of(values, np.full(values.shape, -np.inf))
+        flat = values.reshape(-1, values.shape[-1])
+        total = cls.empty(flat.shape[-1])
+        # In pieces, for a batch of features of a large encoder takes gigabytes in float64.
+        for start in range(0, len(flat), _ROWS):
+            piece = flat[start : start + _ROWS].astype(np.float64)
+            centre = piece.mean(0)
+            deviation = np.square(piece - centre).sum(0)
+            total = total.merge(cls(count=len(piece), mean=centre, deviation=deviation, noise=np.zeros(len(centre))))
+        return total
 
     def merge(self, other: LatentStatistics) -> LatentStatistics:
         """Equation (2)."""

@@ -66,6 +66,8 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
             experiment.check_batch(f"{trained} batch", section.batch, section.microbatches)
     if not trains_encoder or experiment.is_done("encoder"):
         _ = experiment.networks
+        if experiment.feature_store is not None and stage in (None, "features", "pixels", "finetune"):
+            experiment.feature_store.check_room()
     else:
         size = experiment.config.data.image_size // experiment.config.encoder.patch
         build_networks(experiment.config, (size, size), experiment.config.encoder.width)

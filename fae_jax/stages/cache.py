@@ -5,8 +5,6 @@ picture → encoder → compressor (μ, log σ²) → record, statistics
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import Any
 
 import jax
@@ -17,9 +15,8 @@ from fae_jax.data.latent_writer import write_cache
 from fae_jax.data.loader import Reading
 from fae_jax.parallel.mesh import put_batch
 from fae_jax.stages.experiment import Experiment, to_pixels
+from fae_jax.stages.feature_store import report_progress
 from fae_jax.workdir import RunFailed
-
-REPORT_EVERY = 10.0  # seconds between lines of progress
 
 
 def run(experiment: Experiment) -> None:
@@ -36,15 +33,6 @@ def run(experiment: Experiment) -> None:
     def encode(images: np.ndarray) -> tuple[Array, Array]:
         return posterior(encoder, compressor, put_batch({"image": images}, experiment.mesh)["image"])
 
-    begun = last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > REPORT_EVERY:
-            last = time.monotonic()
-            rate = done / max(last - begun, 1e-9)
-            print(f"cache: {done} of {total} pictures, {rate:.0f} pictures/s", file=sys.stderr, flush=True)
-
     try:
         write_cache(
             experiment.cache_directory,
@@ -56,7 +44,7 @@ def run(experiment: Experiment) -> None:
             host=jax.process_index(),
             hosts=jax.process_count(),
             reading=Reading(workers=config.data.workers),
-            progress=progress,
+            progress=report_progress("cache"),
         )
     except ValueError as error:
         raise RunFailed(f"cache: {error}") from error

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
 from fae_jax.data.replacement import Readable
 from fae_jax.data.sources import Source, open_source
+from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
 from fae_jax.networks import Networks, build_networks
 from fae_jax.parallel.mesh import batch_divisor, make_mesh
 from fae_jax.parallel.rules import shardings
-from fae_jax.stages.feature_space import FeatureSpace, load_or_measure
+from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
+from fae_jax.stages.feature_store import FeatureStore
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.loop import Task, train
 from fae_jax.training.optimizer import slowest_average
@@ -81,13 +83,24 @@ class Experiment:
         return Checkpoints(self.workdir.stage(stage) / "checkpoints", self.config.checkpoint.keep)
 
     def is_done(self, stage: str) -> bool:
-        """Whether a stage has nothing left to do; a pretrained encoder always has."""
+        """Whether a stage has nothing left to do; a pretrained encoder always has.
+
+        Without compression there is nothing to learn between encoder and latent: the features stage then ends with
+        the features' statistics.
+        """
         if stage == "encoder":
             return not self.config.encoder.train or (self.workdir.stage("encoder") / "model.safetensors").is_file()
+        if stage == "features" and not self.has_autoencoder:
+            return (self.workdir.stage("features") / "statistics.json").is_file()
         if stage == "cache":
             return self.is_done("features") and (self.cache_directory / HEADER).is_file()
         steps = self.checkpoints(stage).steps()
         return bool(steps) and steps[-1] >= self.section(stage).steps
+
+    @property
+    def has_autoencoder(self) -> bool:
+        """Whether compressor or feature decoder has anything to learn."""
+        return (self.config.compressor.kind, self.config.feature_decoder.kind) != ("identity", "identity")
 
     def seed(self, purpose: str) -> int:
         """A seed for one purpose, derived from the experiment's."""
@@ -127,17 +140,19 @@ class Experiment:
           ValueError, FileNotFoundError: they cannot be used or are not there, or have another number of classes.
         """
         data = self.config.data
+        apart = split == "heldout" and data.heldout_path != ""
+        path = data.heldout_path if apart else data.path
         source = open_source(
             data.source,
-            path=data.path or None,
-            split=split,
+            path=path or None,
+            split="train" if apart else split,
             holdout=data.holdout,
             seed=self.seed("holdout"),
             image_size=data.image_size,
         )
         if len(source.classes) != data.classes:
             raise ValueError(
-                f"field data.classes={data.classes}, but {data.path or data.source} has {len(source.classes)}; "
+                f"field data.classes={data.classes}, but {path or data.source} has {len(source.classes)}; "
                 f"set --config.data.classes={len(source.classes)}"
             )
         return source
@@ -169,7 +184,7 @@ class Experiment:
     @functools.cache  # noqa: B019
     def preview_batch(self) -> dict[str, np.ndarray]:
         """The pictures shown in previews: the first held-out ones, or training ones if none are held out."""
-        split = "heldout" if self.config.data.holdout else "train"
+        split = "heldout" if self.config.data.holdout or self.config.data.heldout_path else "train"
         source, size = Readable(self.source(split)), self.config.data.image_size
         places = np.linspace(0, len(source) - 1, PREVIEWS).astype(int)
         return {"image": np.stack([adm_centre_crop(source[int(place)]["image"], size) for place in places])}
@@ -204,17 +219,89 @@ class Experiment:
         return build_networks(self.config, self.encoder.grid, self.encoder.width)
 
     @functools.cached_property
-    def space(self) -> FeatureSpace:
-        """The space the autoencoder works in; measured over the training pictures the first time."""
-        identity = {"encoder": self.encoder.weights_hash, "source": self.source("train").fingerprint}
-        encode = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
+    def encode_here(self) -> Callable[[np.ndarray], Array]:
+        """uint8 pictures of this host → features, on this host's devices; no other host has part in it."""
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("device",))
+        whole, split = (
+            jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), ("device",))
+        )
+        params = jax.device_put(self.encoder.params, whole)
+        run = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
 
-        def features() -> Iterator[np.ndarray]:
-            for batch in self.ordered("train", self.config.cache.batch):
-                yield np.asarray(encode(self.frozen_encoder["encoder"], batch["image"]))[batch["mask"]]
+        def encode(images: np.ndarray) -> Array:
+            missing = -len(images) % mesh.size
+            padded = np.concatenate([images, images[-1:].repeat(missing, 0)]) if missing else images
+            return run(params, jax.device_put(padded, split))[: len(images)]
+
+        return encode
+
+    @functools.cached_property
+    def feature_store(self) -> FeatureStore | None:
+        """Where the training pictures' features are kept, if they are (`data.features`)."""
+        data, encoder = self.config.data, self.encoder
+        if not data.features:
+            return None
+        return FeatureStore(
+            root=Path(data.features),
+            identity=CacheIdentity(compressor="", **self._encoded),
+            source=self.source("train"),
+            shape=(encoder.grid[0] * encoder.grid[1], encoder.width),
+            encode=self.encode_here,
+            batch=max(self.config.cache.batch // jax.process_count(), 1),
+            shard_size=self.config.cache.shard_size,
+        )
+
+    def feature_loader(self, batch: int, *, pictures: bool) -> Loader | LatentLoader:
+        """Shuffled batches for a stage that trains on features: "features" from the store where there is one, with
+        "image" beside them if `pictures`; else "image" alone, to be encoded at every step."""
+        if self.feature_store is None:
+            return self.loader(batch)
+        data = self.config.data
+        return LatentLoader(
+            source=self.feature_store.open(),
+            batch=batch,
+            seed=self.seed("data"),
+            flip=data.flip,
+            pictures=self.source("train") if pictures else None,
+            image_size=data.image_size,
+            reading=Reading(workers=data.workers),
+            **self._hosts,
+        )
+
+    def features_of(self, frozen: Mapping[str, Any], batch: Mapping[str, Array]) -> Array:
+        """The raw features of a `feature_loader`'s batch, float32; runs on device."""
+        if "features" in batch:
+            return batch["features"].astype(jnp.float32)
+        return self.encoder.features(frozen["encoder"], to_pixels(batch["image"]))
+
+    @functools.cache  # noqa: B019
+    def preview_features(self) -> dict[str, Any]:
+        """`preview_batch` as `features_of` takes it."""
+        shown = self.preview_batch()
+        return {**shown, "features": self.encode_here(shown["image"])} if self.config.data.features else shown
+
+    @property
+    def frozen_for_features(self) -> dict[str, Any]:
+        """What `features_of` needs: the encoder, unless features are stored."""
+        return {} if self.config.data.features else self.frozen_encoder
+
+    @functools.cached_property
+    def space(self) -> FeatureSpace:
+        """The space the autoencoder works in; measured over the training pictures the first time, by all hosts, or
+        taken from the feature store."""
+        store = self.feature_store
+        identity = {"encoder": self.encoder.weights_hash, "source": self.source("train").fingerprint}
+        if store is not None:
+            identity["store"] = store.identity.hash
+
+        def measured() -> LatentStatistics:
+            if store is not None:
+                return store.open().header.statistics
+            batches = self.ordered("train", self.config.cache.batch)
+            return over_hosts(measure(np.asarray(self.encode_here(part["image"]))[part["mask"]] for part in batches))
 
         file = self.workdir.stage("features") / "statistics.json"
-        return load_or_measure(file, identity, features, self.config.encoder.feature_norm == "standardise")
+        return load_or_measure(file, identity, measured, self.config.encoder.feature_norm == "standardise")
 
     def best_params(self, state: TrainState, player: str) -> Any:
         """What later stages will use: the slowest parameter average, or the parameters where none is kept."""
@@ -223,6 +310,8 @@ class Experiment:
 
     def load_params(self, stage: str, player: str, average: str | None = "") -> Any:
         """A finished stage's parameters, on the devices; see `Checkpoints.read_params`."""
+        if stage == "features" and not self.has_autoencoder:
+            return {"compressor": {}, "feature_decoder": {}}
         return self.checkpoints(stage).read_params(player, self.mesh, average)
 
     def train(self, task: Task) -> TrainState:
@@ -251,16 +340,19 @@ class Experiment:
     @functools.cached_property
     def cache_identity(self) -> CacheIdentity:
         """What this experiment's latent cache must be of; needs the features stage."""
-        data = self.config.data
-        return CacheIdentity(
-            encoder=self.encoder.name,
-            encoder_weights=self.encoder.weights_hash,
-            encoder_settings={**self.encoder.settings, "dtype": self.config.compute.dtype},
-            compressor=self._compressor_hash(),
-            source=self.source("train").fingerprint,
-            image_size=data.image_size,
-            flip=data.flip,
-        )
+        return CacheIdentity(compressor=self._compressor_hash(), **self._encoded)
+
+    @property
+    def _encoded(self) -> dict[str, Any]:
+        """The part of an identity that says which pictures went through which encoder."""
+        return {
+            "encoder": self.encoder.name,
+            "encoder_weights": self.encoder.weights_hash,
+            "encoder_settings": {**self.encoder.settings, "dtype": self.config.compute.dtype},
+            "source": self.source("train").fingerprint,
+            "image_size": self.config.data.image_size,
+            "flip": self.config.data.flip,
+        }
 
     @property
     def cache_directory(self) -> Path:

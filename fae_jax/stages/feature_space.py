@@ -18,7 +18,9 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, UInt8
 
 from fae_jax.data.statistics import LatentStatistics
@@ -53,31 +55,50 @@ class FeatureSpace:
 
 
 def measure(batches: Iterable[Float[np.ndarray, "b n d"]]) -> LatentStatistics:
-    """Exact statistics over every token of every batch, in one pass.
+    """Exact statistics over every token of every batch, in one pass; batches may be empty.
 
     Raises:
       ValueError: there is no batch.
     """
-    pieces = [LatentStatistics.of_values(batch) for batch in batches]
-    if not pieces:
+    total = None
+    for batch in batches:
+        piece = LatentStatistics.of_values(batch)
+        total = piece if total is None else total.merge(piece)
+    if total is None:
         raise ValueError("there are no pictures to take feature statistics over")
-    return functools.reduce(LatentStatistics.merge, pieces)
+    return total
+
+
+def over_hosts(own: LatentStatistics) -> LatentStatistics:
+    """The statistics of all hosts' pictures, from each host's own; the same numbers on every host, in float64."""
+    if jax.process_count() == 1:
+        return own
+    numbers = np.concatenate([[own.count], own.mean, own.deviation, own.noise])
+    # As pairs of 32-bit integers, for arrays on devices have no float64.
+    gathered = np.asarray(multihost_utils.process_allgather(numbers.astype("<f8").view("<u4"))).view("<f8")
+    parts = [np.split(row[1:], 3) for row in gathered]
+    hosts = [
+        LatentStatistics(count=int(row[0]), mean=mean, deviation=deviation, noise=noise)
+        for row, (mean, deviation, noise) in zip(gathered, parts, strict=True)
+    ]
+    return functools.reduce(LatentStatistics.merge, hosts)
 
 
 def load_or_measure(
-    file: Path, identity: dict[str, str], features: Callable[[], Iterable[np.ndarray]], standardise: bool
+    file: Path, identity: dict[str, str], statistics: Callable[[], LatentStatistics], standardise: bool
 ) -> FeatureSpace:
     """The feature space of an experiment: from `file` if that is of the same identity, else measured and kept."""
     kept = json.loads(file.read_text()) if file.is_file() else {}
     if kept.get("identity") != identity:
-        measured = measure(features())
+        measured = statistics()
         kept = {
             "identity": identity,
             "tokens": measured.count,
             "mean": measured.mean.tolist(),
             "std": measured.std.tolist(),
         }
-        write_json(file, kept)
+        if jax.process_index() == 0:
+            write_json(file, kept)
     mean, std = np.asarray(kept["mean"], np.float32), np.asarray(kept["std"], np.float32)
     return FeatureSpace(mean=mean, std=np.maximum(std, 1e-6), standardise=standardise)
 

@@ -1,6 +1,8 @@
 """Stage Ia: the VAE on features. Trained: compressor and feature decoder. Frozen: the encoder.
 
 picture → encoder (x) → compressor (μ, log σ²) → sample (z) → feature decoder (x̂) → VAE loss
+
+With `data.features` the first arrow is gone: x comes from the feature store.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def make_task(experiment: Experiment) -> Task:
         }
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
-        raw = experiment.encoder.features(frozen["encoder"], to_pixels(batch["image"]))
+        raw = experiment.features_of(frozen, batch)
         features = space.enter(raw)
         posterior = networks.compressor.apply({"params": params["compressor"]}, features)
         latents = posterior.sample(keys)
@@ -53,18 +55,19 @@ def make_task(experiment: Experiment) -> Task:
         }
         return error + section.beta * kl, metrics
 
-    images = to_pixels(experiment.preview_batch()["image"])
+    shown = experiment.preview_features()
+    images = to_pixels(shown["image"])
 
     @jax.jit
-    def show(params: Any, encoder: Any) -> tuple[Array, Array]:
-        raw = experiment.encoder.features(encoder, images)
+    def show(params: Any, frozen: Any) -> tuple[Array, Array]:
+        raw = experiment.features_of(frozen, shown)
         mean = networks.compressor.apply({"params": params["compressor"]}, space.enter(raw)).mean
         decoded = networks.feature_decoder.apply({"params": params["feature_decoder"]}, mean)
         return raw, space.leave(decoded)
 
     def preview(state: TrainState) -> tuple[np.ndarray, str]:
         before, after = (
-            np.asarray(x) for x in show(state.players["autoencoder"].params, experiment.frozen_encoder["encoder"])
+            np.asarray(x) for x in show(state.players["autoencoder"].params, experiment.frozen_for_features)
         )
         cells = (images.shape[1] // networks.grid[0], images.shape[2] // networks.grid[1])
         maps = [
@@ -78,8 +81,8 @@ def make_task(experiment: Experiment) -> Task:
     return Task(
         name="features",
         players={"autoencoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
-        frozen=experiment.frozen_encoder,
-        batches=experiment.loader(section.batch).at,
+        frozen=experiment.frozen_for_features,
+        batches=experiment.feature_loader(section.batch, pictures=False).at,
         seed=experiment.seed("features"),
         section=section,
         preview=preview,
@@ -87,5 +90,8 @@ def make_task(experiment: Experiment) -> Task:
 
 
 def run(experiment: Experiment) -> None:
-    """Trains the stage to its end."""
+    """Trains the stage to its end; where nothing is compressed, only the features' statistics are taken."""
+    if not experiment.has_autoencoder:
+        _ = experiment.space
+        return
     experiment.train(make_task(experiment))

@@ -24,15 +24,17 @@ from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
 
-# (frozen parameters, images, keys) → what the pixel decoder is shown
-Input = Callable[[Mapping[str, Any], Array, Array], Array]
+# (frozen parameters, batch, keys) → what the pixel decoder is shown
+Input = Callable[[Mapping[str, Any], Mapping[str, Array], Array], Array]
 
 
 def noisy_features(experiment: Experiment) -> Input:
     """x + σ ε, σ in units of the feature space (paper: 0.4 for DINOv2)."""
 
-    def make(frozen: Mapping[str, Any], images: Array, keys: Array) -> Array:
-        features = experiment.space.enter(experiment.encoder.features(frozen["encoder"], images))
+    space = experiment.space
+
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+        features = space.enter(experiment.features_of(frozen, batch))
         noise = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
         return features + experiment.config.pixels.noise * noise
 
@@ -41,10 +43,10 @@ def noisy_features(experiment: Experiment) -> Input:
 
 def returned_features(experiment: Experiment) -> Input:
     """x̂: features sent through the latent, sampled."""
-    networks = experiment.networks
+    networks, space = experiment.networks, experiment.space
 
-    def make(frozen: Mapping[str, Any], images: Array, keys: Array) -> Array:
-        features = experiment.space.enter(experiment.encoder.features(frozen["encoder"], images))
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+        features = space.enter(experiment.features_of(frozen, batch))
         posterior = networks.compressor.apply({"params": frozen["compressor"]}, features)
         decoded = networks.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))
         return jax.lax.stop_gradient(decoded)
@@ -64,12 +66,13 @@ def make_task(
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
         images = to_pixels(batch["image"])
-        decoded = decoder.apply({"params": params}, make_input(frozen, images, keys))
+        decoded = decoder.apply({"params": params}, make_input(frozen, batch, keys))
         return pixel_error(decoded, images, section.l1_weight, section.l2_weight), {"psnr": psnr(decoded, images)}
 
-    images = to_pixels(experiment.preview_batch()["image"])
+    shown = experiment.preview_features()
+    images = to_pixels(shown["image"])
     keys = jax.random.split(jax.random.key(0), len(images))
-    paint = jax.jit(lambda params, frozen: decoder.apply({"params": params}, make_input(frozen, images, keys)))
+    paint = jax.jit(lambda params, frozen: decoder.apply({"params": params}, make_input(frozen, shown, keys)))
 
     def preview(state: TrainState) -> tuple[np.ndarray, str]:
         params = experiment.best_params(state, "pixel_decoder")
@@ -82,7 +85,7 @@ def make_task(
         players={"pixel_decoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
         frozen=frozen,
         start=start,
-        batches=experiment.loader(section.batch).at,
+        batches=experiment.feature_loader(section.batch, pictures=True).at,
         seed=experiment.seed(stage),
         section=section,
         preview=preview,
@@ -91,12 +94,12 @@ def make_task(
 
 def run_pixels(experiment: Experiment) -> None:
     """Trains stage Ib to its end."""
-    frozen = experiment.frozen_encoder
+    frozen = experiment.frozen_for_features
     experiment.train(make_task(experiment, "pixels", noisy_features(experiment), frozen, {}))
 
 
 def run_finetune(experiment: Experiment) -> None:
     """Trains stage Ic to its end, from the parameters of Ib."""
-    frozen = {**experiment.frozen_encoder, **experiment.load_params("features", "autoencoder")}
+    frozen = {**experiment.frozen_for_features, **experiment.load_params("features", "autoencoder")}
     start = {"pixel_decoder": experiment.load_params("pixels", "pixel_decoder")}
     experiment.train(make_task(experiment, "finetune", returned_features(experiment), frozen, start))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from network_reference import assert_close, parameters
 
-from fae_jax.autoencoder import Compressor, Posterior
+from fae_jax.autoencoder import Compressor, Posterior, PosteriorKind
 
 
 def count(module, *arguments):
@@ -38,7 +38,7 @@ def test_equations(activation, function):
 
 def test_log_variance_is_clipped_and_mean_is_not():
     x = features()
-    module = Compressor(3, 2, 8, log_variance_range=(-0.1, 0.2))
+    module = Compressor(3, 2, 8, posterior=PosteriorKind(log_variance_range=(-0.1, 0.2)))
     params = parameters(module, jnp.asarray(x), spread=1.0)
     mean, log_variance = jax.jit(module.apply)({"params": params}, jnp.asarray(x))
     wide = jax.jit(Compressor(3, 2, 8).apply)({"params": params}, jnp.asarray(x))

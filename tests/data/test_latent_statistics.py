@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fae_jax.autoencoder.compressor import Posterior
+from fae_jax.autoencoder import Posterior
 from fae_jax.data.latent_loader import example_keys, sample_latents
 from fae_jax.data.statistics import LatentStatistics
 

@@ -50,7 +50,7 @@ def test_measured_once_for_each_identity(tmp_path: Path):
 
     def features():
         calls.append(1)
-        return iter(BATCHES)
+        return measure(iter(BATCHES))
 
     first = load_or_measure(file, {"encoder": "a"}, features, True)
     again = load_or_measure(file, {"encoder": "a"}, features, True)
@@ -62,5 +62,5 @@ def test_measured_once_for_each_identity(tmp_path: Path):
 
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero(tmp_path: Path):
-    space = load_or_measure(tmp_path / "s.json", {}, lambda: [np.ones((2, 4, 3), np.float32)], True)
+    space = load_or_measure(tmp_path / "s.json", {}, lambda: measure([np.ones((2, 4, 3), np.float32)]), True)
     assert np.isfinite(np.asarray(space.enter(jnp.ones((1, 4, 3))))).all()

@@ -127,9 +127,10 @@ def test_finetune_begins_where_pixels_ended(finished: Path):
     decoder, params = experiment.networks.pixel_decoder, experiment.load_params("pixels", "pixel_decoder")
     frozen = {**experiment.frozen_encoder, **experiment.load_params("features", "autoencoder")}
     with contextlib.closing(experiment.loader(8).at(0)) as batches:
-        images = to_pixels(next(batches)["image"])
+        batch = {"image": next(batches)["image"]}
+    images = to_pixels(batch["image"])
     step_keys = example_keys(experiment.seed("finetune"), jnp.asarray(0), 8)
-    decoded = decoder.apply({"params": params}, returned_features(experiment)(frozen, images, step_keys))
+    decoded = decoder.apply({"params": params}, returned_features(experiment)(frozen, batch, step_keys))
     assert json.loads(curve(finished, "finetune")[0])["loss"] == pytest.approx(
         float(jnp.mean((decoded - images) ** 2)), rel=1e-4
     )

@@ -1,0 +1,71 @@
+"""FAE on real photographs with a real pretrained network, on two CPU cores: what the compressed space understands.
+
+Pictures: Imagenette (ImageNet, 10 classes; 9,469 training pictures, 1,500 of the validation ones), 224×224, as
+WebDataset tars. Encoder: the FID Inception network up to its 16×16×768 map (`examples/inception_encoder`; the weights
+that shu223/iOS-10-Sampler carries). Compared: compressors, and the two ways to norm features, as in the paper's
+encoder ablation; results and commands in docs/understanding.md.
+
+    pip install -e examples/inception_encoder
+    fae train features --config inception_photographs --workdir runs/attention \\
+        --config.data.path='imagenette/train-*.tar' --config.data.heldout_path=imagenette/val-00000.tar \\
+        --config.encoder.weights=inception.npz
+
+    linear       --config.compressor.kind=linear
+    6 layers     --config.compressor.kind=transformer
+    raw features --config.encoder.feature_norm=none --config.feature_decoder.last_norm=True
+
+The first of them encodes the pictures once (3.7 GB in `features/`) for all four.
+"""
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.name = "inception_photographs"
+    config.data.source = "tar"
+    config.data.path = "imagenette/train"
+    config.data.heldout_path = "imagenette/val"
+    config.data.image_size = 224
+    config.data.flip = False  # twins would double the time to encode
+    config.data.classes = 10
+    config.data.features = "features"
+
+    config.encoder.name = "inception"
+    config.encoder.feature_norm = "standardise"
+
+    config.compressor.latent_width = 32
+    config.compressor.heads = 6
+    config.compressor.head_width = 256  # twice the features' width in all; the paper's is four times
+    config.compressor.width = 384  # of the 6-layer kind
+    config.compressor.hidden = 1024
+    config.feature_decoder.depth = 3
+    config.feature_decoder.width = 384
+    config.feature_decoder.heads = 6
+    config.feature_decoder.hidden = 1024
+    config.feature_decoder.last_norm = False
+    config.pixel_decoder.width = 384
+    config.pixel_decoder.depth = 6
+    config.pixel_decoder.heads = 6
+    config.pixel_decoder.hidden = 1024
+    config.dit.width = 384
+    config.dit.depth = 12
+    config.dit.heads = 6
+    config.dit.hidden = 1024
+
+    config.features.steps = 600
+    config.features.batch = 16
+    config.features.learning_rate = 1e-3
+    config.features.warmup = 50
+    config.cache.batch = 16
+    config.cache.shard_size = 512
+
+    config.compute.dtype = "float32"
+    config.compute.scan = False
+    config.logging.every = 10
+    config.logging.preview_every = 0
+    config.logging.tensorboard = False
+    config.checkpoint.every = 200
+    return config

@@ -1,0 +1,62 @@
+"""The ablation's deeper compressor: k transformer blocks, as the feature decoder has them, and a linear layer.
+
+h = x, or W x + b where the blocks are not as wide as the features
+h ← Block(h) k times (RMSNorm, rotary attention, SwiGLU);   (μ, log σ²) = W' RMSNorm(h) + b'
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
+from fae_jax.nn.attention import split_width
+from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.embeddings import check_tokens, rotary_table
+
+
+class TransformerCompressor(nn.Module):
+    """Features (b, n, d) → posterior over (b, n, latent_width).
+
+    Attributes:
+      latent_width: channels of the latent.
+      grid: rows and columns of tokens, n = rows · columns.
+      depth, width, heads, hidden: blocks, their channels, heads, and inner width of the SwiGLU.
+      posterior: what the last linear's numbers mean.
+      dtype: dtype of the matrix products.
+    """
+
+    latent_width: int
+    grid: tuple[int, int]
+    depth: int
+    width: int
+    heads: int
+    hidden: int
+    posterior: PosteriorKind = GAUSSIAN
+    dtype: jnp.dtype = jnp.float32
+    kernel: str = "auto"
+    scan: bool = True
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b n d"]) -> Posterior:
+        """See the class.
+
+        Raises:
+          ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
+        """
+        check_tokens(features.shape[1], self.grid)
+        head_width = split_width(self.width, self.heads)
+        x = features
+        if self.width != features.shape[-1]:
+            init = nn.initializers.xavier_uniform()
+            x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(x)
+        block = functools.partial(
+            Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
+        )
+        x = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
+        x = make_norm("rms", name="last_norm")(x)
+        return self.posterior.of(x, self.latent_width, self.dtype)
