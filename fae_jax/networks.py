@@ -51,7 +51,7 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
         "kernel": config.compute.kernel,
     }
     loop = {"scan": config.compute.scan, "remat": config.compute.remat}
-    shape = {"grid": grid, "features": width, "compute": compute, "loop": loop}
+    shape: dict[str, Any] = {"grid": grid, "features": width, "compute": compute, "loop": loop}
     return Networks(
         grid=grid,
         width=width,

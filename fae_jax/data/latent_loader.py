@@ -106,15 +106,14 @@ class _LatentRows(grain.MapDataset):
         positions = [self._parent[position] for position in range(start + mine.start, start + mine.stop)]
         batch = loader.source.read(positions, views[mine].tolist())
         if loader.pictures is not None:
-            batch["image"] = np.stack(
-                [self._picture(int(index), view) for index, view in zip(batch["index"], views[mine], strict=True)]
-            )
+            shown = zip(batch["index"], views[mine], strict=True)
+            batch["image"] = np.stack([self._picture(loader.pictures, int(index), view) for index, view in shown])
         if "captions" in batch:
             batch["caption"] = self._chosen([json.loads(text) for text in batch.pop("captions")], step, mine)
         return batch
 
-    def _picture(self, index: int, view: int) -> np.ndarray:
-        picture = adm_centre_crop(self._loader.pictures[index]["image"], self._loader.image_size)
+    def _picture(self, source: Source, index: int, view: int) -> np.ndarray:
+        picture = adm_centre_crop(source[index]["image"], self._loader.image_size)
         return picture[:, ::-1] if view else picture
 
     def _chosen(self, captions: list[list[str]], step: int, mine: slice) -> np.ndarray:
