@@ -22,12 +22,14 @@ OPERATIONAL = (
     "evaluation.",
     "logging.",
     "checkpoint.",
+    "watch.",
     "mesh.",
     "compute.kernel",
     "compute.scan",
     "compute.remat",
     "data.workers",
     "data.in_memory",
+    *(f"{stage}.microbatches" for stage in ("encoder_training", "features", "pixels", "finetune", "generator")),
 )
 
 
@@ -183,10 +185,17 @@ def default_config() -> ConfigDict:
                 "every": 100,  # steps between lines of metrics
                 "preview_every": 10_000,  # steps between preview pictures; 0 = only at the end
                 "tensorboard": True,  # write event files beside metrics.jsonl
+                "wandb": "",  # project at Weights & Biases to show the run in; empty = none
+                "profile": (),  # steps (first, last) to trace into profile/; empty = none
             },
             "checkpoint": {
                 "every": 5_000,  # steps between checkpoints; one is written at the end in any case
                 "keep": 2,  # newest checkpoints kept
+            },
+            "watch": {
+                "data": 600.0,  # seconds to wait for a batch before the run ends, saying so; 0 = for ever
+                "step": 3600.0,  # the same for a step (the first with its compilation), a checkpoint or a preview
+                "hosts": 30.0,  # seconds without a word from a host after which the run ends on all hosts
             },
         }
     )
@@ -366,6 +375,16 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ValueError(f"field {name} holds decays between 0 and 1, got {value}")
         if leaf == "betas" and not (_numbers(value, 2) and all(0 <= beta < 1 for beta in value)):
             raise ValueError(f"field {name} holds two numbers in [0, 1), got {value}")
+    for name, value in config.watch.items():
+        if value < 0 or (name == "hosts" and value < 1):
+            raise ValueError(
+                f"field watch.{name} is in seconds and must be at least {int(name == 'hosts')}, got {value}"
+            )
+    window = config.logging.profile
+    if window and not (len(window) == 2 and all(type(n) is int for n in window) and 1 <= window[0] <= window[1]):
+        raise ValueError(
+            f"field logging.profile holds the first and the last step to trace, or nothing, got {window}"
+        )
     low_high = config.compressor.log_variance_range
     if not (_numbers(low_high, 2) and low_high[0] < low_high[1]):
         raise ValueError(f"field compressor.log_variance_range holds a low and a high bound, got {low_high}")

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class Workdir:
-    """Paths of a working directory, and the configuration it belongs to."""
+    """Paths of a working directory, and the configuration it belongs to.
+
+    Raises:
+      ValueError: it is in a bucket, which is no file system.
+    """
 
     def __init__(self, root: str | Path):
+        if "://" in str(root):
+            raise ValueError(
+                f"working directory {root} is in a bucket, and has to be on a file system: mount the bucket (gcsfuse, "
+                "s3fs) or name a shared folder; data may be read from buckets directly"
+            )
         self.root = Path(root)
 
     def stage(self, name: str) -> Path:
@@ -130,7 +139,18 @@ class Workdir:
 
     def add_time(self, phase: str, seconds: float) -> None:
         """Adds to the seconds a phase has taken, over all its restarts, in `timings.json`."""
-        file = self.root / "timings.json"
-        times = json.loads(file.read_text()) if file.is_file() else {}
+        times = self._times()
         times[phase] = round(times.get(phase, 0.0) + seconds, 3)
-        write_json(file, times)
+        write_json(self.root / "timings.json", times)
+
+    def add_phases(self, seconds: Mapping[str, float]) -> None:
+        """Adds to what training has spent by phase, in `timings.json` under "training", and the goodput of it all."""
+        times = self._times()
+        before = times.get("training", {})
+        total = {name: round(before.get(name, 0.0) + spent, 3) for name, spent in seconds.items()}
+        share = total["step"] / max(sum(total.values()), 1e-9)
+        write_json(self.root / "timings.json", {**times, "training": {**total, "goodput": round(share, 4)}})
+
+    def _times(self) -> dict[str, Any]:
+        file = self.root / "timings.json"
+        return json.loads(file.read_text()) if file.is_file() else {}

@@ -18,7 +18,6 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 TINY = Path(__file__).parent / "tiny.py"
 TRAINED = ("encoder", "features", "pixels", "finetune", "generator")
-WATCHED = ("images_per_second", "seconds")  # metrics that tell of the machine, not of the run
 
 
 @cache
@@ -80,10 +79,15 @@ def lines(file: Path) -> int:
         return 0
 
 
+def of_the_machine(metric: str) -> bool:
+    """Whether a metric tells of the machine, not of the run."""
+    return metric.startswith("seconds") or metric in ("images_per_second", "teraflops_per_second", "mfu", "goodput")
+
+
 def curve(workdir: Path, stage: str) -> list[str]:
     """A stage's metrics, a line of JSON per step, without what tells of the machine."""
     rows = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
-    return [json.dumps({name: value for name, value in row.items() if name not in WATCHED}) for row in rows]
+    return [json.dumps({name: value for name, value in row.items() if not of_the_machine(name)}) for row in rows]
 
 
 def saved_state(workdir: Path, stage: str) -> dict[str, np.ndarray]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
-from fae_jax.stages import check_request, run_stage
+from fae_jax.commands.experiment import add_experiment_arguments, running
+from fae_jax.stages import run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    experiment = open_experiment(arguments)
-    check_request(experiment, "cache")
-    with experiment.workdir.lock():
-        experiment.workdir.begin(experiment.config)
+    with running(arguments, "cache") as experiment:
         run_stage(experiment, "cache")
         return {"workdir": str(experiment.workdir.root), "cache": str(experiment.cache_directory)}

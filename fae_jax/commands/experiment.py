@@ -1,13 +1,20 @@
-"""What the verbs share: from `--config`, `--workdir` and overrides to an `Experiment`."""
+"""What the verbs share: from `--config`, `--workdir` and overrides to an `Experiment`, on one host or several."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import time
+from collections.abc import Iterator
 
 from fae_jax.configuration import check, load_config, override
+from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
+from fae_jax.parallel.hosts import is_first, wait_for_all
+from fae_jax.parallel.startup import join_hosts
+from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
-from fae_jax.workdir import Workdir
+from fae_jax.workdir import RunFailed, Workdir
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser, *, config: bool = True) -> None:
@@ -33,3 +40,35 @@ def open_experiment(arguments: argparse.Namespace) -> Experiment:
     workdir.check_config(config)
     words = [f"--config.{name}={text}" for name, text in arguments.overrides]
     return Experiment(config, workdir, shlex.join(["--config", given, *words]) if given else None)
+
+
+@contextlib.contextmanager
+def running(arguments: argparse.Namespace, stage: str | None = None) -> Iterator[Experiment]:
+    """The experiment, checked, begun and held, on all hosts of the run; one that fails or is lost ends it on all.
+
+    Args:
+      stage: what is to be run; None means every stage.
+
+    Raises:
+      ValueError, FileNotFoundError: see `open_experiment` and `check_request`.
+      RunFailed: the hosts did not find each other.
+    """
+    join_hosts()
+    experiment = open_experiment(arguments)
+    watch = watch_hosts(experiment.config.watch.hosts)
+    try:
+        check_request(experiment, stage)
+        with experiment.workdir.lock() if is_first() else contextlib.nullcontext():
+            if is_first():
+                experiment.workdir.begin(experiment.config)
+            wait_for_all("working directory begun")
+            yield experiment
+            wait_for_all("run finished")
+    except BaseException as error:
+        if watch is not None:
+            if error.__cause__ is not None or not isinstance(error, RunFailed):
+                time.sleep(PATIENCE)  # a lost host breaks what the others share: the watch knows which, and ends it
+            watch.leave(" ".join(str(error).split())[:500] or type(error).__name__)
+        raise
+    if watch is not None:
+        watch.leave()

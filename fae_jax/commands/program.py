@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 from absl import logging
 
 from fae_jax import __version__
+from fae_jax.commands.stopping import ending_at_sigterm
+from fae_jax.ending import leave_now
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.workdir import RunFailed
 
@@ -97,6 +99,9 @@ def _report(error: BaseException, code: int) -> int:
     if os.environ.get("FAE_TRACEBACK"):
         traceback.print_exception(error)
     print(f"fae: {'error' if code == 2 else 'failed'}: {' '.join(str(error).split())}", file=sys.stderr)
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        leave_now(code)  # an orderly exit would wait for the other hosts
     return code
 
 
@@ -106,13 +111,14 @@ def main(words: Sequence[str] | None = None) -> int:
     if not os.environ.get("FAE_TRACEBACK"):
         _quiet_threads()
     try:
-        parser = make_parser()
-        arguments, unknown = parser.parse_known_args(words)
-        if arguments.command is None:
-            parser.print_help()
-            return 0
-        arguments.overrides = _overrides(unknown)
-        result = arguments.run(arguments)
+        with ending_at_sigterm():
+            parser = make_parser()
+            arguments, unknown = parser.parse_known_args(words)
+            if arguments.command is None:
+                parser.print_help()
+                return 0
+            arguments.overrides = _overrides(unknown)
+            result = arguments.run(arguments)
     except RunFailed as error:
         return _report(error, 1)
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:

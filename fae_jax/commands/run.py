@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
-from fae_jax.stages import STAGES, check_request, run_stage
+from fae_jax.commands.experiment import add_experiment_arguments, running
+from fae_jax.stages import STAGES, run_stage
 from fae_jax.stages.experiment import Experiment
 
 
@@ -21,8 +21,5 @@ def run_stages(experiment: Experiment) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    experiment = open_experiment(arguments)
-    check_request(experiment)
-    with experiment.workdir.lock():
-        experiment.workdir.begin(experiment.config)
+    with running(arguments) as experiment:
         return {"workdir": str(experiment.workdir.root), "ran": run_stages(experiment)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
-from fae_jax.stages import STAGES, check_request, run_stage
+from fae_jax.commands.experiment import add_experiment_arguments, running
+from fae_jax.stages import STAGES, run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    experiment = open_experiment(arguments)
-    check_request(experiment, arguments.stage)
-    with experiment.workdir.lock():
-        experiment.workdir.begin(experiment.config)
+    with running(arguments, arguments.stage) as experiment:
         ran = run_stage(experiment, arguments.stage)
     return {"workdir": str(experiment.workdir.root), "ran": [arguments.stage] if ran else []}

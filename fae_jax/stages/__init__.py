@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 
 from fae_jax.data.replacement import Readable, TooManyBadPictures
 from fae_jax.networks import build_networks
+from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.stages import cache, encoder, features, generator, pixels
 from fae_jax.stages.experiment import Experiment
+from fae_jax.training.boards import check_boards
 from fae_jax.workdir import RunFailed
 
 # stage → (stages before it, what runs it); `encoder` only where the experiment trains its own
@@ -54,6 +56,7 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
     if stage == "encoder" and not trains_encoder:
         name = experiment.config.encoder.name
         raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
+    check_boards(experiment.config.logging)
     if stage:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
     try:
@@ -79,11 +82,12 @@ def run_stage(experiment: Experiment, stage: str) -> bool:
     Raises:
       RunFailed: something came up that could not be known before, such as a damaged picture.
     """
-    if experiment.is_done(stage):
+    if first_says(experiment.is_done(stage)):
         return False
     try:
         with experiment.timed(stage):
             STAGES[stage][1](experiment)
+            wait_for_all(f"stage {stage} finished")
     except (ValueError, FileNotFoundError) as error:
         raise RunFailed(f"stage {stage}: {error}") from error
     return True

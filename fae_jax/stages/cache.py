@@ -22,8 +22,9 @@ from fae_jax.workdir import RunFailed
 def run(experiment: Experiment) -> None:
     """Writes the cache; shards an earlier run finished are kept."""
     config, networks, space = experiment.config, experiment.networks, experiment.space
-    compressor = experiment.load_params("features", "autoencoder")["compressor"]
-    encoder = experiment.frozen_encoder["encoder"]
+    # Every host encodes pictures of its own, so that none waits for another.
+    mesh, encoder = experiment.own_mesh, experiment.own_encoder
+    compressor = experiment.load_params("features", "autoencoder", mesh=mesh)["compressor"]
 
     @jax.jit
     def posterior(encoder: Any, compressor: Any, image: Array) -> tuple[Array, Array]:
@@ -31,7 +32,7 @@ def run(experiment: Experiment) -> None:
         return tuple(networks.compressor.apply({"params": compressor}, features))
 
     def encode(images: np.ndarray) -> tuple[Array, Array]:
-        return posterior(encoder, compressor, put_batch({"image": images}, experiment.mesh)["image"])
+        return posterior(encoder, compressor, put_batch({"image": images}, mesh)["image"])
 
     try:
         write_cache(
@@ -39,7 +40,7 @@ def run(experiment: Experiment) -> None:
             experiment.cache_identity,
             experiment.source("train"),
             encode,
-            batch=config.cache.batch,
+            batch=config.cache.batch // jax.process_count(),
             shard_size=config.cache.shard_size,
             host=jax.process_index(),
             hosts=jax.process_count(),

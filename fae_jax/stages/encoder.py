@@ -27,6 +27,7 @@ from fae_jax.encoders import small
 from fae_jax.encoders.vit import ViT, ViTConfig
 from fae_jax.networks import init_params
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
+from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
@@ -120,10 +121,12 @@ def run(experiment: Experiment) -> None:
         frozen={},
         batches=experiment.loader(section.batch).at,
         seed=experiment.seed("encoder"),
+        field="encoder_training",
         section=section,
         preview=preview,
     )
     state = experiment.train(task)
-    params = jax.device_get(experiment.best_params(state, "encoder"))
+    params = fetch(experiment.best_params(state, "encoder"))
     settings = {"steps": section.steps, "batch": section.batch, "objective": "class + blanked patches"}
-    small.save(experiment.workdir.stage("encoder"), config, params["vit"], settings)
+    if is_first():
+        small.save(experiment.workdir.stage("encoder"), config, params["vit"], settings)

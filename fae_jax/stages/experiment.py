@@ -27,11 +27,13 @@ from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
 from fae_jax.networks import Networks, build_networks
+from fae_jax.parallel.hosts import fetch, is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh
 from fae_jax.parallel.rules import shardings
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
 from fae_jax.stages.feature_store import FeatureStore
 from fae_jax.training.checkpoints import Checkpoints
+from fae_jax.training.goodput import Phases
 from fae_jax.training.loop import Task, train
 from fae_jax.training.optimizer import slowest_average
 from fae_jax.training.state import TrainState
@@ -49,7 +51,7 @@ def to_pixels(image: Array | np.ndarray) -> Array:
 
 def to_uint8(images: Array | np.ndarray) -> np.ndarray:
     """[−1, 1] → uint8, rounded and clipped."""
-    return np.asarray(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
+    return fetch(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
 
 
 def side_by_side(rows: list[np.ndarray]) -> np.ndarray:
@@ -113,14 +115,20 @@ class Experiment:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                self.workdir.add_time(phase, time.monotonic() - begun)
+            if is_first():
+                with contextlib.suppress(OSError):
+                    self.workdir.add_time(phase, time.monotonic() - begun)
 
     # Devices and data
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
         return make_mesh(**self.config.mesh)
+
+    @functools.cached_property
+    def own_mesh(self) -> jax.sharding.Mesh:
+        """This host's devices: for encoding, which hosts do each by themselves."""
+        return own_mesh(self.mesh)
 
     def check_batch(self, field: str, size: int, parts: int = 1) -> None:
         """Refuses a batch that does not divide over the devices.
@@ -213,6 +221,14 @@ class Experiment:
         """{"encoder": its parameters, on the devices}."""
         params = self.encoder.params
         return {"encoder": jax.device_put(params, shardings(params, self.mesh))}
+
+    @functools.cached_property
+    def own_encoder(self) -> Any:
+        """The encoder's parameters on this host's devices."""
+        if jax.process_count() == 1:
+            return self.frozen_encoder["encoder"]
+        params = self.encoder.params
+        return jax.device_put(params, shardings(params, self.own_mesh))
 
     @functools.cached_property
     def networks(self) -> Networks:
@@ -308,11 +324,13 @@ class Experiment:
         own = state.players[player]
         return slowest_average(own.optimizer, own.params)
 
-    def load_params(self, stage: str, player: str, average: str | None = "") -> Any:
-        """A finished stage's parameters, on the devices; see `Checkpoints.read_params`."""
+    def load_params(
+        self, stage: str, player: str, average: str | None = "", mesh: jax.sharding.Mesh | None = None
+    ) -> Any:
+        """A finished stage's parameters, on the devices or those of `mesh`; see `Checkpoints.read_params`."""
         if stage == "features" and not self.has_autoencoder:
             return {"compressor": {}, "feature_decoder": {}}
-        return self.checkpoints(stage).read_params(player, self.mesh, average)
+        return self.checkpoints(stage).read_params(player, mesh or self.mesh, average)
 
     def train(self, task: Task) -> TrainState:
         """Trains a stage to its end.
@@ -323,14 +341,19 @@ class Experiment:
         """
         section = task.section
         self.check_batch(f"{SECTIONS.get(task.name, task.name)}.batch", section.batch, section.microbatches)
-        directory = self.workdir.stage(task.name)
-        return train(task, directory, self.mesh, logging=self.config.logging, checkpoint=self.config.checkpoint)
+        phases = Phases()
+        try:
+            return train(task, self.workdir.stage(task.name), self.mesh, self.config, phases)
+        finally:
+            if is_first():
+                with contextlib.suppress(OSError):
+                    self.workdir.add_phases(phases.seconds())
 
     # The latent cache
 
     def _compressor_hash(self) -> str:
         """Of everything that decides a latent after the encoder: feature space, structure and weights."""
-        compressor = jax.device_get(self.load_params("features", "autoencoder")["compressor"])
+        compressor = jax.device_get(self.load_params("features", "autoencoder", mesh=self.own_mesh)["compressor"])
         digest = hashlib.sha256(hash_tree(compressor).encode())
         digest.update(json.dumps(self.config.compressor.to_dict(), sort_keys=True).encode())
         if self.space.standardise:

@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, UInt8
 
 from fae_jax.data.statistics import LatentStatistics
+from fae_jax.parallel.hosts import gather_text, is_first
 from fae_jax.workdir import write_json
 
 
@@ -88,7 +89,8 @@ def load_or_measure(
     file: Path, identity: dict[str, str], statistics: Callable[[], LatentStatistics], standardise: bool
 ) -> FeatureSpace:
     """The feature space of an experiment: from `file` if that is of the same identity, else measured and kept."""
-    kept = json.loads(file.read_text()) if file.is_file() else {}
+    # The first host's view of the file: another may look when it has been written already.
+    kept = json.loads(gather_text(file.read_text() if file.is_file() else "{}")[0])
     if kept.get("identity") != identity:
         measured = statistics()
         kept = {
@@ -97,7 +99,7 @@ def load_or_measure(
             "mean": measured.mean.tolist(),
             "std": measured.std.tolist(),
         }
-        if jax.process_index() == 0:
+        if is_first():
             write_json(file, kept)
     mean, std = np.asarray(kept["mean"], np.float32), np.asarray(kept["std"], np.float32)
     return FeatureSpace(mean=mean, std=np.maximum(std, 1e-6), standardise=standardise)

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from fae_jax.losses.vae import cosine, feature_error, kl_divergence
 from fae_jax.networks import init_params
+from fae_jax.parallel.hosts import fetch
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.stages.feature_space import feature_colours
 from fae_jax.training.loop import Task
@@ -66,9 +67,7 @@ def make_task(experiment: Experiment) -> Task:
         return raw, space.leave(decoded)
 
     def preview(state: TrainState) -> tuple[np.ndarray, str]:
-        before, after = (
-            np.asarray(x) for x in show(state.players["autoencoder"].params, experiment.frozen_for_features)
-        )
+        before, after = fetch(show(state.players["autoencoder"].params, experiment.frozen_for_features))
         cells = (images.shape[1] // networks.grid[0], images.shape[2] // networks.grid[1])
         maps = [
             colours.repeat(cells[0], 1).repeat(cells[1], 2)

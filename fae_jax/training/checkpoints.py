@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import jax
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
+from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
+from fae_jax.retry import ATTEMPTS, retried
 from fae_jax.workdir import RunFailed
 
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
@@ -42,6 +46,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
+        self._begun: int | None = None
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
@@ -60,20 +65,54 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         """Renames what lies at `step` or after: damaged checkpoints that were passed over and are in the way now."""
-        for later in self.steps() if jax.process_index() == 0 else ():
+        for later in self.steps() if is_first() else ():
             if later >= step:
                 aside = self.directory / f"{later}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.directory / str(later)).rename(aside)
+        wait_for_all("damaged checkpoints set aside")
 
     def save(self, step: int, state: Any) -> None:
         """Begins to save; the device copy is taken before this returns, the writing goes on behind.
 
+        What could not be written for a moment (`fae_jax.retry`) is tried again, with this newer state.
+
         Raises:
           RunFailed: this or the save before could not be written (disk full, read-only); older ones are intact.
         """
+        self._retried(step, lambda: self._begin(step, state))
+
+    def finish(self, step: int, state: Any) -> None:
+        """Saves, unless that was begun, and returns when all is on disk.
+
+        Raises:
+          RunFailed: it could not be written.
+        """
+
+        def attempt() -> None:
+            if self._begun != step:
+                self._begin(step, state)
+            assert self._checkpointer is not None
+            self._checkpointer.wait()
+
+        self._retried(step, attempt)
+
+    def _begin(self, step: int, state: Any) -> None:
+        self._open(step).save_async(step, state, force=True)
+        self._begun = step
+
+    def _retried(self, step: int, call: Callable[[], None]) -> None:
+        def attempt() -> None:
+            try:
+                call()
+            except Exception:
+                self._checkpointer = self._begun = None  # Orbax's object is of no use after an error
+                raise
+
+        # Hosts save together: one of them cannot try again alone.
+        attempts = ATTEMPTS if jax.process_count() == 1 else 1
         try:
-            self._open(step).save_async(step, state, force=True)
+            retried(attempt, f"the checkpoint of step {step}", attempts=attempts)
         except Exception as error:
             raise self._unwritable(step, error) from error
 
@@ -97,7 +136,7 @@ class Checkpoints:
             self._checkpointer = None
 
     def _unwritable(self, step: int | None, error: Exception) -> RunFailed:
-        self._checkpointer = None
+        self._checkpointer = self._begun = None
         what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         newest = self.steps()
         kept = f"the last good one is of step {newest[-1]}" if newest else "there is none before it"
@@ -107,7 +146,7 @@ class Checkpoints:
         )
 
     def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any] | None:
-        """The newest state that can be read, falling back with a warning over damaged ones.
+        """The newest state that every host can read, falling back with a warning over damaged ones.
 
         Args:
           abstract: tree of ShapeDtypeStruct with shardings; `ocp.PLACEHOLDER` leaves are not read.
@@ -119,14 +158,17 @@ class Checkpoints:
         Raises:
           RunFailed: there are checkpoints and none can be read.
         """
-        steps = self.steps() if step is None else [step]
+        steps = json.loads(gather_text(json.dumps(self.steps()))[0]) if step is None else [step]
         for candidate in reversed(steps):
+            state = None
             try:
                 state = ocp.load(self.directory / str(candidate), abstract)
                 jax.block_until_ready([leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)])
-                return candidate, state
             except Exception as error:
                 self._pass_over(candidate, error)
+                state = None
+            if agree(state is not None):
+                return candidate, state
         if steps:
             raise RunFailed(
                 f"no checkpoint in {self.directory} can be read (steps {', '.join(map(str, steps))}); "

@@ -1,7 +1,13 @@
-"""What a run tells while it runs: `metrics.jsonl`, TensorBoard, previews, and one line of progress."""
+"""What a run tells while it runs: `metrics.jsonl`, previews, boards, and one line of progress.
+
+Of a run's hosts the first one tells; the others keep quiet. Names in a row: `loss` and what the losses report (led by
+`PLAYER/` where there are several players), `gradient_norm`, `skipped`, `skipped_in_a_row`; `images_per_second`, and
+where they are known `teraflops_per_second` and `mfu`; `seconds`, `seconds_PHASE` and `goodput` (`goodput.py`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from fae_jax.retry import retried
+from fae_jax.training.boards import Boards
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -34,56 +43,72 @@ class MetricsLog:
     Args:
       directory: of the stage.
       step: the step the run continues from.
-      tensorboard: also write event files.
+      logging: that section of the configuration.
+      writes: False on hosts that keep quiet.
     """
 
-    def __init__(self, directory: Path, step: int, tensorboard: bool):
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path, step: int, logging: ConfigDict, writes: bool = True):
         path = directory / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= step]
+        self.last: dict[str, Any] = kept[-1] if kept else {}
+        self._directory, self._writes = directory, writes
+        if not writes:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(temporary, path)
-        self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
         self._file = open(path, "a")  # noqa: SIM115 -- closed by close()
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step) if tensorboard else None
-        self._directory = directory
+        self._boards = Boards(directory, step, logging)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One row; values that are not finite are written as null, which JSON can hold."""
+        if not self._writes:
+            return
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        retried(self._file.flush, f"writing {self._directory / 'metrics.jsonl'}")
+        self._boards.scalars(step, values)
 
     def picture(self, step: int, image: np.ndarray, caption: str) -> None:
-        """A preview, uint8 (y, x, 3), as PNG and in TensorBoard."""
+        """A preview, uint8 (y, x, 3), as PNG and on the boards."""
+        if not self._writes:
+            return
         folder = self._directory / "previews"
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"step_{step:08d}.png")
         (folder / "README.json").write_text(json.dumps({"caption": caption}))
-        if self._board is not None:
-            self._board.add_image("preview", image, step, dataformats="HWC")
+        self._boards.picture(step, image, caption)
 
     def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._writes:
+            with contextlib.suppress(
+                OSError
+            ):  # each row was flushed: what is left is a row that could not be written
+                self._file.close()
+            self._boards.close()
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line every `interval` seconds, with rate and time to go."""
+    """A bar on a terminal; elsewhere a plain line every `interval` seconds, with rate and time to go.
 
-    def __init__(self, name: str, start: int, steps: int, batch: int, interval: float = 15.0):
+    Args:
+      name: of the stage.
+      start, steps: the step it continues from, and the last one.
+      batch: examples a step.
+      interval: seconds between plain lines.
+      shown: False on hosts that keep quiet.
+    """
+
+    def __init__(self, name: str, start: int, steps: int, batch: int, interval: float = 15.0, shown: bool = True):
         self._name, self._start, self._steps, self._batch, self._interval = name, start, steps, batch, interval
         self._begun = self._last = time.monotonic()
-        terminal = sys.stderr.isatty()
+        self._shown = shown
+        terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True) if terminal else None
         self._loss = math.nan
         self._step = start
-        if not terminal:
+        if shown and not terminal:
             print(f"{name}: step {start} of {steps}", file=sys.stderr, flush=True)
 
     def update(self, step: int, loss: float | None = None) -> None:
@@ -93,7 +118,7 @@ class Progress:
             self._bar.update(step - self._step)
             if loss is not None:
                 self._bar.set_postfix(loss=f"{loss:.4f}")
-        elif time.monotonic() - self._last > self._interval:
+        elif self._shown and time.monotonic() - self._last > self._interval:
             self._last = time.monotonic()
             rate = (step - self._start) / (self._last - self._begun)
             left = (self._steps - step) / rate if rate else math.inf
@@ -108,7 +133,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif self._shown:
             spent = time.monotonic() - self._begun
             print(f"{self._name}: {self._step} steps, {spent:.1f} s", file=sys.stderr, flush=True)
 

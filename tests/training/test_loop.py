@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from running import of_the_machine
 
 from fae_jax.configuration import default_config
 from fae_jax.parallel.mesh import make_mesh
@@ -39,12 +40,12 @@ def run(directory: Path, source: Any = batches, every: int = 1, **changes: Any) 
     with config.unlocked():
         config.logging.update({"every": every, "tensorboard": False, "preview_every": 0})
         config.checkpoint.every = 3
-    return train(task, directory, make_mesh(), logging=config.logging, checkpoint=config.checkpoint)
+    return train(task, directory, make_mesh(), config)
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in found]
+    return [{k: v for k, v in row.items() if not of_the_machine(k)} for row in found]
 
 
 def assert_same(ours: TrainState, theirs: TrainState) -> None:

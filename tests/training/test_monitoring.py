@@ -7,21 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
+from fae_jax.configuration import default_config
 from fae_jax.training.monitoring import MetricsLog, Progress, read_metrics
 
 
+def logging(**changes: object) -> ConfigDict:
+    section = default_config().logging
+    with section.unlocked():
+        section.update({"tensorboard": False, **changes})
+    return section
+
+
 def test_rows_after_the_restored_step_are_dropped_and_time_goes_on(tmp_path: Path):
-    log = MetricsLog(tmp_path, 0, tensorboard=False)
+    log = MetricsLog(tmp_path, 0, logging())
     for step in range(1, 6):
         log.write(step, {"loss": 1.0 / step, "seconds": float(step)})
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "lo')  # a kill in the middle of a line
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
-    continued = MetricsLog(tmp_path, 3, tensorboard=False)
-    assert continued.seconds == 3.0
+    continued = MetricsLog(tmp_path, 3, logging())
+    assert continued.last["seconds"] == 3.0
     continued.write(4, {"loss": 0.25, "seconds": 3.5})
     continued.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -30,14 +39,14 @@ def test_rows_after_the_restored_step_are_dropped_and_time_goes_on(tmp_path: Pat
 
 
 def test_values_that_are_not_finite_are_null(tmp_path: Path):
-    log = MetricsLog(tmp_path, 0, tensorboard=False)
+    log = MetricsLog(tmp_path, 0, logging())
     log.write(1, {"loss": math.nan, "gradient_norm": math.inf, "psnr": 3.0})
     log.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None, "gradient_norm": None, "psnr": 3.0}]
 
 
 def test_previews_are_pictures_and_events_are_written(tmp_path: Path):
-    log = MetricsLog(tmp_path, 0, tensorboard=True)
+    log = MetricsLog(tmp_path, 0, logging(tensorboard=True))
     picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     log.write(7, {"loss": 1.0})
     log.picture(7, picture, "what is shown")

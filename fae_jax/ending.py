@@ -1,0 +1,31 @@
+"""Ending a process from any of its threads, with one line that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from typing import NoReturn
+
+
+def end_now(message: str, code: int = 1) -> NoReturn:
+    """Prints `fae: failed: message`, ends worker processes, and leaves without waiting for anything.
+
+    For threads that find the main one stuck where no exception reaches it: in a compilation, a collective of hosts
+    of which one is gone, or a read that does not return.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(f"fae: failed: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    leave_now(code)
+
+
+def leave_now(code: int) -> NoReturn:
+    """Ends the process without its exit handlers, which would wait for other threads and hosts."""
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(OSError):
+            child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,109 @@
+"""Several hosts become one run: found by JAX in the cluster's environment, or named by hand.
+
+By hand, in the environment of every host:
+
+    FAE_COORDINATOR=HOST:PORT    where host 0 can be reached, any free port
+    FAE_HOSTS=4                  how many there are
+    FAE_HOST=2                   which one this is, from 0
+
+JAX finds TPU pods (and slices of several), Slurm steps, Open MPI and Kubernetes jobs by itself. One process per
+host; under Slurm on GPUs one per task, each with its own GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fae_jax.workdir import RunFailed
+
+BY_HAND = ("FAE_COORDINATOR", "FAE_HOSTS", "FAE_HOST")
+START_LIMIT = 300  # seconds that hosts wait for each other at the start
+# A backstop behind `host_watch`, which is faster and names the host; JAX's own ends a process with a stack.
+HEARTBEAT = 120
+
+
+def by_hand(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """Arguments of `jax.distributed.initialize` from the three variables; None where none is set.
+
+    Raises:
+      ValueError: one is missing or means nothing.
+    """
+    given = {name: environment[name] for name in BY_HAND if environment.get(name)}
+    if not given:
+        return None
+    missing = [name for name in BY_HAND if name not in given]
+    if missing:
+        raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: give all of {', '.join(BY_HAND)}")
+    host, colon, port = given["FAE_COORDINATOR"].rpartition(":")
+    if not (host and colon and port.isdigit()):
+        raise ValueError(f"FAE_COORDINATOR={given['FAE_COORDINATOR']!r} must be HOST:PORT, of host 0")
+    if not (given["FAE_HOSTS"].isdigit() and given["FAE_HOST"].isdigit()):
+        raise ValueError(f"FAE_HOSTS={given['FAE_HOSTS']!r} and FAE_HOST={given['FAE_HOST']!r} must be whole numbers")
+    hosts, number = int(given["FAE_HOSTS"]), int(given["FAE_HOST"])
+    if not 0 <= number < hosts:
+        raise ValueError(f"FAE_HOST={number} must be from 0 to {hosts - 1}, since FAE_HOSTS={hosts}")
+    return {
+        "coordinator_address": given["FAE_COORDINATOR"],
+        "num_processes": hosts,
+        "process_id": number,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def cluster(environment: Mapping[str, str], devices: Path = Path("/dev")) -> str | None:
+    """The kind of cluster that JAX should find itself in, or None: a process of its own.
+
+    JAX's detection asks servers on some of them, so it is begun only where there is a sign of several hosts.
+    """
+
+    def several(name: str) -> bool:
+        value = environment.get(name, "")
+        return value.isdigit() and int(value) > 1
+
+    if environment.get("JAX_COORDINATOR_ADDRESS"):
+        return "JAX_COORDINATOR_ADDRESS"
+    if several("SLURM_NTASKS") and "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
+        return "Slurm step"
+    if several("OMPI_COMM_WORLD_SIZE"):
+        return "Open MPI"
+    if several("MEGASCALE_NUM_SLICES") or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return "TPU pod"
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return "Kubernetes job"
+    chips = [*devices.glob("accel[0-9]*"), *devices.glob("vfio/[0-9]*")]
+    if chips and importlib.util.find_spec("libtpu") and not environment.get("TPU_SKIP_MDS_QUERY"):
+        return "TPU machine"
+    return None
+
+
+def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_LIMIT) -> None:
+    """Makes this process one of its run's hosts; does nothing where it is the only one. Before JAX computes.
+
+    Raises:
+      ValueError: the variables set by hand mean nothing.
+      RunFailed: the hosts did not find each other.
+    """
+    environment = os.environ if environment is None else environment
+    arguments = by_hand(environment)
+    kind = "the environment's FAE_COORDINATOR" if arguments else cluster(environment)
+    if kind is None or jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(
+            **(arguments or {}),
+            initialization_timeout=limit,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=60,
+        )
+    except Exception as error:
+        where = f" ({arguments['coordinator_address']})" if arguments else ""
+        raise RunFailed(
+            f"the hosts of this run did not find each other by {kind}{where} in {limit} s: "
+            f"{' '.join(str(error).split())[:200]}; see that every host runs the same command and reaches host 0"
+        ) from error

@@ -1,0 +1,43 @@
+"""What a stage hands to the trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from fae_jax.training.state import Player, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One stage, ready to be trained.
+
+    Attributes:
+      name: of the stage, and of its folder.
+      players: see `Player`.
+      frozen: parameters that are read and not trained, on devices.
+      batches: step → this host's shares of batches from that step on.
+      seed: of initialisation and steps.
+      section: the stage's training section of the configuration.
+      field: that section's name, where it is not the stage's.
+      start: parameters of players that do not start from scratch, by name.
+      preview: state → (uint8 picture (y, x, 3), caption), or None.
+      flops: of one step over all devices, or None where nobody has counted them.
+      peak: FLOP/s of all devices together, or None where it is not known.
+    """
+
+    name: str
+    players: Mapping[str, Player]
+    frozen: Mapping[str, Any]
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    seed: int
+    section: ConfigDict
+    start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preview: Callable[[TrainState], tuple[np.ndarray, str]] | None = None
+    field: str = ""
+    flops: float | None = None
+    peak: float | None = None

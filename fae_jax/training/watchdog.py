@@ -1,0 +1,90 @@
+"""A run that stands still ends, and says on which host and what it waits for."""
+
+from __future__ import annotations
+
+import faulthandler
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from fae_jax.ending import end_now
+from fae_jax.training.goodput import Phases
+
+# phase → what the host waits for in it
+WAITS = {
+    "start": "the state to be made or restored",
+    "compile": "the first step, its compilation included",
+    "data": "a batch",
+    "step": "a step",
+    "checkpoint": "a checkpoint to be written",
+    "evaluation": "a preview",
+}
+
+
+class Watchdog:
+    """Ends the process when a phase takes longer than it may.
+
+    Args:
+      name: of the stage.
+      directory: of the stage; the stacks of all threads go to `stalled/` in it.
+      phases: the run's clock.
+      data: seconds for one batch; 0 = for ever.
+      step: seconds for anything else; 0 = for ever.
+      end: called with the message; does not return in a run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        phases: Phases,
+        *,
+        data: float,
+        step: float,
+        end: Callable[[str], object] = end_now,
+    ):
+        self._name, self._directory, self._phases, self._end = name, directory, phases, end
+        self._limits = {"data": data}
+        self._other = step
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fae-watchdog", daemon=True)
+        shortest = min((limit for limit in (data, step) if limit), default=0.0)
+        self._pause = min(1.0, shortest / 4)
+        if shortest:
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._pause):
+            phase, since = self._phases.now
+            limit = self._limits.get(phase, self._other)
+            waited = time.monotonic() - since
+            if limit and waited > limit:
+                return self._stalled(phase, waited)
+        return None
+
+    def _stalled(self, phase: str, waited: float) -> None:
+        host = jax.process_index()
+        field = "watch.data" if phase in self._limits else "watch.step"
+        file = self._directory / "stalled" / f"host-{host}.txt"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "w") as stacks:
+                faulthandler.dump_traceback(stacks, all_threads=True)
+            where = f"the stacks of its threads are in {file}"
+        except OSError as error:
+            where = f"the stacks of its threads could not be written ({error.strerror})"
+        self._end(
+            f"{self._name}: host {host} of {jax.process_count()} ({socket.gethostname()}) has waited {waited:.0f} s "
+            f"for {WAITS[phase]}; {where}; the same command continues from the last checkpoint, and {field} says "
+            "how long to wait"
+        )
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._over.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()

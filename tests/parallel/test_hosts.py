@@ -1,0 +1,117 @@
+"""Two and four real processes: one curve, one that dies ends all, a notice to one stops all at one step."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import ROOT, TINY, TRAINED, curve, environment, lines
+
+BOUND = 60  # seconds in which every host ends after one has died
+
+
+def start_hosts(count: int, *words: object, folder: Path) -> list[subprocess.Popen]:
+    """`fae WORDS` as that many hosts; what host i says is in folder/host-i."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    processes = []
+    for number in range(count):
+        by_hand = {"FAE_COORDINATOR": f"127.0.0.1:{port}", "FAE_HOSTS": str(count), "FAE_HOST": str(number)}
+        with open(folder / f"host-{number}", "w") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "fae_jax", *map(str, words)],
+                    cwd=ROOT,
+                    env=environment(**by_hand),
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return processes
+
+
+def said(folder: Path, number: int) -> list[str]:
+    return [line for line in (folder / f"host-{number}").read_text().splitlines() if "[Gloo]" not in line]
+
+
+def wait(processes: list[subprocess.Popen], folder: Path, limit: float = 200.0) -> list[int]:
+    """Exit codes; none may hang."""
+    deadline = time.monotonic() + limit
+    try:
+        return [process.wait(timeout=max(deadline - time.monotonic(), 0.1)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def until(reached: Callable[[], bool], processes: list[subprocess.Popen], limit: float = 200.0) -> None:
+    deadline = time.monotonic() + limit
+    while not reached():
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+
+
+def losses(workdir: Path, stage: str) -> np.ndarray:
+    return np.array([json.loads(row)["loss"] for row in curve(workdir, stage)])
+
+
+def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path: Path):
+    processes = start_hosts(2, "run", "--config", TINY, "--workdir", tmp_path / "two", folder=tmp_path / "said")
+    codes = wait(processes, tmp_path / "said")
+    assert codes == [0, 0], said(tmp_path / "said", 0) + said(tmp_path / "said", 1)
+    for stage in TRAINED:
+        # Sums of gradients are rounded in another order; with the learning rate of 1e-2 that grows from step to step.
+        np.testing.assert_allclose(losses(tmp_path / "two", stage), losses(finished, stage), rtol=1e-4, err_msg=stage)
+    ours, theirs = (
+        json.loads(next(workdir.glob("latents/*/header.json")).read_text())["pictures"]
+        for workdir in (tmp_path / "two", finished)
+    )
+    assert ours == theirs
+    assert any("2 hosts, 2 devices" in line for line in said(tmp_path / "said", 0))
+    assert [line for line in said(tmp_path / "said", 1) if "step" in line] == []  # one host tells
+
+
+def begin_features(finished: Path, workdir: Path, count: int, steps: int = 100_000) -> list[subprocess.Popen]:
+    """`features` of many steps on that many hosts, the encoder done."""
+    workdir.mkdir()
+    for name in ("encoder",):
+        os.system(f"cp -r {finished / name} {workdir / name}")
+    words = ("--config", TINY, "--workdir", workdir, f"--config.features.steps={steps}")
+    return start_hosts(count, "train", "features", *words, folder=workdir / "said")
+
+
+@pytest.mark.parametrize(("count", "victim"), [(2, 0), (4, 2)])
+def test_a_host_that_is_killed_ends_all_with_its_name(finished: Path, tmp_path: Path, count: int, victim: int):
+    workdir = tmp_path / "killed"
+    processes = begin_features(finished, workdir, count)
+    until(lambda: lines(workdir / "features" / "metrics.jsonl") >= 5, processes)
+    begun = time.monotonic()
+    processes[victim].send_signal(signal.SIGKILL)
+    codes = wait(processes, workdir / "said", BOUND)
+    print(f"{count} hosts, {victim} killed: all had ended after {time.monotonic() - begun:.1f} s")
+    assert codes == [-signal.SIGKILL if number == victim else 1 for number in range(count)]
+    for number in set(range(count)) - {victim}:
+        failed = [line for line in said(workdir / "said", number) if line.startswith("fae: ")]
+        name = re.escape(f"host {victim} of {count} ({socket.gethostname()})")
+        assert len(failed) == 1 and re.match(f"fae: failed: {name} is gone: .* the same command continues", failed[0])
+        assert "Traceback" not in "\n".join(said(workdir / "said", number))
+
+
+def test_a_notice_to_one_host_saves_one_step_on_all(finished: Path, tmp_path: Path):
+    workdir = tmp_path / "stopped"
+    processes = begin_features(finished, workdir, 2)
+    until(lambda: lines(workdir / "features" / "metrics.jsonl") >= 5, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    assert wait(processes, workdir / "said", 60) == [1, 1]
+    told = [said(workdir / "said", number)[-1] for number in range(2)]
+    steps = {re.search(r"failed: stopped by SIGTERM at step (\d+) of features, saved", line)[1] for line in told}
+    assert len(steps) == 1 and (workdir / "features" / "checkpoints" / steps.pop()).is_dir()
