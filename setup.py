@@ -43,6 +43,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.1"],
         "tpu": ["jax[tpu]>=0.10.1", "gcsfs>=2024.6"],
+        "wandb": ["wandb>=0.17"],
         "parquet": ["pyarrow>=15"],
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fae_jax.configuration import differences, from_json, to_json
+from fae_jax.retry import retried
 
 
 class RunFailed(RuntimeError):
@@ -21,7 +22,14 @@ class RunFailed(RuntimeError):
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes the folder."""
+    """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes the folder.
+
+    Tried again where a share fails for a moment.
+    """
+    retried(lambda: _write(path, content), f"writing {path}")
+
+
+def _write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -53,8 +61,8 @@ class Workdir:
     def __init__(self, root: str | Path):
         if "://" in str(root):
             raise ValueError(
-                f"working directory {root} is in a bucket, and has to be on a file system: mount the bucket (gcsfuse, "
-                "s3fs) or name a shared folder; data may be read from buckets directly"
+                f"working directory {root} is in a bucket, and has to be on a file system: mount the bucket "
+                "(gcsfuse, s3fs) or name a shared folder; data may be read from buckets directly"
             )
         self.root = Path(root)
 

@@ -44,7 +44,7 @@ def start(*words: object, **options: Any) -> subprocess.Popen:
     """Begins `fae WORDS`."""
     command = [sys.executable, "-m", "fae_jax", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), **{**pipes, **options})
+    return subprocess.Popen(command, **{"cwd": ROOT, "env": environment(), **pipes, **options})
 
 
 def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:

@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(("__init__", "__main__"), 7),  # the doors: `import fae_jax` and `python -m fae_jax`
 }
 # On one floor, and still one above the other.
-STAIRS = {("workdir", "configuration"), ("model", "stages"), ("__main__", "commands")}
+STAIRS = {("workdir", "configuration"), ("workdir", "retry"), ("model", "stages"), ("__main__", "commands")}
 FORBIDDEN = ("torch", "tensorflow")
 
 

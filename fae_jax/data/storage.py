@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fae_jax.retry import retried
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredFile:
@@ -139,11 +141,15 @@ def open_file(path: str) -> Any:
 
 
 def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """`size` bytes from `offset` on, or all that follow.
+    """`size` bytes from `offset` on, or all that follow; tried again where a share or bucket fails for a moment.
 
     Raises:
       OSError: they are not there.
     """
+    return retried(lambda: _read(path, offset, size), f"reading {path}")
+
+
+def _read(path: str, offset: int, size: int | None) -> bytes:
     if is_remote(path):
         data = filesystem(path).cat_file(path, start=offset or None, end=None if size is None else offset + size)
     else:

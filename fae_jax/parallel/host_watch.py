@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -91,7 +91,7 @@ class HostWatch:
         limit: float,
         token: str,
         server: socket.socket | None = None,
-        addresses: list[str] = (),
+        addresses: Sequence[str] = (),
         port: int = 0,
         end: Callable[[str], object] = end_now,
     ):
@@ -121,7 +121,7 @@ class HostWatch:
         """The message about the host that is lost, once one is."""
         return self._lost
 
-    def _connect(self, addresses: list[str], port: int) -> socket.socket:
+    def _connect(self, addresses: Sequence[str], port: int) -> socket.socket:
         for address in addresses:
             with contextlib.suppress(OSError):
                 connection = socket.create_connection((address, port), timeout=5)
@@ -139,7 +139,7 @@ class HostWatch:
 
     def _run(self) -> None:
         pause = self._limit / 6
-        while True:
+        while self._lost is None:
             for key, _ in self._selector.select(timeout=min(pause, 1.0)):
                 if key.data is None:
                     self._welcome()

@@ -61,7 +61,7 @@ def fetch(tree: Any) -> Any:
 
 
 def own_mesh(mesh: Mesh) -> Mesh:
-    """A mesh of this host's devices alone, for work that hosts do each by themselves; `mesh` where there is one host."""
+    """A mesh of this host's devices, for work that hosts do each by themselves; `mesh` where there is one host."""
     if jax.process_count() == 1:
         return mesh
     devices = jax.local_devices()

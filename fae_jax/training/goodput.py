@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 NAMES = ("start", "compile", "data", "step", "checkpoint", "evaluation")
 
@@ -64,7 +65,7 @@ def metrics(seconds: Mapping[str, float]) -> dict[str, float]:
     return {"seconds": sum(seconds.values()), **by_phase, "goodput": goodput(seconds)}
 
 
-def from_metrics(row: Mapping[str, float]) -> dict[str, float]:
+def from_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Inverse of `metrics`; rows of versions that did not know phases count as steps."""
     found = {name: float(row.get(f"seconds_{name}") or 0.0) for name in NAMES}
     return found if any(found.values()) else {**found, "step": float(row.get("seconds") or 0.0)}

@@ -36,8 +36,8 @@ def explained(task: Task, directory: Path, state: Callable[[], TrainState]) -> I
         file = save_inputs(task, directory, error, state())
         raise RunFailed(
             f"{task.name}: {error.count} steps in a row up to step {error.step} had a loss or gradient that is not "
-            "finite; try a lower learning rate of this stage or dtype float32 in another --workdir, since they change "
-            f"the result; what the step took is in {file}"
+            "finite; try a lower learning rate of this stage or dtype float32 in another --workdir, since they "
+            f"change the result; what the step took is in {file}"
         ) from error
     except (RuntimeError, ValueError) as error:
         if not is_out_of_memory(error):

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running import TINY, fae, signal_when, start
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
+
+from fae_jax.configuration import flatten, load_config
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +79,32 @@ def test_run_again_it_only_reads(quickstart: tuple[Path, dict]) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == first
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*")} == before
     assert time.monotonic() - begun < 60
+
+
+def tiny_overrides() -> list[str]:
+    """What makes the quickstart as small as the tiny experiment."""
+    small, whole = flatten(load_config(str(TINY))), flatten(load_config("quickstart"))
+    kept = ("name", "checkpoint.", "logging.", "watch.", "data.holdout")
+    changed = {name: value for name, value in small.items() if value != whole[name] and not name.startswith(kept)}
+    return [f"--config.{name}={value}" for name, value in {**changed, "evaluation.samples": 20}.items()]
+
+
+def test_killed_while_it_evaluates_and_reports_it_goes_on(tmp_path: Path) -> None:
+    words, out = ["quickstart", "--out", tmp_path / "q", *tiny_overrides(), "--json"], tmp_path / "q"
+    kept: dict[Path, int] = {}
+    for file in ("probe.json", "reconstruction.json", "generation.json"):
+        # Killed as soon as a score is there: while the next one is computed, and at last while the report is made.
+        process = start(*words)
+        code, err = signal_when(process, lambda file=file: (out / "evaluation" / file).is_file(), signal.SIGKILL)
+        assert code == -signal.SIGKILL, err
+        assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())  # nothing is done twice
+        kept = {
+            path: path.stat().st_mtime_ns for path in [*out.glob("evaluation/*.json"), *out.glob("*/checkpoints/*")]
+        }
+    said, _ = fae(*words)
+    assert set(json.loads(said.splitlines()[-1])["evaluation"]) == {"probe", "reconstruction", "generation"}
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+    assert (out / "report.html").is_file()
 
 
 def test_it_fits_in_three_gigabytes(quickstart: tuple[Path, dict]) -> None:

@@ -1,5 +1,8 @@
 """Run by test_sharding with eight fake devices: trains, looks where everything lies, and prints what it saw."""
 
+import contextlib
+import functools
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -8,10 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 from toy import batch, player
+from toy import section as player_section
 
+from fae_jax.configuration import default_config
 from fae_jax.parallel.mesh import AXES, batch_divisor, make_mesh, put_batch
 from fae_jax.training.checkpoints import Checkpoints
-from fae_jax.training.loop import abstract_state
+from fae_jax.training.loop import Task, abstract_state, train
+from fae_jax.training.monitoring import read_metrics
 from fae_jax.training.state import create_state
 from fae_jax.training.step import compile_step
 
@@ -81,6 +87,34 @@ with tempfile.TemporaryDirectory() as folder:
             "next": loss[0],
         }
 
+
+def trained(directory, meshes, ends):
+    """The curve of `train`, which the data stops at each of `ends` and which then goes on on the next mesh."""
+    section, config, seen = player_section(learning_rate=1e-3, steps=12, batch=SIZE), default_config(), []
+    with config.unlocked():
+        config.logging.update({"every": 1, "tensorboard": False})
+        config.checkpoint.every = 3
+
+    def batches(start, end):
+        for number in itertools.count(start):
+            if number == end:
+                raise OSError("the machines are taken away")
+            seen.append(number)
+            yield batch(number, SIZE, WIDTH)
+
+    for mesh, end in zip(meshes, [*ends, None], strict=True):
+        read = functools.partial(batches, end=end)
+        task = Task(name="toy", players=PLAYERS, frozen={}, batches=read, seed=0, section=section)
+        with contextlib.suppress(OSError):
+            train(task, directory, mesh, config)
+    rows = read_metrics(directory / "metrics.jsonl")
+    return {"seen": seen, "steps": [row["step"] for row in rows], "losses": [row["loss"] for row in rows]}
+
+
+with tempfile.TemporaryDirectory() as folder:
+    whole = trained(Path(folder) / "whole", [mesh_of(1, 8)], [])
+    reshaped = trained(Path(folder) / "parts", [mesh_of(1, 8), mesh_of(1, 4), mesh_of(1, 8)], [4, 8])
+
 print(
     json.dumps(
         {
@@ -100,6 +134,8 @@ print(
             "alone": alone,
             "onward": onward[0],
             "restored": restored,
+            "whole": whole,
+            "reshaped": reshaped,
         }
     )
 )

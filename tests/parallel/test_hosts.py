@@ -1,8 +1,8 @@
 """Two and four real processes: one curve, one that dies ends all, a notice to one stops all at one step."""
 
 import json
-import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import ROOT, TINY, TRAINED, curve, environment, lines
+from tiny import STEPS
 
 BOUND = 60  # seconds in which every host ends after one has died
 
@@ -64,6 +65,7 @@ def losses(workdir: Path, stage: str) -> np.ndarray:
     return np.array([json.loads(row)["loss"] for row in curve(workdir, stage)])
 
 
+@pytest.mark.slow
 def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path: Path):
     processes = start_hosts(2, "run", "--config", TINY, "--workdir", tmp_path / "two", folder=tmp_path / "said")
     codes = wait(processes, tmp_path / "said")
@@ -81,15 +83,22 @@ def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path:
 
 
 def begin_features(finished: Path, workdir: Path, count: int, steps: int = 100_000) -> list[subprocess.Popen]:
-    """`features` of many steps on that many hosts, the encoder done."""
+    """`features` of that many steps on that many hosts, the encoder done."""
     workdir.mkdir()
-    for name in ("encoder",):
-        os.system(f"cp -r {finished / name} {workdir / name}")
+    shutil.copytree(finished / "encoder", workdir / "encoder")
     words = ("--config", TINY, "--workdir", workdir, f"--config.features.steps={steps}")
     return start_hosts(count, "train", "features", *words, folder=workdir / "said")
 
 
-@pytest.mark.parametrize(("count", "victim"), [(2, 0), (4, 2)])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_hosts_train_the_curve_of_one(finished: Path, tmp_path: Path, count: int):
+    processes = begin_features(finished, tmp_path / "several", count, steps=STEPS)
+    assert wait(processes, tmp_path / "several" / "said") == [0] * count
+    ours = losses(tmp_path / "several", "features")
+    np.testing.assert_allclose(ours, losses(finished, "features"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "victim"), [(2, 0), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_a_host_that_is_killed_ends_all_with_its_name(finished: Path, tmp_path: Path, count: int, victim: int):
     workdir = tmp_path / "killed"
     processes = begin_features(finished, workdir, count)
@@ -106,6 +115,7 @@ def test_a_host_that_is_killed_ends_all_with_its_name(finished: Path, tmp_path: 
         assert "Traceback" not in "\n".join(said(workdir / "said", number))
 
 
+@pytest.mark.slow
 def test_a_notice_to_one_host_saves_one_step_on_all(finished: Path, tmp_path: Path):
     workdir = tmp_path / "stopped"
     processes = begin_features(finished, workdir, 2)

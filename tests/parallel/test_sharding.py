@@ -54,3 +54,11 @@ def test_a_checkpoint_comes_back_bit_for_bit_on_another_mesh(seen: dict[str, Any
     back = seen["restored"][name]
     assert back["bitwise"] and back["average"] and back["devices"] == devices
     assert back["next"] == pytest.approx(seen["onward"], rel=1e-5)
+
+
+def test_eight_devices_then_four_then_eight_go_on_with_the_same_data_and_curve(seen: dict[str, Any]):
+    whole, parts = seen["whole"], seen["reshaped"]
+    assert whole["steps"] == parts["steps"] == list(range(1, 13)) and whole["seen"] == list(range(12))
+    np.testing.assert_allclose(parts["losses"], whole["losses"], rtol=1e-5)
+    # Taken away at step 4, it goes on from the checkpoint of step 3; at step 8, from that of step 6.
+    assert parts["seen"] == [*range(4), *range(3, 8), *range(6, 12)]

@@ -13,7 +13,10 @@ import pytest
 from running import TINY, TRAINED, assert_same_arrays, curve, fae, lines, saved_state, signal_when, start
 from tiny import STEPS
 
+from fae_jax.training.monitoring import read_metrics
+
 STAGES = ("encoder", "features", "pixels", "finetune", "cache", "generator")
+OUT = 30  # seconds from SIGTERM until the process is gone
 KILLS = {"generator": 2}  # kills in one stage, where more than one
 
 
@@ -74,6 +77,48 @@ def test_killed_in_every_stage_the_run_is_bitwise_the_run_that_was_not(finished:
     assert_same_run(workdir, finished)
 
 
+MOMENTS = {"encoder": 3, "features": 3, "pixels": 3, "finetune": 3, "cache": 3, "generator": 5}  # twenty
+
+
+def has_begun(workdir: Path, said: Path, stage: str, since: float) -> bool:
+    """Whether the process begun at `since` is in a stage."""
+    if stage == "cache":
+        return any(file.stat().st_mtime > since for file in workdir.glob("latents/*/writer-0.lock"))
+    return f"{stage}: step" in said.read_text()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_is_twenty_times_the_same_curve(finished: Path, tmp_path: Path):
+    seed = time.time_ns() % 10**6
+    rng, workdir, said, landed = random.Random(seed), tmp_path / "killed", tmp_path / "said", []
+    for stage, wanted in MOMENTS.items():
+        while landed.count(stage) < wanted:
+            since, delay = time.time(), rng.uniform(0.0, 1.5)
+            with open(said, "w") as file:
+                process = start("run", "--config", TINY, "--workdir", workdir, stderr=file)
+                begun = functools.partial(has_begun, workdir, said, stage, since)
+                signal_when(
+                    process, lambda begun=begun, delay=delay: begun() and not time.sleep(delay), signal.SIGKILL
+                )
+            if is_done(workdir, stage):  # the kill came too late, and those before it have left no trace
+                forget(workdir, stage)
+                landed = [name for name in landed if name != stage]
+                continue
+            assert process.returncode == -signal.SIGKILL
+            landed.append(stage)
+            if stage != "cache" and (workdir / stage / "metrics.jsonl").is_file():
+                ours = read_metrics(workdir / stage / "metrics.jsonl")
+                assert [row["loss"] for row in ours] == losses(finished, stage)[: len(ours)]
+    fae("run", "--config", TINY, "--workdir", workdir)
+    print(f"seed {seed}, {len(landed)} kills: {landed}")
+    assert len(landed) == 20
+    assert_same_run(workdir, finished)
+
+
+def losses(workdir: Path, stage: str) -> list[float]:
+    return [row["loss"] for row in read_metrics(workdir / stage / "metrics.jsonl")]
+
+
 def begun(finished: Path, workdir: Path) -> Path:
     """A working directory in which the encoder is done and nothing else."""
     workdir.mkdir()
@@ -85,8 +130,11 @@ def begun(finished: Path, workdir: Path) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_says_so_and_goes_on(finished: Path, tmp_path: Path, number: signal.Signals):
     workdir = begun(finished, tmp_path / "stopped")
-    process = start("train", "features", "--workdir", workdir)
-    code, err = signal_when(process, lambda: progress(workdir, "features") >= 1, number)
+    process, asked = start("train", "features", "--workdir", workdir), []
+    code, err = signal_when(
+        process, lambda: progress(workdir, "features") >= 1 and not asked.append(time.monotonic()), number
+    )
+    assert time.monotonic() - asked[0] <= OUT
     last = err.splitlines()[-1]
     stopped = re.fullmatch(
         rf"fae: failed: stopped by {number.name} at step (\d+) of features, saved; the same command continues", last
@@ -98,6 +146,29 @@ def test_asked_to_stop_it_saves_says_so_and_goes_on(finished: Path, tmp_path: Pa
     assert_same_arrays(saved_state(workdir, "features"), saved_state(finished, "features"))
 
 
-def test_time_is_counted_over_restarts(finished: Path):
+def test_before_the_first_step_it_ends_at_once_and_goes_on(finished: Path, tmp_path: Path):
+    workdir = begun(finished, tmp_path / "stopped")
+    process, asked = start("train", "features", "--workdir", workdir), []
+    code, err = signal_when(
+        process, lambda: (workdir / ".lock").exists() and not asked.append(time.monotonic()), signal.SIGTERM
+    )
+    assert time.monotonic() - asked[0] <= OUT
+    assert code == 1 and "Traceback" not in err, err
+    last = err.splitlines()[-1]
+    assert last == "fae: failed: stopped by SIGTERM; what was finished is kept, and the same command continues"
+    assert progress(workdir, "features") == 0
+    fae("train", "features", "--workdir", workdir)
+    assert curve(workdir, "features") == curve(finished, "features")
+
+
+def test_time_is_counted_over_restarts_and_by_phase(finished: Path):
     times = json.loads((finished / "timings.json").read_text())
     assert set(STAGES) <= set(times) and all(times[stage] > 0 for stage in STAGES)
+    phases = dict(times["training"])
+    share = phases.pop("goodput")
+    assert set(phases) == {"start", "compile", "data", "step", "checkpoint", "evaluation"}
+    assert 0 < share < 1 and share == pytest.approx(phases["step"] / sum(phases.values()), abs=1e-3)
+    assert sum(phases.values()) <= sum(times[stage] for stage in STAGES)
+    row = read_metrics(finished / "generator" / "metrics.jsonl")[-1]
+    assert row["seconds"] == pytest.approx(sum(row[f"seconds_{name}"] for name in phases))
+    assert row["goodput"] == pytest.approx(row["seconds_step"] / row["seconds"])

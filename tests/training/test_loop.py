@@ -25,7 +25,15 @@ def batches(step: int) -> Iterator[dict[str, np.ndarray]]:
     return map(toy.batch, itertools.count(step))
 
 
-def run(directory: Path, source: Any = batches, every: int = 1, **changes: Any) -> TrainState:
+def run(
+    directory: Path,
+    source: Any = batches,
+    every: int = 1,
+    profile: tuple[int, ...] = (),
+    flops: float | None = None,
+    peak: float | None = None,
+    **changes: Any,
+) -> TrainState:
     section = toy.section(**changes)
     task = Task(
         name="toy",
@@ -35,10 +43,12 @@ def run(directory: Path, source: Any = batches, every: int = 1, **changes: Any) 
         seed=3,
         section=section,
         preview=lambda state: (np.full((4, 4, 3), int(state.step), np.uint8), "steps"),
+        flops=flops,
+        peak=peak,
     )
     config = default_config()
     with config.unlocked():
-        config.logging.update({"every": every, "tensorboard": False, "preview_every": 0})
+        config.logging.update({"every": every, "tensorboard": False, "preview_every": 0, "profile": profile})
         config.checkpoint.every = 3
     return train(task, directory, make_mesh(), config)
 
@@ -112,3 +122,37 @@ def test_first_and_last_step_are_logged_and_a_preview_is_left_at_the_end(tmp_pat
     assert {"loss", "noise", "gradient_norm", "skipped"} <= rows(tmp_path)[0].keys()
     assert [file.name for file in (tmp_path / "previews").glob("*.png")] == ["step_00000008.png"]
     assert sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir()) == ["6", "8"]
+
+
+def test_rows_say_how_fast_it_is_and_where_the_time_goes(tmp_path: Path):
+    run(tmp_path, flops=3e9, peak=1e12)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    steps_per_second = row["images_per_second"] / 12
+    assert row["teraflops_per_second"] == pytest.approx(steps_per_second * 3e-3)
+    assert row["mfu"] == pytest.approx(steps_per_second * 3e-3)  # 3 GFLOP a step, 1 TFLOP/s at the most
+    assert row["seconds_compile"] > row["seconds_step"] > 0 and row["seconds_checkpoint"] > 0
+    assert row["seconds"] == pytest.approx(sum(v for name, v in row.items() if name.startswith("seconds_")))
+
+
+def test_without_a_peak_there_is_no_mfu_and_without_a_count_no_teraflops(tmp_path: Path):
+    run(tmp_path / "counted", flops=3e9, steps=1)
+    run(tmp_path / "not", steps=1)
+    counted, neither = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("counted", "not"))
+    assert "mfu" not in counted and "teraflops_per_second" in counted
+    assert not {"mfu", "teraflops_per_second"} & neither.keys()
+
+
+def test_chosen_steps_are_traced_and_the_curve_does_not_notice(tmp_path: Path):
+    run(tmp_path / "traced", profile=(3, 4), steps=5)
+    run(tmp_path / "not", profile=(), steps=5)
+    assert any((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
+    assert not (tmp_path / "not" / "profile").exists()
+    assert rows(tmp_path / "traced") == rows(tmp_path / "not")
+
+
+def test_the_inputs_of_the_step_that_ends_a_run_are_kept(tmp_path: Path):
+    with pytest.raises(RunFailed, match="nonfinite/4.npz"):
+        run(tmp_path, poisoned, max_skipped=1, steps=20)
+    kept = np.load(tmp_path / "nonfinite" / "4.npz")
+    np.testing.assert_array_equal(kept["batch/x"], next(poisoned(3))["x"])
+    assert (int(kept["step"]), int(kept["seed"])) == (3, 3)

@@ -10,7 +10,9 @@ from fae_jax.evaluation.report.markup import Markup, join, tag
 from fae_jax.evaluation.report.reading import Picture, Record, Stage, at, measured
 from fae_jax.evaluation.report.words import duration, number, shape, size, spoken
 
-QUIET = {"loss", "seconds", "images_per_second", "skipped", "skipped_in_a_row"}
+PHASES = {f"seconds_{phase}" for phase in ("start", "compile", "data", "step", "checkpoint", "evaluation")}
+SPEED = {"seconds", "images_per_second", "teraflops_per_second", "mfu", "goodput", *PHASES}
+QUIET = {"loss", "skipped", "skipped_in_a_row", *SPEED}
 MOST_SPARKS = 8
 ROOM, LARGEST_FACTOR = 1090, 4  # pixels of the column; how far a small picture is enlarged
 

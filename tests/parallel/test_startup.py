@@ -1,0 +1,80 @@
+"""How hosts find each other: by hand, by JAX, or not at all."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import ROOT, environment, fae
+
+from fae_jax.parallel.startup import by_hand, cluster
+
+GOOD = {"FAE_COORDINATOR": "node1:4000", "FAE_HOSTS": "4", "FAE_HOST": "2"}
+
+
+def test_three_variables_name_the_hosts():
+    found = by_hand({**GOOD, "PATH": "/bin"})
+    assert (found["coordinator_address"], found["num_processes"], found["process_id"]) == ("node1:4000", 4, 2)
+    assert by_hand({"PATH": "/bin", "FAE_HOSTS": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"FAE_HOST": ""}, "FAE_COORDINATOR, FAE_HOSTS set without FAE_HOST"),
+        ({"FAE_COORDINATOR": "node1"}, "'node1' must be HOST:PORT"),
+        ({"FAE_COORDINATOR": "node1:http"}, "must be HOST:PORT"),
+        ({"FAE_HOSTS": "four"}, "'four' and FAE_HOST='2' must be whole numbers"),
+        ({"FAE_HOST": "4"}, "FAE_HOST=4 must be from 0 to 3, since FAE_HOSTS=4"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_one_line(changed: dict[str, str], message: str):
+    with pytest.raises(ValueError, match=message):
+        by_hand({**GOOD, **changed})
+
+
+STEP = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [
+        ({}, None),
+        ({**STEP, "SLURM_NTASKS": "2"}, "Slurm step"),
+        ({**STEP, "SLURM_NTASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, None),  # the batch script itself
+        ({"OMPI_COMM_WORLD_SIZE": "8"}, "Open MPI"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU pod"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        ({"MEGASCALE_NUM_SLICES": "2"}, "TPU pod"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # any container that happens to run there
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes job"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_COORDINATOR_ADDRESS"),
+    ],
+)
+def test_jax_is_asked_only_where_there_is_a_sign_of_several_hosts(
+    environment: dict[str, str], kind: str | None, tmp_path: Path
+):
+    assert cluster(environment, devices=tmp_path) == kind
+
+
+def test_hosts_that_do_not_find_each_other_say_whom_they_looked_for():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = (
+        "from fae_jax.parallel.startup import join_hosts; from fae_jax.workdir import RunFailed\n"
+        "try: join_hosts(limit=2)\n"
+        "except RunFailed as error: print(error)"
+    )
+    by_hand = {"FAE_COORDINATOR": f"127.0.0.1:{port}", "FAE_HOSTS": "2", "FAE_HOST": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(**by_hand), capture_output=True, text=True, timeout=60
+    )
+    assert f"did not find each other by the environment's FAE_COORDINATOR (127.0.0.1:{port}) in 2 s" in done.stdout
+
+
+def test_the_program_refuses_half_a_request_and_touches_nothing(tmp_path: Path):
+    _, err = fae("run", "--workdir", tmp_path / "w", code=2, env=environment(FAE_HOSTS="2"))
+    assert err.splitlines()[-1].startswith("fae: error: FAE_HOSTS set without FAE_COORDINATOR, FAE_HOST")
+    assert not (tmp_path / "w").exists()
