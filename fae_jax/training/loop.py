@@ -56,6 +56,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
     with contextlib.ExitStack() as stack:
         watchdog = Watchdog(task.name, directory, phases, data=config.watch.data, step=config.watch.step)
         stack.callback(watchdog.close)
+        stack.enter_context(explained(task, directory, lambda: state))
         restored = checkpoints.restore(abstract_state(task.players, mesh))
         start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start))
         if start >= steps:
@@ -68,7 +69,6 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
         curve = Curve(task, start, config.logging.every, phases, log, progress)
         profile = ProfileWindow(directory, config.logging.profile, start)
         stack.callback(profile.close)
-        stack.enter_context(explained(task, directory, lambda: state))
         batches = task.batches(start)
         stack.callback(getattr(batches, "close", lambda: None))
         stop: Stop | None = None
@@ -94,11 +94,17 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
                 checkpoints.save(step, state)
             if wish and not last:
                 checkpoints.finish(step, state)
-                raise RunFailed(f"stopped by {wish} at step {step} of {task.name}, saved; the same command continues")
+                raise _stopped(wish, step, task)
             if task.preview and (last or (config.logging.preview_every and step % config.logging.preview_every == 0)):
                 phases.enter("evaluation")
                 log.picture(step, *task.preview(state))
         phases.enter("checkpoint")
         checkpoints.finish(steps, state)
         checkpoints.close()
+        if wish := wish or stop.late():
+            raise _stopped(wish, steps, task)
     return state
+
+
+def _stopped(wish: str, step: int, task: Task) -> RunFailed:
+    return RunFailed(f"stopped by {wish} at step {step} of {task.name}, saved; the same command continues")

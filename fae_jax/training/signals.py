@@ -37,9 +37,13 @@ class Stop:
 
     def wanted(self) -> str | None:
         """The signal that wants the run to stop after this step; asked once per step, by every host."""
-        if self._several and multihost_utils.reached_preemption_sync_point(next(_asked)):
-            return "SIGTERM"
-        return self._wanted if not self._several else None
+        if self._several:
+            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(next(_asked)) else None
+        return self._wanted
+
+    def late(self) -> str | None:
+        """A signal that came after the last step had asked; with several hosts the next stage hears of it."""
+        return None if self._several else self._wanted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._wanted and number == signal.SIGINT:

@@ -32,6 +32,7 @@ def run(
     profile: tuple[int, ...] = (),
     flops: float | None = None,
     peak: float | None = None,
+    preview: Any = None,
     **changes: Any,
 ) -> TrainState:
     section = toy.section(**changes)
@@ -42,7 +43,7 @@ def run(
         batches=source,
         seed=3,
         section=section,
-        preview=lambda state: (np.full((4, 4, 3), int(state.step), np.uint8), "steps"),
+        preview=preview or (lambda state: (np.full((4, 4, 3), int(state.step), np.uint8), "steps")),
         flops=flops,
         peak=peak,
     )
@@ -94,6 +95,24 @@ def test_a_signal_saves_the_step_it_came_in_and_the_handlers_go_back(tmp_path: P
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert (tmp_path / "parts" / "checkpoints" / "4").is_dir()
     assert_same(run(tmp_path / "parts"), run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("moment", [7, "preview"])
+def test_a_signal_in_the_last_step_or_after_it_still_stops_the_run(tmp_path: Path, moment: int | str):
+    def signalling(step: int) -> Iterator[dict[str, np.ndarray]]:
+        for number in itertools.count(step):
+            if number == moment:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield toy.batch(number)
+
+    def preview(state: TrainState) -> tuple[np.ndarray, str]:
+        if moment == "preview":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return np.zeros((4, 4, 3), np.uint8), "nothing"
+
+    with pytest.raises(RunFailed, match="stopped by SIGTERM at step 8 of toy, saved"):
+        run(tmp_path, signalling, preview=preview)
+    assert int(run(tmp_path, lambda step: pytest.fail("a batch was asked for")).step) == 8
 
 
 def poisoned(start: int) -> Iterator[dict[str, np.ndarray]]:
