@@ -47,7 +47,7 @@ def _send(connection: socket.socket, **message: object) -> None:
 class _Peer:
     """One connection: who is at the other end, and when it was last heard."""
 
-    def __init__(self, connection: socket.socket, number: int | None = None):
+    def __init__(self, connection: socket.socket, number: int = -1):
         self.connection, self.number = connection, number
         self.heard, self.left, self._buffer = time.monotonic(), False, b""
 
@@ -97,7 +97,8 @@ class HostWatch:
     ):
         self._number, self._names, self._limit, self._token, self._end = number, names, limit, token, end
         self._selector, self._peers = selectors.DefaultSelector(), dict[int, _Peer]()
-        self._leaving, self._lost = False, None
+        self._leaving = False
+        self._lost: str | None = None
         self._server = server
         self._begun = self._beaten = time.monotonic()
         if server is not None:
@@ -125,11 +126,12 @@ class HostWatch:
         for address in addresses:
             with contextlib.suppress(OSError):
                 connection = socket.create_connection((address, port), timeout=5)
-                _send(connection, host=self._number, token=self._token)
-                if connection.recv(1) == b"\n":  # host 0 knows the token
-                    connection.settimeout(None)
-                    return connection
-                connection.close()
+                with contextlib.ExitStack() as unless_known:
+                    unless_known.callback(connection.close)
+                    _send(connection, host=self._number, token=self._token)
+                    if connection.recv(1) == b"\n":  # host 0 knows the token
+                        unless_known.pop_all()
+                        return connection
         raise ConnectionError(f"host 0 ({self._names[0]}) cannot be reached at {', '.join(addresses)}, port {port}")
 
     def _add(self, peer: _Peer) -> None:
@@ -154,17 +156,19 @@ class HostWatch:
 
     def _welcome(self) -> None:
         """Takes in a host that connects and knows the token."""
+        assert self._server is not None
         with contextlib.suppress(OSError, ValueError, KeyError):
             connection, _ = self._server.accept()
             connection.settimeout(5)
-            peer = _Peer(connection)
-            hello = (peer.read() or [{}])[0]
-            if not secrets.compare_digest(str(hello["token"]), self._token):
-                connection.close()
-                return
-            connection.sendall(b"\n")
-            peer.number = int(hello["host"])
-            self._add(peer)
+            with contextlib.ExitStack() as unless_known:
+                unless_known.callback(connection.close)
+                peer = _Peer(connection)
+                (hello,) = peer.read() or [{}]
+                if secrets.compare_digest(str(hello["token"]), self._token):
+                    connection.sendall(b"\n")
+                    peer.number = int(hello["host"])
+                    self._add(peer)
+                    unless_known.pop_all()
 
     def _hear(self, peer: _Peer) -> None:
         messages = peer.read()
@@ -213,9 +217,11 @@ class HostWatch:
         for peer in list(self._peers.values()):
             with contextlib.suppress(OSError):
                 peer.connection.shutdown(socket.SHUT_WR)
-                peer.connection.settimeout(max(deadline - time.monotonic(), 0.01))
-                while peer.connection.recv(65536):
-                    pass
+                peer.connection.setblocking(True)
+                while (left := deadline - time.monotonic()) > 0:
+                    peer.connection.settimeout(left)
+                    if not peer.connection.recv(65536):
+                        break
 
 
 def watch_hosts(limit: float) -> HostWatch | None:

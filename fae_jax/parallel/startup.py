@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from fae_jax.ending import end_now
 from fae_jax.workdir import RunFailed
 
 BY_HAND = ("FAE_COORDINATOR", "FAE_HOSTS", "FAE_HOST")
@@ -94,16 +96,21 @@ def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_
     kind = "the environment's FAE_COORDINATOR" if arguments else cluster(environment)
     if kind is None or jax.distributed.is_initialized():
         return
+    where = f" ({arguments['coordinator_address']})" if arguments else ""
+    failed = f"the hosts of this run did not find each other by {kind}{where}"
+    remedy = "see that every host runs the same command and reaches host 0"
+    # JAX ends a process whose wait is over with a stack and no exception: this is sooner, and says what is missing.
+    timer = threading.Timer(limit, end_now, [f"{failed} in {limit} s; {remedy}"])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **(arguments or {}),
-            initialization_timeout=limit,
+            initialization_timeout=limit + 60,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=60,
         )
     except Exception as error:
-        where = f" ({arguments['coordinator_address']})" if arguments else ""
-        raise RunFailed(
-            f"the hosts of this run did not find each other by {kind}{where} in {limit} s: "
-            f"{' '.join(str(error).split())[:200]}; see that every host runs the same command and reaches host 0"
-        ) from error
+        raise RunFailed(f"{failed}: {' '.join(str(error).split())[:200]}; {remedy}") from error
+    finally:
+        timer.cancel()

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 
 class Board(Protocol):
@@ -31,6 +30,8 @@ class TensorBoard:
     """Event files in `tensorboard/` of a stage; a thread of its own writes them."""
 
     def __init__(self, directory: Path, step: int):
+        from tensorboardX import SummaryWriter  # brings PyTorch where that is installed
+
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

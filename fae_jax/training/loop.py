@@ -101,7 +101,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
         phases.enter("checkpoint")
         checkpoints.finish(steps, state)
         checkpoints.close()
-        if wish := wish or stop.late():
+        if stop and (wish := wish or stop.late()):
             raise _stopped(wish, steps, task)
     return state
 

@@ -63,7 +63,7 @@ def save_inputs(task: Task, directory: Path, bad: NotFinite, newest: TrainState)
     getattr(batches, "close", lambda: None)()
     file = folder / (f"{step}-host-{host}.npz" if host else f"{step}.npz")
     arrays = {f"batch/{name}": np.asarray(value) for name, value in batch.items()}
-    np.savez(file, step=np.int64(step - 1), seed=np.int64(task.seed), **arrays)
+    np.savez(file, allow_pickle=False, step=np.int64(step - 1), seed=np.int64(task.seed), **arrays)  # type: ignore
     row, reached = (int(jax.device_get(value)) for value in (newest.skipped_in_a_row, newest.step))
     about: dict[str, Any] = {"step": step, "hosts": jax.process_count()}
     if row - bad.count == reached - step:

@@ -49,9 +49,13 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     while len(made.watches[0]._peers) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     yield made
-    for number, watch in enumerate(made.watches):
-        watch._leaving = True
-        made.kill(number)
+    for watch in made.watches:
+        watch._leaving, watch._lost = True, "over"  # ends its thread
+    for watch in made.watches:
+        watch._thread.join()
+        watch._selector.close()
+        for peer in watch._peers.values():
+            peer.connection.close()
     made.server.close()
 
 
@@ -114,6 +118,8 @@ def test_a_host_that_never_comes_is_named():
     server = socket.create_server(("127.0.0.1", 0))
     told: queue.Queue[str] = queue.Queue()
 
-    HostWatch(number=0, names=NAMES, limit=0.5, token="t", server=server, end=told.put)
+    watch = HostWatch(number=0, names=NAMES, limit=0.5, token="t", server=server, end=told.put)
     assert told.get(timeout=3).startswith("host 1 of 3 (beta) did not reach host 0 in 0 s")
+    watch._thread.join()
+    watch._selector.close()
     server.close()

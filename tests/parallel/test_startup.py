@@ -62,16 +62,14 @@ def test_jax_is_asked_only_where_there_is_a_sign_of_several_hosts(
 def test_hosts_that_do_not_find_each_other_say_whom_they_looked_for():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = (
-        "from fae_jax.parallel.startup import join_hosts; from fae_jax.workdir import RunFailed\n"
-        "try: join_hosts(limit=2)\n"
-        "except RunFailed as error: print(error)"
-    )
+    code = "from fae_jax.parallel.startup import join_hosts; join_hosts(limit=2)"
     by_hand = {"FAE_COORDINATOR": f"127.0.0.1:{port}", "FAE_HOSTS": "2", "FAE_HOST": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(**by_hand), capture_output=True, text=True, timeout=60
     )
-    assert f"did not find each other by the environment's FAE_COORDINATOR (127.0.0.1:{port}) in 2 s" in done.stdout
+    where = f"by the environment's FAE_COORDINATOR (127.0.0.1:{port}) in 2 s"
+    assert done.returncode == 1
+    assert f"fae: failed: the hosts of this run did not find each other {where}; see that every host" in done.stderr
 
 
 def test_the_program_refuses_half_a_request_and_touches_nothing(tmp_path: Path):

@@ -55,10 +55,10 @@ def test_a_bad_step_can_be_done_again_from_what_is_left_of_it(tmp_path: Path):
     np.testing.assert_array_equal(batch["x"], next(poisoned(1))["x"])
     place = Path(about["state"])
     _, saved = Checkpoints(place.parent).restore(abstract_state(PLAYERS, mesh))
+    jax.tree.map(np.testing.assert_array_equal, saved.players, state.players)
     again = saved.replace(step=jnp.asarray(number, jnp.int32))
     _, metrics = step(again, {}, put_batch(batch, mesh))
     assert not np.isfinite(float(metrics["loss"]))
-    jax.tree.map(np.testing.assert_array_equal, saved.players, state.players)
 
 
 def test_where_a_later_step_was_good_the_last_checkpoint_is_named(tmp_path: Path):
