@@ -6,7 +6,15 @@ import contextlib
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+_farewells: list[Callable[[str], object]] = []
+
+
+def on_ending(call: Callable[[str], object]) -> None:
+    """Has `call(message)` made when `end_now` ends this process, as `atexit` does for an orderly end."""
+    _farewells.append(call)
 
 
 def end_now(message: str, code: int = 1) -> NoReturn:
@@ -17,6 +25,9 @@ def end_now(message: str, code: int = 1) -> NoReturn:
     """
     with contextlib.suppress(OSError, ValueError):
         print(f"fae: failed: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    for call in _farewells:
+        with contextlib.suppress(Exception):
+            call(message)
     leave_now(code)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from fae_jax.ending import end_now
+from fae_jax.ending import end_now, on_ending
 from fae_jax.parallel.hosts import gather_text
 
 PATIENCE = 3.0  # seconds a host gets to fail by itself, when another one has
@@ -111,6 +111,8 @@ class HostWatch:
 
     def leave(self, reason: str | None = None) -> None:
         """Says goodbye, so that the end of this process is no surprise; with a reason, that the run has failed."""
+        if self._lost is not None:
+            return  # the others know already
         self._leaving = True
         for peer in list(self._peers.values()):
             _send(peer.connection, left=self._number, reason=reason)
@@ -249,6 +251,7 @@ def watch_hosts(limit: float) -> HostWatch | None:
         addresses=first["addresses"],
         port=first["port"],
     )
+    on_ending(watch.leave)
     if number == 0:
         print(f"run: {len(hosts)} hosts, {jax.device_count()} devices", file=sys.stderr, flush=True)
     return watch

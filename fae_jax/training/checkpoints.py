@@ -53,6 +53,10 @@ class Checkpoints:
         found = self.directory.glob("*") if self.directory.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdigit())
 
+    def _agreed_steps(self) -> list[int]:
+        """`steps` as the first host sees them."""
+        return json.loads(gather_text(json.dumps(self.steps()))[0])
+
     def _open(self, step: int) -> ocp.training.Checkpointer:
         if self._checkpointer is None:
             self._set_aside(step)
@@ -158,7 +162,7 @@ class Checkpoints:
         Raises:
           RunFailed: there are checkpoints and none can be read.
         """
-        steps = json.loads(gather_text(json.dumps(self.steps()))[0]) if step is None else [step]
+        steps = self._agreed_steps() if step is None else [step]
         for candidate in reversed(steps):
             state = None
             try:
@@ -188,7 +192,8 @@ class Checkpoints:
           ValueError: there is no such average; those there are are named.
           RunFailed: no checkpoint can be read.
         """
-        for step in reversed(self.steps()):
+        for step in reversed(self._agreed_steps()):
+            found = None
             try:
                 tree = ocp.metadata(self.directory / str(step)).metadata
                 prefix = f"players/{player}/{self._place(tree['players'][player], average)}/"
@@ -201,11 +206,14 @@ class Checkpoints:
                 found = ocp.load(self.directory / str(step), jax.tree_util.tree_map_with_path(pick, tree, places))
                 for key in prefix.strip("/").split("/"):
                     found = found[int(key) if isinstance(found, list | tuple) else key]
-                return jax.block_until_ready(found)
+                jax.block_until_ready(found)
             except _NoSuchAverage:
                 raise
             except Exception as error:
                 self._pass_over(step, error)
+                found = None
+            if agree(found is not None):
+                return found
         raise RunFailed(f"no checkpoint in {self.directory} can be read")
 
     def _pass_over(self, step: int, error: Exception) -> None:
