@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -138,6 +139,11 @@ class Checkpoints:
         if self._checkpointer is not None:
             self._checkpointer.close()
             self._checkpointer = None
+
+    def let_go(self) -> None:
+        """Waits for a save that was begun: a run that ends for another reason keeps it."""
+        with contextlib.suppress(Exception):
+            self.close()
 
     def _unwritable(self, step: int | None, error: Exception) -> RunFailed:
         self._checkpointer = self._begun = None

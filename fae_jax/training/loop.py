@@ -56,6 +56,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
     with contextlib.ExitStack() as stack:
         watchdog = Watchdog(task.name, directory, phases, data=config.watch.data, step=config.watch.step)
         stack.callback(watchdog.close)
+        stack.callback(checkpoints.let_go)
         stack.enter_context(explained(task, directory, lambda: state))
         restored = checkpoints.restore(abstract_state(task.players, mesh))
         start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start))

@@ -74,6 +74,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path):
 
     with pytest.raises(OSError, match="share is gone"):
         run(tmp_path / "parts", failing)
+    assert [folder.name for folder in (tmp_path / "parts" / "checkpoints").iterdir()] == ["3"]  # written to its end
     assert_same(run(tmp_path / "parts"), whole)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     assert [row["step"] for row in rows(tmp_path / "whole")] == list(range(1, 9))
