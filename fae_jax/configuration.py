@@ -395,6 +395,10 @@ def check(config: ConfigDict) -> ConfigDict:
             f"feature_decoder.kind='identity' with compressor.kind={config.compressor.kind!r} cannot work: its "
             "latents are no features; choose transformer, or identity for both"
         )
+    if "://" in config.data.features:
+        raise ValueError(
+            f"field data.features={config.data.features!r} must be a folder on a disk that every host sees"
+        )
     if config.data.heldout_path and config.data.holdout:
         raise ValueError(
             f"field data.holdout={config.data.holdout} goes with no data.heldout_path: set it to 0, or clear the path"

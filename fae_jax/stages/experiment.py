@@ -284,7 +284,7 @@ class Experiment:
             **self._hosts,
         )
 
-    def features_of(self, frozen: Mapping[str, Any], batch: Mapping[str, Array]) -> Array:
+    def features_of(self, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Array:
         """The raw features of a `feature_loader`'s batch, float32; runs on device."""
         if "features" in batch:
             return batch["features"].astype(jnp.float32)

@@ -25,7 +25,7 @@ from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
 
 # (frozen parameters, batch, keys) → what the pixel decoder is shown
-Input = Callable[[Mapping[str, Any], Mapping[str, Array], Array], Array]
+Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
 
 
 def noisy_features(experiment: Experiment) -> Input:
@@ -33,7 +33,7 @@ def noisy_features(experiment: Experiment) -> Input:
 
     space = experiment.space
 
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
         features = space.enter(experiment.features_of(frozen, batch))
         noise = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
         return features + experiment.config.pixels.noise * noise
@@ -45,7 +45,7 @@ def returned_features(experiment: Experiment) -> Input:
     """x̂: features sent through the latent, sampled."""
     networks, space = experiment.networks, experiment.space
 
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
         features = space.enter(experiment.features_of(frozen, batch))
         posterior = networks.compressor.apply({"params": frozen["compressor"]}, features)
         decoded = networks.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))

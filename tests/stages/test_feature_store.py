@@ -102,9 +102,6 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_pa
     (tmp_path / "a").write_text("")
     with pytest.raises(ValueError, match="is a file; name a folder"):
         check_request(experiment, "features")
-    bucket = begun(finished, tmp_path / "bucket", ("data.features", "gs://somewhere/features"))
-    with pytest.raises(ValueError, match="must be a folder on a disk, not in a bucket"):
-        check_request(bucket, "features")
 
 
 def test_without_compression_the_features_stage_only_measures(finished: Path, tmp_path: Path):
