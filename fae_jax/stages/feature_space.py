@@ -46,6 +46,12 @@ class FeatureSpace:
         """Average channel variance in this space: what reconstruction errors are divided by."""
         return 1.0 if self.standardise else float(np.mean(self.std.astype(np.float64) ** 2))
 
+    @property
+    def rms(self) -> float:
+        """Root mean square of the features in this space."""
+        energy = np.mean(self.std.astype(np.float64) ** 2 + self.mean.astype(np.float64) ** 2)
+        return 1.0 if self.standardise else float(np.sqrt(energy))
+
     def enter(self, features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Raw features → this space."""
         return (features - self.mean) / self.std if self.standardise else features
