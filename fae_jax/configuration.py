@@ -476,15 +476,7 @@ _ZERO_IS_THE_ENCODERS = ("compressor.width", "feature_decoder.width")
 _NOT_NEGATIVE = (
     *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
     *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
-    *(
-        "semantics_weight",
-        "input_size",
-        "l2_weight",
-        "reconstruction_weight",
-        "shift",
-        "workers",
-        "preview_every",
-        "max_skipped",
-    ),
+    *("semantics_weight", "input_size"),
+    *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

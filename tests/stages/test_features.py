@@ -109,12 +109,7 @@ def test_bars_stand_for_channels():
 ALL = [(f"features.{name}", "0.1") for name in ("latent_noise", "feature_noise", "structure_weight")]
 ALL += [("features.continuity_weight", "0.1"), ("features.semantics_weight", "0.1")]
 KINDS = {
-    "sphere": [
-        ("compressor.posterior", "sphere"),
-        ("compressor.kind", "transformer"),
-        ("compressor.depth", "1"),
-        *ALL,
-    ],
+    "sphere": [("compressor.posterior", "sphere"), ("compressor.kind", "transformer"), *ALL],
     "rms": [("compressor.posterior", "rms"), ("compressor.kind", "linear"), ("features.latent_noise", "0.3")],
     "fixed_variance": [("compressor.posterior", "fixed_variance"), ("features.reduction", "sum")],
     "identity": [("compressor.kind", "identity"), ("feature_decoder.kind", "identity")],
@@ -125,7 +120,13 @@ KINDS = {
     "kind", [name if name == "sphere" else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 )
 def test_every_latent_goes_through_cache_and_generator_to_pictures(kind: str, finished: Path, tmp_path: Path):
-    sizes = [("compressor.hidden", "24"), ("features.steps", "2"), ("generator.steps", "2"), ("data.flip", "False")]
+    sizes = [
+        ("compressor.hidden", "24"),
+        ("compressor.depth", "1"),
+        ("features.steps", "2"),
+        ("generator.steps", "2"),
+        ("data.flip", "False"),
+    ]
     config = check(override(load_config(str(TINY)), [*sizes, *KINDS[kind]]))
     for stage in ("encoder", "pixels"):
         shutil.copytree(finished / stage, tmp_path / stage)
