@@ -1,6 +1,7 @@
 """Features encoded once: what is stored, who shares it, and that training on it is training on the pictures."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_another_experiment_shares_it_and_the_encoder_never_runs(finished, store
     assert other.feature_store.bytes_to_write() == 0
     assert run_stage(other, "pixels") and other.is_done("pixels")
     assert other.frozen_for_features == {}
+
+
+def test_an_interrupted_store_is_gone_on_with(stored: Experiment, tmp_path: Path):
+    whole, calls = stored.feature_store, []
+
+    def failing(images: np.ndarray):
+        calls.append(len(images))
+        if len(calls) > 12:  # a shard of 64 pictures is 4 batches of 2 views
+            raise KeyboardInterrupt
+        return whole.encode(images)
+
+    planned = dataclasses.replace(whole, root=tmp_path / "none").bytes_to_write()
+    with pytest.raises(KeyboardInterrupt):
+        dataclasses.replace(whole, root=tmp_path, encode=failing).open()
+    begun_store = dataclasses.replace(whole, root=tmp_path)
+    assert not begun_store.finished and 0.7 * planned < begun_store.bytes_to_write() < 0.9 * planned
+    assert begun_store.open().header.to_json() == whole.open().header.to_json()
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_path, monkeypatch):
