@@ -37,11 +37,11 @@ def get_config() -> ConfigDict:
     config.encoder.feature_norm = "standardise"
 
     config.compressor.latent_width = 32
-    config.compressor.heads = 6
-    config.compressor.head_width = 256  # twice the features' width in all; the paper's is four times
-    config.compressor.width = 384  # of the 6-layer kind
-    config.compressor.hidden = 1024
-    config.feature_decoder.depth = 3
+    config.compressor.heads = 4
+    config.compressor.head_width = 256  # 4/3 of the features' width in all; the paper's are four times as wide
+    config.compressor.width = 256  # of the 6-layer kind
+    config.compressor.hidden = 683
+    config.feature_decoder.depth = 2
     config.feature_decoder.width = 384
     config.feature_decoder.heads = 6
     config.feature_decoder.hidden = 1024
@@ -55,10 +55,10 @@ def get_config() -> ConfigDict:
     config.dit.heads = 6
     config.dit.hidden = 1024
 
-    config.features.steps = 600
-    config.features.batch = 16
-    config.features.learning_rate = 1e-3
-    config.features.warmup = 50
+    config.features.steps = 300
+    config.features.batch = 8
+    config.features.learning_rate = 1.5e-3
+    config.features.warmup = 30
     config.cache.batch = 16
     config.cache.shard_size = 512
 
@@ -67,5 +67,5 @@ def get_config() -> ConfigDict:
     config.logging.every = 10
     config.logging.preview_every = 0
     config.logging.tensorboard = False
-    config.checkpoint.every = 200
+    config.checkpoint.every = 50
     return config

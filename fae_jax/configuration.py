@@ -82,6 +82,12 @@ def default_config() -> ConfigDict:
                 "name": "dinov2_g14",  # a registered encoder (fae_jax.encoders) or an entry point
                 "weights": "",  # file, folder or hub name; empty = the encoder's own default
                 "train": False,  # train it first, here (quickstart); False = published weights
+                "revision": "",  # commit or tag of a hub name; empty = the newest
+                "input_size": 0,  # side pictures are resized to for it; 0 = what fits its patch
+                "resize": "",  # how: bicubic, bicubic_antialias, …; empty = the encoder's own
+                "interpolation": "",  # of its position table: bicubic, bicubic_offset, bicubic_antialias; empty = own
+                "layers": (),  # blocks whose patches make up the feature, −1 the last; () = the last alone
+                "combine": "sum",  # of those layers: sum (RAEv2) or mean
                 "feature_norm": "none",  # none: raw features; standardise: per-channel mean 0, variance 1
                 "patch": 14,  # side of a patch at the encoder's input; this and below are used if trained here
                 "width": 384,  # channels
@@ -136,11 +142,20 @@ def default_config() -> ConfigDict:
             },
             "features": {
                 **_training(steps=1_000_000, batch=1024),
-                "beta": 5e-4,  # weight of the KL divergence (mean per latent element)
+                "reduction": "mean",  # of error and KL: mean per element, or sum over those of a picture (as printed)
+                "beta": 5e-4,  # weight of the KL divergence, of posteriors that have one
+                "feature_noise": 0.0,  # standard deviation of noise on the features the compressor sees
+                "latent_noise": 0.0,  # spread of a noise level drawn for each picture and added to its latent (GAE)
+                "structure_weight": 0.0,  # of the Gram matrices' difference (PAE; losses/shaping.py, equation 1)
+                "continuity_weight": 0.0,  # of the change under growing perturbations (PAE, equation 2)
+                "continuity_reach": 0.3,  # standard deviation of the largest perturbation
+                "continuity_levels": 3,  # perturbations; each is one more pass of the feature decoder
+                "semantics_weight": 0.0,  # of what a linear layer cannot read off the latent (PAE, equation 3)
             },
             "pixels": {
                 **_training(steps=1_000_000, batch=512, weight_decay=1e-4, ema=(0.999,)),
-                "noise": 0.4,  # standard deviation of the noise added to the features
+                "noise": 0.4,  # standard deviation of the noise added to the features (paper, for DINOv2)
+                "noise_relative": False,  # noise is in units of the features' root mean square, not absolute
                 "l1_weight": 0.0,  # of the mean absolute pixel error, pixels in [−1, 1]
                 "l2_weight": 1.0,  # of the mean squared pixel error
             },
@@ -385,6 +400,8 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ValueError(
             f"field logging.profile holds the first and the last step to trace, or nothing, got {window}"
         )
+    if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in config.encoder.layers):
+        raise ValueError(f"field encoder.layers holds numbers of blocks, got {config.encoder.layers}")
     low_high = config.compressor.log_variance_range
     if not (_numbers(low_high, 2) and low_high[0] < low_high[1]):
         raise ValueError(f"field compressor.log_variance_range holds a low and a high bound, got {low_high}")
@@ -395,6 +412,10 @@ def check(config: ConfigDict) -> ConfigDict:
             f"feature_decoder.kind='identity' with compressor.kind={config.compressor.kind!r} cannot work: its "
             "latents are no features; choose transformer, or identity for both"
         )
+    if "://" in config.data.features:
+        raise ValueError(
+            f"field data.features={config.data.features!r} must be a folder on a disk that every host sees"
+        )
     if config.data.heldout_path and config.data.holdout:
         raise ValueError(
             f"field data.holdout={config.data.holdout} goes with no data.heldout_path: set it to 0, or clear the path"
@@ -403,6 +424,8 @@ def check(config: ConfigDict) -> ConfigDict:
     if not all(_numbers(interval, 3) for interval in guidance):
         raise ValueError(f"field sampling.guidance holds intervals (from, to, weight), got {guidance}")
     choices = {
+        "encoder.combine": ("mean", "sum"),
+        "features.reduction": ("mean", "sum"),
         "compressor.kind": ("attention", "linear", "transformer", "identity"),
         "compressor.activation": ("silu", "gelu", "none"),
         "compressor.posterior": ("gaussian", "fixed_variance", "rms", "sphere"),
@@ -447,11 +470,13 @@ def _numbers(value: Any, count: int) -> bool:
 
 _POSITIVE = (
     *("steps", "samples", "batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width"),
-    *("image_size", "patch", "every", "keep", "shard_size", "classes"),
+    *("image_size", "patch", "continuity_levels", "every", "keep", "shard_size", "classes"),
 )
 _ZERO_IS_THE_ENCODERS = ("compressor.width", "feature_decoder.width")
 _NOT_NEGATIVE = (
     *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
+    *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
+    *("semantics_weight", "input_size"),
     *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

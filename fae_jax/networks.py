@@ -15,8 +15,6 @@ from ml_collections import ConfigDict
 from fae_jax.autoencoder import (
     AnyCompressor,
     AnyFeatureDecoder,
-    IdentityCompressor,
-    IdentityFeatureDecoder,
     PixelDecoder,
     PosteriorKind,
     make_compressor,
@@ -35,6 +33,12 @@ class Networks:
     feature_decoder: AnyFeatureDecoder
     pixel_decoder: PixelDecoder
     dit: DiT
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether the latent's posterior has a KL divergence to N(0, 1)."""
+        kind = getattr(self.compressor, "posterior", None)
+        return kind is not None and kind.has_divergence
 
 
 def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Networks:
@@ -79,11 +83,6 @@ def looped(networks: Networks) -> Networks:
     modules = {name: getattr(networks, name) for name in fields}
     with_loop = {name: module.clone(scan=True) for name, module in modules.items() if hasattr(module, "scan")}
     return dataclasses.replace(networks, **with_loop)
-
-
-def has_parameters(module: nn.Module) -> bool:
-    """Whether there is anything to train in a compressor or feature decoder."""
-    return not isinstance(module, IdentityCompressor | IdentityFeatureDecoder)
 
 
 def init_params(module: nn.Module, key: Array, *inputs: Array) -> Any:

@@ -153,6 +153,13 @@ def test_a_section_is_not_a_field():
         ("sampling.guidance", "(1, 2)"),
         ("evaluation.samples", "0"),
         ("compressor.latent_width", "0"),
+        ("compressor.kind", "conv"),
+        ("compressor.width", "-1"),
+        ("compressor.depth", "0"),
+        ("compressor.posterior", "flat"),
+        ("compressor.sigma", "0.0"),
+        ("feature_decoder.kind", "identity"),
+        ("data.features", "gs://bucket/features"),
         ("compressor.activation", "tanh"),
         ("compressor.log_variance_range", "(3,)"),
         ("compressor.log_variance_range", "(3, 1)"),
@@ -173,6 +180,13 @@ def test_values_that_cannot_work_are_refused_by_name(name: str, text: str):
         check(override(default_config(), [(name, text)]))
     assert name in str(caught.value) and "\n" not in str(caught.value)
     assert text.strip("(,)").split(",")[0] in str(caught.value)
+
+
+def test_held_out_pictures_are_a_share_or_stored_apart():
+    apart = override(default_config(), [("data.heldout_path", "val")])
+    assert check(apart) is apart
+    with pytest.raises(ValueError, match="data.holdout=0.1 goes with no data.heldout_path"):
+        check(override(apart, [("data.holdout", "0.1")]))
 
 
 def test_training_an_encoder_needs_steps_and_whole_patches():

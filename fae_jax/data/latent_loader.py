@@ -107,7 +107,9 @@ class _LatentRows(grain.MapDataset):
         batch = loader.source.read(positions, views[mine].tolist())
         if loader.pictures is not None:
             shown = zip(batch["index"], views[mine], strict=True)
-            batch["image"] = np.stack([self._picture(loader.pictures, int(index), view) for index, view in shown])
+            batch["image"] = np.stack(
+                [self._picture(loader.pictures, int(index), int(view)) for index, view in shown]
+            )
         if "captions" in batch:
             batch["caption"] = self._chosen([json.loads(text) for text in batch.pop("captions")], step, mine)
         return batch

@@ -5,13 +5,15 @@ A third-party package adds an encoder by naming a builder in its entry points, w
     [project.entry-points."fae_jax.encoders"]
     my_encoder = "my_package.module:build"
 
-A builder is `build(*, weights: str | None, image_size: int, **options) -> Encoder`.
+A builder is `build(*, weights: str | None, image_size: int, **options) -> Encoder`. Options it names in its signature
+are fields of the configuration's section `encoder`; dtype, kernel and scan are always given.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -162,9 +164,14 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
       **options: passed to the builder.
 
     Raises:
-      ValueError: no encoder has that name; the nearest one is suggested.
+      ValueError: no encoder has that name (the nearest one is suggested), or this one has no such option.
     """
     builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    taken = inspect.signature(builder).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        for option in options:
+            if option not in taken:
+                raise ValueError(f"encoder {name!r} has no option {option!r}; leave encoder.{option} as it is")
     return builder(weights=weights, image_size=image_size, **options)
 
 

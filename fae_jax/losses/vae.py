@@ -3,7 +3,12 @@
     L = mean (x̂ − x)² / v + β · mean KL,   KL = ½ (μ² + σ² − 1 − log σ²)       (1)
 
 with both means over every element and v the features' average channel variance (1 when they are standardised), so
-that β does not depend on the encoder.
+that β does not depend on the encoder. Summed over a picture's elements instead, as the paper prints it, with n tokens
+of d feature and c latent channels,
+
+    L = n d · mean (x̂ − x)² / v + β · n c · mean KL,                            (2)
+
+which is (1) with β c / d for β, times n d.
 """
 
 from __future__ import annotations
@@ -22,6 +27,28 @@ def feature_error(
 ) -> Float[Array, ""]:
     """The first term of equation (1): the share of the features' variance that is missed."""
     return jnp.mean((reconstruction - features) ** 2) / variance
+
+
+def reduced(
+    error: Float[Array, ""], kl: Float[Array, ""], *, beta: float, reduction: str, sizes: tuple[int, int, int]
+) -> Float[Array, ""]:
+    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `sizes` are n, d and c.
+
+    Raises:
+      ValueError: the reduction is neither.
+    """
+    tokens, features, latents = sizes
+    if reduction == "mean":
+        return error + beta * kl
+    if reduction == "sum":
+        return tokens * (features * error + beta * latents * kl)
+    raise ValueError(f"reduction {reduction!r} is unknown; choose mean or sum")
+
+
+def inactive_channels(mean: Float[Array, "b n c"]) -> Float[Array, ""]:
+    """How many latent channels say nothing: posterior means of variance below 0.01 over all tokens (Burda et al.,
+    arXiv 1509.00519)."""
+    return jnp.sum(jnp.var(mean, axis=(0, 1)) < 0.01).astype(jnp.float32)
 
 
 def cosine(a: Float[Array, "b n d"], b: Float[Array, "b n d"]) -> Float[Array, ""]:

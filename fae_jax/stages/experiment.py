@@ -28,7 +28,7 @@ from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
 from fae_jax.networks import Networks, build_networks
 from fae_jax.parallel.hosts import fetch, is_first, own_mesh
-from fae_jax.parallel.mesh import batch_divisor, make_mesh
+from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
 from fae_jax.stages.feature_store import FeatureStore
@@ -207,6 +207,10 @@ class Experiment:
           ValueError, FileNotFoundError: it is unknown or its weights are not there.
         """
         encoder, compute = self.config.encoder, self.config.compute
+        names = ("input_size", "interpolation", "resize", "layers", "revision")
+        options = {name: encoder[name] for name in names if encoder[name]}
+        if encoder.layers:
+            options["combine"] = encoder.combine
         return registry.create(
             encoder.name,
             weights=str(self.workdir.stage("encoder")) if encoder.train else encoder.weights or None,
@@ -214,6 +218,7 @@ class Experiment:
             dtype=compute.dtype,
             kernel=compute.kernel,
             scan=compute.scan,
+            **options,
         )
 
     @functools.cached_property
@@ -237,17 +242,12 @@ class Experiment:
     @functools.cached_property
     def encode_here(self) -> Callable[[np.ndarray], Array]:
         """uint8 pictures of this host → features, on this host's devices; no other host has part in it."""
-        mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("device",))
-        whole, split = (
-            jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), ("device",))
-        )
-        params = jax.device_put(self.encoder.params, whole)
         run = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
 
         def encode(images: np.ndarray) -> Array:
-            missing = -len(images) % mesh.size
+            missing = -len(images) % batch_divisor(self.own_mesh)
             padded = np.concatenate([images, images[-1:].repeat(missing, 0)]) if missing else images
-            return run(params, jax.device_put(padded, split))[: len(images)]
+            return run(self.own_encoder, put_batch({"image": padded}, self.own_mesh)["image"])[: len(images)]
 
         return encode
 
@@ -284,17 +284,21 @@ class Experiment:
             **self._hosts,
         )
 
-    def features_of(self, frozen: Mapping[str, Any], batch: Mapping[str, Array]) -> Array:
+    def features_of(self, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Array:
         """The raw features of a `feature_loader`'s batch, float32; runs on device."""
         if "features" in batch:
-            return batch["features"].astype(jnp.float32)
+            return jnp.asarray(batch["features"], jnp.float32)
         return self.encoder.features(frozen["encoder"], to_pixels(batch["image"]))
 
     @functools.cache  # noqa: B019
     def preview_features(self) -> dict[str, Any]:
         """`preview_batch` as `features_of` takes it."""
         shown = self.preview_batch()
-        return {**shown, "features": self.encode_here(shown["image"])} if self.config.data.features else shown
+        return (
+            {**shown, "features": np.asarray(self.encode_here(shown["image"]))}
+            if self.config.data.features
+            else shown
+        )
 
     @property
     def frozen_for_features(self) -> dict[str, Any]:

@@ -18,9 +18,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, UInt8
 
 from fae_jax.data.statistics import LatentStatistics
@@ -45,6 +43,12 @@ class FeatureSpace:
     def variance(self) -> float:
         """Average channel variance in this space: what reconstruction errors are divided by."""
         return 1.0 if self.standardise else float(np.mean(self.std.astype(np.float64) ** 2))
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the features in this space."""
+        energy = np.mean(self.std.astype(np.float64) ** 2 + self.mean.astype(np.float64) ** 2)
+        return 1.0 if self.standardise else float(np.sqrt(energy))
 
     def enter(self, features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Raw features → this space."""
@@ -72,17 +76,8 @@ def measure(batches: Iterable[Float[np.ndarray, "b n d"]]) -> LatentStatistics:
 
 def over_hosts(own: LatentStatistics) -> LatentStatistics:
     """The statistics of all hosts' pictures, from each host's own; the same numbers on every host, in float64."""
-    if jax.process_count() == 1:
-        return own
-    numbers = np.concatenate([[own.count], own.mean, own.deviation, own.noise])
-    # As pairs of 32-bit integers, for arrays on devices have no float64.
-    gathered = np.asarray(multihost_utils.process_allgather(numbers.astype("<f8").view("<u4"))).view("<f8")
-    parts = [np.split(row[1:], 3) for row in gathered]
-    hosts = [
-        LatentStatistics(count=int(row[0]), mean=mean, deviation=deviation, noise=noise)
-        for row, (mean, deviation, noise) in zip(gathered, parts, strict=True)
-    ]
-    return functools.reduce(LatentStatistics.merge, hosts)
+    texts = gather_text(json.dumps(own.to_json()))
+    return functools.reduce(LatentStatistics.merge, (LatentStatistics.from_json(json.loads(text)) for text in texts))
 
 
 def load_or_measure(

@@ -22,14 +22,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from fae_jax.data import storage
 from fae_jax.data.latent_writer import write_cache
 from fae_jax.data.latents import FEATURES, HEADER, CacheIdentity, LatentSource, open_cache, planned_bytes
 from fae_jax.data.loader import Reading
 from fae_jax.data.sources import Source
+from fae_jax.parallel.hosts import wait_for_all
 
 REPORT_EVERY = 10.0  # seconds between lines of progress
 MARGIN = 1.01  # the files' own index beside equation (1)
@@ -93,10 +92,8 @@ class FeatureStore:
         """Refuses a store for which the disk lacks room, before anything is written.
 
         Raises:
-          ValueError: the disk is too small, or the folder is in a bucket.
+          ValueError: the disk is too small, or a file is in the way.
         """
-        if storage.is_remote(str(self.root)):
-            raise ValueError(f"field data.features={str(self.root)!r} must be a folder on a disk, not in a bucket")
         there = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
         if not there.is_dir():
             raise ValueError(f"field data.features={str(self.root)!r}: {there} is a file; name a folder")
@@ -130,6 +127,5 @@ class FeatureStore:
                 progress=report_progress("features"),
                 reading=Reading(),
             )
-            if jax.process_count() > 1:
-                multihost_utils.sync_global_devices("feature store")
+            wait_for_all("feature store written")
         return open_cache(self.directory, self.identity)

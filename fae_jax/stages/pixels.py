@@ -25,18 +25,23 @@ from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
 
 # (frozen parameters, batch, keys) → what the pixel decoder is shown
-Input = Callable[[Mapping[str, Any], Mapping[str, Array], Array], Array]
+Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
 
 
 def noisy_features(experiment: Experiment) -> Input:
-    """x + σ ε, σ in units of the feature space (paper: 0.4 for DINOv2)."""
+    """x + σ ε, with σ = 0.4 for DINOv2 (paper), or relative to the features: σ RMS(x).
 
+    "Scaled by the norm" for another encoder then is noise_relative with noise = 0.4 / RMS(x of DINOv2), whose root
+    mean square is in its `features/statistics.json`.
+    """
+    section = experiment.config.pixels
     space = experiment.space
+    sigma = section.noise * (space.rms if section.noise_relative else 1.0)
 
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
         features = space.enter(experiment.features_of(frozen, batch))
         noise = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
-        return features + experiment.config.pixels.noise * noise
+        return features + sigma * noise
 
     return make
 
@@ -45,7 +50,7 @@ def returned_features(experiment: Experiment) -> Input:
     """x̂: features sent through the latent, sampled."""
     networks, space = experiment.networks, experiment.space
 
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array) -> Array:
+    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
         features = space.enter(experiment.features_of(frozen, batch))
         posterior = networks.compressor.apply({"params": frozen["compressor"]}, features)
         decoded = networks.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))

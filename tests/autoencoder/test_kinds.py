@@ -21,20 +21,20 @@ COMPUTE = {"dtype": jnp.float32, "kernel": "auto"}
 LOOP = {"scan": False, "remat": "none"}
 
 
-def compressor(kind, features=12, **changes):
+def compressor(kind, features=16, **changes):
     sizes = {"latent_width": 3, "heads": 2, "head_width": 8, "activation": "silu", "depth": 2, "width": 0}
     own = {**sizes, "hidden": 10, "posterior": PosteriorKind(), "compute": COMPUTE, "loop": LOOP, "grid": GRID}
     return make_compressor(kind, features=features, **{**own, **changes})
 
 
-def decoder(kind="transformer", features=12, **changes):
+def decoder(kind="transformer", features=16, **changes):
     sizes = {"depth": 2, "width": 0, "heads": 2, "hidden": 10, "last_norm": False}
     return make_feature_decoder(
         kind, features=features, grid=GRID, compute=COMPUTE, loop=LOOP, **{**sizes, **changes}
     )
 
 
-def features(b=2, n=6, d=12, seed=0):
+def features(b=2, n=6, d=16, seed=0):
     return np.random.default_rng(seed).normal(size=(b, n, d)).astype(np.float32)
 
 
@@ -89,7 +89,7 @@ def test_identity_gives_the_features_back_through_both_halves():
     np.testing.assert_array_equal(posterior.mean, x)
     sampled = posterior.sample(jax.random.split(jax.random.key(0), 2))
     np.testing.assert_allclose(decoder("identity").apply({}, sampled), x, atol=1e-5)
-    assert compressor("identity", latent_width=3).latent_width == 12
+    assert compressor("identity", latent_width=3).latent_width == 16
 
 
 @pytest.mark.parametrize("last_norm", [True, False])
@@ -101,12 +101,12 @@ def test_a_decoder_of_another_width_ends_with_a_linear(last_norm):
     inner = reference.feature_decoder({k: v for k, v in params.items() if k != "last_norm"}, z, 2, GRID)
     want = reference.linear(params["to_features"], inner)
     assert_close(got, reference.rms_norm(params["last_norm"], want) if last_norm else want)
-    assert got.shape == (2, 6, 12)
+    assert got.shape == (2, 6, 16)
 
 
 def test_a_width_of_0_or_of_the_features_is_the_papers_decoder():
     z = jnp.asarray(features(d=3))
-    assert count(decoder(width=12), z) == count(decoder(), z) == count(FeatureDecoder(GRID, 12, 2, 2, 10, False), z)
+    assert count(decoder(width=16), z) == count(decoder(), z) == count(FeatureDecoder(GRID, 16, 2, 2, 10, False), z)
     whole = FeatureDecoder((16, 16), 1536, depth=6, heads=24, hidden=4096, last_norm=True)
     assert count(whole, jnp.zeros((1, 256, 32))) == 170_428_416
 
@@ -116,9 +116,9 @@ def test_refusals():
         compressor("conv")
     with pytest.raises(ValueError, match="feature decoder 'conv' is unknown; choose one of transformer, identity"):
         decoder("conv")
-    with pytest.raises(ValueError, match="compressor.heads=5 must divide the width of its blocks, 12"):
+    with pytest.raises(ValueError, match="compressor.heads=5 must divide the width of its blocks, 16"):
         compressor("transformer", heads=5)
     with pytest.raises(ValueError, match="feature_decoder.heads=5 must divide its width 8"):
         decoder(heads=5, width=8)
     with pytest.raises(ValueError, match="got 5 tokens where the grid is 2×3 = 6"):
-        TransformerCompressor(3, GRID, 1, 12, 2, 8).init(jax.random.key(0), jnp.asarray(features(n=5)))
+        TransformerCompressor(3, GRID, 1, 16, 2, 8).init(jax.random.key(0), jnp.asarray(features(n=5)))

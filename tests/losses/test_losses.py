@@ -75,3 +75,17 @@ def test_psnr_is_that_of_bytes_averaged_in_decibels():
 def test_psnr_clips_what_a_decoder_overshoots_and_is_finite_for_equal_pictures():
     white = np.ones((1, 2, 2, 3), np.float32)
     assert psnr(3 * white, white) == psnr(white, white) == pytest.approx(10 * np.log10(4e12), rel=1e-5)
+
+
+def test_sums_are_means_times_the_numbers_of_elements():
+    error, kl = jnp.asarray(0.3), jnp.asarray(7.0)
+    assert float(vae.reduced(error, kl, beta=0.1, reduction="mean", sizes=(5, 6, 2))) == pytest.approx(1.0)
+    summed = vae.reduced(error, kl, beta=0.1, reduction="sum", sizes=(5, 6, 2))
+    assert float(summed) == pytest.approx(5 * 6 * 0.3 + 0.1 * 5 * 2 * 7)
+    with pytest.raises(ValueError, match="reduction 'max' is unknown; choose mean or sum"):
+        vae.reduced(error, kl, beta=0.1, reduction="max", sizes=(5, 6, 2))
+
+
+def test_a_channel_whose_mean_hardly_moves_is_inactive():
+    mean = normal(8, 5, 3) * np.float32([1.0, 0.05, 0.5]) + np.float32([0, 3, 0])
+    assert float(vae.inactive_channels(jnp.asarray(mean))) == 1

@@ -9,11 +9,11 @@ from fae_jax.losses.shaping import SemanticHead, continuity_loss, semantics_loss
 
 
 def random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def cosine(a, b):
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def test_structure_compares_all_pairs_within_a_picture():
@@ -22,7 +22,7 @@ def test_structure_compares_all_pairs_within_a_picture():
         (cosine(z[b, i], z[b, j]) - cosine(x[b, i], x[b, j])) ** 2 for b in (0, 1) for i in range(5) for j in range(5)
     ]
     assert float(structure_loss(z, x)) == pytest.approx(np.mean(pairs), rel=1e-5)
-    turned = np.linalg.qr(random(7, 7))[0].astype(np.float32)
+    turned = jnp.linalg.qr(random(7, 7))[0]
     assert float(structure_loss(3 * x @ turned, x)) == pytest.approx(0, abs=1e-9)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fae_jax.stages import feature_space
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure
 
 RANDOM = np.random.default_rng(0)
@@ -21,6 +22,18 @@ def test_statistics_are_those_of_all_tokens_in_float64():
     values = np.concatenate(BATCHES).reshape(-1, 5).astype(np.float64)
     found = measure(iter(BATCHES))
     assert found.count == 12 * 16
+    np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(found.std, values.std(0), rtol=1e-10)
+
+
+def test_statistics_of_all_hosts_are_those_of_all_pictures(monkeypatch):
+    """Three hosts, one of them without a picture of its own; what they say goes through text and loses nothing."""
+    parts = [measure([batch]) for batch in (BATCHES[0], BATCHES[1][:0], BATCHES[2])]
+    texts = [json.dumps(part.to_json()) for part in parts]
+    monkeypatch.setattr(feature_space, "gather_text", lambda text: texts)
+    found = feature_space.over_hosts(parts[0])
+    values = np.concatenate([BATCHES[0], BATCHES[2]]).reshape(-1, 5).astype(np.float64)
+    assert found.count == len(values)
     np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-13)
     np.testing.assert_allclose(found.std, values.std(0), rtol=1e-10)
 
