@@ -28,13 +28,13 @@ commands=(
 )
 
 asked=""
-step=""
-ask() {{ # tells the run to save and end
-  asked="$1"
-  if [ -n "$step" ]; then kill -TERM "$step" 2>/dev/null || true; fi
+# shellcheck disable=SC2317 # called by the trap
+save() {{ # asks the run, not srun, which would not wait for it
+  asked=yes
+  scancel --signal=TERM "$SLURM_JOB_ID"
 }}
-trap 'ask limit' USR1
-trap 'ask cancel' TERM
+trap save USR1
+trap : TERM # Slurm tells the run itself; this script waits for it
 
 {prelude}
 srun --kill-on-bad-exit=1 bash -c "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}" &
@@ -45,7 +45,7 @@ while kill -0 "$step" 2>/dev/null; do # a signal ends `wait`, not the run
   code=0
   wait "$step" || code=$?
 done
-if [ "$asked" = limit ] && [ "$code" -ne 0 ]; then
+if [ -n "$asked" ] && [ "$code" -ne 0 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, from Debian's packages, in a scratch folder: no systemd, no cgroups, nothing of the system's.
+"""A real Slurm of one node, of Debian's packages, in a scratch folder, without systemd or cgroups.
 
 munged runs as the user `munge`, which refuses keys and sockets in folders that others may write; slurmctld and slurmd
 run as this user, which has to be root.
@@ -93,10 +93,9 @@ class SlurmCluster:
         self._until(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T", check=False), "slurmd")
 
     def _daemon(self, words: list[str], **options: object) -> None:
-        log = open(self.root / f"{Path(words[0]).name}.out", "w")  # noqa: SIM115 -- the daemon's own
-        self._daemons.append(
-            subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **self.environment}, **options)
-        )
+        environment = {**os.environ, **self.environment}
+        with open(self.root / f"{Path(words[0]).name}.out", "w") as log:
+            self._daemons.append(subprocess.Popen(words, stdout=log, stderr=log, env=environment, **options))
 
     def _until(self, ready: object, what: str, limit: float = 30.0) -> None:
         deadline = time.monotonic() + limit
