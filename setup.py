@@ -16,8 +16,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs"],
-    package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs"},
+    packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs", "fae_jax.configs.sweeps"],
+    package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs", "fae_jax.configs.sweeps": "configs/sweeps"},
     install_requires=[
         "jax>=0.10.1",
         "flax>=0.12.6",
@@ -39,6 +39,7 @@ setup(
         "fsspec>=2024.6",
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
+        "pyyaml>=6",
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.1"],
@@ -47,7 +48,7 @@ setup(
         "parquet": ["pyarrow>=15"],
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
-            *("pyarrow>=15", "regex", "sentencepiece>=0.2"),
+            *("pyarrow>=15", "regex", "sentencepiece>=0.2", "jsonschema>=4.20"),
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
         "demo": ["gradio>=5"],

@@ -10,11 +10,13 @@ import ast
 import difflib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
+
+Read = TypeVar("Read")
 
 # Fields that change how a run is carried out, watched and used, never what is trained: they may differ at a restart.
 OPERATIONAL = (
@@ -206,6 +208,7 @@ def default_config() -> ConfigDict:
             "checkpoint": {
                 "every": 5_000,  # steps between checkpoints; one is written at the end in any case
                 "keep": 2,  # newest checkpoints kept
+                "pause_at": 0,  # step after which a stage stops, saved, as a signal would stop it; 0 = none
             },
             "watch": {
                 "data": 600.0,  # seconds to wait for a batch before the run ends, saying so; 0 = for ever
@@ -239,27 +242,51 @@ def load_config(path: str) -> ConfigDict:
       FileNotFoundError: there is no such file; those that ship are named.
       ValueError: the file does not define a valid configuration.
     """
-    file = Path(path)
-    if not file.exists() and len(file.parts) == 1:
-        file = shipped_configs() / f"{file.stem}.py"
-    if not file.is_file():
-        shipped = ", ".join(sorted(p.stem for p in shipped_configs().glob("*.py") if p.stem != "__init__"))
-        raise FileNotFoundError(f"no configuration at {path!r}; give a Python file, or one of: {shipped}")
-    spec = importlib.util.spec_from_file_location(f"fae_jax_config_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
+
+    def read(module: Any) -> ConfigDict:
         config = module.get_config()
         flatten(config)
-    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise ValueError(f"configuration {file} is not valid: {_shorten(reason)}") from error
+        return config
+
+    file = find_file(path, shipped_configs(), "configuration")
+    config = run_file(file, "configuration", read)
     reference = flatten(default_config())
     for name in flatten(config):
         if name not in reference:
             raise ValueError(f"configuration {file}: {_unknown(name, reference)}")
     return config
+
+
+def find_file(path: str, shipped: Path, what: str) -> Path:
+    """The Python file at `path`; a bare name means the file of that name in the folder `shipped`.
+
+    Raises:
+      FileNotFoundError: there is none; those that ship are named.
+    """
+    file = Path(path)
+    if not file.exists() and len(file.parts) == 1:
+        file = shipped / f"{file.stem}.py"
+    if not file.is_file():
+        names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if p.stem != "__init__"))
+        raise FileNotFoundError(f"no {what} at {path!r}; give a Python file, or one of: {names}")
+    return file
+
+
+def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
+    """What `read` takes from the module that a Python file is.
+
+    Raises:
+      ValueError: the file cannot be run, or does not hold what is read, in one line.
+    """
+    spec = importlib.util.spec_from_file_location(f"fae_jax_{what}_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return read(module)
+    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise ValueError(f"{what} {file} is not valid: {_shorten(reason)}") from error
 
 
 def shipped_configs() -> Path:
@@ -281,6 +308,29 @@ def override(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> Config
             if name not in known:
                 raise ValueError(_unknown(name, known))
             result.update_from_flattened_dict({name: parse_value(name, text, known[name])})
+    return result
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """A copy of `config` with {dotted name: value} applied; values are of the fields' own types.
+
+    Whole numbers stand for floats, lists for tuples, and NumPy's numbers for Python's.
+
+    Raises:
+      ValueError: a field is unknown (the nearest is named) or a value is not of its type.
+    """
+    result = ConfigDict(config).copy_and_resolve_references()
+    known = flatten(result)
+    with result.unlocked():
+        for name, given in values.items():
+            if name not in known:
+                raise ValueError(_unknown(name, known))
+            value, kind = _frozen(given.item() if hasattr(given, "item") else given), type(known[name])
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind:
+                raise ValueError(f"field {name} is of type {kind.__name__} (now {known[name]!r}), got {given!r}")
+            result.update_from_flattened_dict({name: value})
     return result
 
 
@@ -478,5 +528,6 @@ _NOT_NEGATIVE = (
     *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
     *("semantics_weight", "input_size"),
     *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),
+    "pause_at",
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

@@ -21,6 +21,10 @@ class RunFailed(RuntimeError):
     """Something went wrong while running (exit code 1); what was finished is kept."""
 
 
+class Stopped(RunFailed):
+    """A stage stopped before its end because it was asked to, saved; the same command continues."""
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes the folder.
 

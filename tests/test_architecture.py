@@ -14,17 +14,21 @@ PACKAGE = ROOT / "fae_jax"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 FLOORS = {
     **dict.fromkeys(("configuration", "workdir", "ending", "retry", "nn", "weights"), 0),
-    **dict.fromkeys(("encoders", "autoencoder", "generators", "diffusion", "losses"), 1),
+    **dict.fromkeys(("encoders", "autoencoder", "generators", "diffusion", "losses", "launchers"), 1),
     **dict.fromkeys(("data", "parallel", "networks"), 2),
     "training": 3,
     "stages": 4,
     "model": 4,
     "evaluation": 5,
+    "sweeps": 5,
     "commands": 6,
     **dict.fromkeys(("__init__", "__main__"), 7),  # the doors: `import fae_jax` and `python -m fae_jax`
 }
 # On one floor, and still one above the other.
-STAIRS = {("workdir", "configuration"), ("workdir", "retry"), ("model", "stages"), ("__main__", "commands")}
+STAIRS = {
+    *(("workdir", "configuration"), ("workdir", "retry"), ("model", "stages"), ("sweeps", "evaluation")),
+    ("__main__", "commands"),
+}
 FORBIDDEN = ("torch", "tensorflow")
 
 

@@ -54,7 +54,17 @@ def running(arguments: argparse.Namespace, stage: str | None = None) -> Iterator
       RunFailed: the hosts did not find each other.
     """
     join_hosts()
-    experiment = open_experiment(arguments)
+    with holding(open_experiment(arguments), stage) as experiment:
+        yield experiment
+
+
+@contextlib.contextmanager
+def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experiment]:
+    """The same for an experiment that is there already, on hosts that have joined.
+
+    Raises:
+      ValueError, FileNotFoundError: see `check_request`.
+    """
     watch = watch_hosts(experiment.config.watch.hosts)
     try:
         check_request(experiment, stage)

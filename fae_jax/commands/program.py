@@ -33,6 +33,7 @@ COMMANDS = {
     "sample": "pictures from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
     "weights": "pretrained encoders and text towers: list, pull, check, convert",
+    "sweep": "many experiments that differ in a few fields: here, on Slurm, on TPUs or on GKE; their table and plots",
     "prepare": "index and check raw data; says what it left out and why",
 }
 

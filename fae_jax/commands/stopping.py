@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from fae_jax.ending import end_now
-from fae_jax.workdir import RunFailed
+from fae_jax.workdir import Stopped
 
 PATIENCE = 5.0  # seconds the main thread gets to end by itself
 
@@ -26,7 +26,7 @@ def _words(number: int) -> str:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    raise RunFailed(_words(number))
+    raise Stopped(_words(number))
 
 
 @contextlib.contextmanager

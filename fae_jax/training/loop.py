@@ -28,7 +28,7 @@ from fae_jax.training.state import Player, TrainState, create_state, state_shard
 from fae_jax.training.step import compile_step
 from fae_jax.training.task import Task
 from fae_jax.training.watchdog import Watchdog
-from fae_jax.workdir import RunFailed
+from fae_jax.workdir import Stopped
 
 
 def abstract_state(players: Mapping[str, Player], mesh: Mesh) -> TrainState:
@@ -48,8 +48,9 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
       phases: a clock that shows, afterwards too, where the time of this run went.
 
     Raises:
-      RunFailed: stopped by a signal, too many non-finite steps in a row, no memory left, or a checkpoint cannot be
-        written; what was saved stays.
+      Stopped: by a signal, or at `checkpoint.pause_at`; saved.
+      RunFailed: too many non-finite steps in a row, no memory left, or a checkpoint cannot be written; what was saved
+        stays.
     """
     phases, steps = phases or Phases(), task.section.steps
     checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
@@ -87,6 +88,8 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
             curve.add(step, metrics)
             phases.enter("step")
             wish, last = stop.wanted(), step == steps
+            if step == config.checkpoint.pause_at and not last:
+                wish = wish or "checkpoint.pause_at"
             if last or wish or step % config.checkpoint.every == 0 or profile.touches(step):
                 curve.settle()
             profile.after(step)
@@ -107,5 +110,5 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
     return state
 
 
-def _stopped(wish: str, step: int, task: Task) -> RunFailed:
-    return RunFailed(f"stopped by {wish} at step {step} of {task.name}, saved; the same command continues")
+def _stopped(wish: str, step: int, task: Task) -> Stopped:
+    return Stopped(f"stopped by {wish} at step {step} of {task.name}, saved; the same command continues")

@@ -1,0 +1,1 @@
+"""One file per sweep; `get_sweep()` returns what differs between its experiments."""

@@ -1,0 +1,154 @@
+"""Sweeps: many experiments that differ in a few fields, their table and plots.
+
+fae sweep --config C --sweep F --launcher local|slurm|tpu|gke [--dry_run]   begin, or go on
+fae sweep --workdir S                                                        go on with a sweep that was begun
+fae sweep --workdir S --table [--metric M]                                   table and plots of what there is
+fae sweep --workdir S --point 3                                              one point, here
+
+--sweep is a file like those in configs/sweeps/, or a name of one of them. Finished points are passed over,
+interrupted ones go on. `--launch NAME=VALUE` gives a launcher its settings (docs/launching.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fae_jax.commands.evaluate import TASKS
+from fae_jax.commands.sweep_point import run_point, run_shared
+from fae_jax.configuration import check, load_config, override
+from fae_jax.launchers.plan import find_program, parse_settings
+from fae_jax.launchers.registry import LAUNCHERS, needed_program
+from fae_jax.stages.experiment import Experiment
+from fae_jax.sweeps.declaration import check_sweep, load_sweep
+from fae_jax.sweeps.directory import SHARED, SweepDirectory
+from fae_jax.sweeps.phases import make_phases
+from fae_jax.sweeps.plots import write_plots
+from fae_jax.sweeps.sharing import differing, hand_on
+from fae_jax.sweeps.table import make_rows, write_table
+from fae_jax.workdir import RunFailed, Workdir
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="C", help="configuration file or name that the points start from")
+    parser.add_argument("--sweep", metavar="F", help="file or name of the sweep: what differs between points")
+    parser.add_argument("--workdir", metavar="S", help="directory of the sweep; default: runs/sweeps/CONFIG-SWEEP")
+    parser.add_argument(
+        "--launcher", choices=list(LAUNCHERS), default="local", metavar="launcher", help=", ".join(LAUNCHERS)
+    )
+    parser.add_argument(
+        "--launch", action="append", default=[], metavar="NAME=VALUE", help="a setting of the launcher; repeatable"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print exactly what would run, and touch nothing")
+    parser.add_argument("--points", default="", metavar="N,N-N", help="only these points")
+    parser.add_argument(
+        "--from", dest="source", metavar="W", help="a working directory whose finished stages points may start from"
+    )
+    parser.add_argument("--table", action="store_true", help="only the table and plots of what there is")
+    parser.add_argument("--metric", metavar="M,…", help="for the table: other metrics than the sweep's")
+    parser.add_argument("--point", metavar="N", help=f"run one point in this process, or {SHARED}")
+    parser.add_argument("--rung", type=int, default=0, help="with --point: only to this decision of early stopping")
+    parser.epilog = "--config.section.field=value overrides a field of the configuration"
+
+
+def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
+    """The sweep that the arguments describe, checked; changes nothing.
+
+    Raises:
+      ValueError, FileNotFoundError: see `check_sweep`, `SweepDirectory.open` and `SweepDirectory.check`.
+    """
+    if bool(arguments.config) != bool(arguments.sweep):
+        raise ValueError("a new sweep needs both --config and --sweep; one that was begun needs only --workdir")
+    if not arguments.config:
+        if not arguments.workdir:
+            raise ValueError("a new sweep needs --config and --sweep; one that was begun needs --workdir")
+        if arguments.overrides:
+            raise ValueError("--config.section.field=value needs --config and --sweep beside it")
+        return SweepDirectory.open(Path(arguments.workdir))
+    config = check(override(load_config(arguments.config), arguments.overrides))
+    sweep = load_sweep(arguments.sweep)
+    check_sweep(sweep, config, TASKS)
+    names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)
+    root = Path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
+    directory = SweepDirectory(root=root, sweep=sweep, config=config)
+    directory.check()
+    return directory
+
+
+def _check_source(directory: SweepDirectory, source: Workdir) -> list[str]:
+    """The stages that points may start with from another working directory.
+
+    Raises:
+      ValueError: it has none of those that points share, or of another experiment.
+    """
+    config = source.read_config()
+    theirs = Experiment(config, source)
+    found = [stage for stage in directory.shared if theirs.is_done(stage)]
+    for stage in found:
+        different = differing(stage, directory.config, config)
+        if different:
+            raise ValueError(f"stage {stage} of {source.root} is of another experiment ({'; '.join(different[:6])})")
+    if not found:
+        shared = ", ".join(directory.shared) or "none"
+        raise ValueError(f"{source.root} has finished none of the stages that the points share ({shared})")
+    return found
+
+
+def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:
+    chosen = tuple(metrics.split(",")) if metrics else directory.sweep.metrics
+    rows = make_rows(directory, chosen)
+    text = write_table(directory, rows, chosen)
+    plots = write_plots(directory, rows, chosen, text)
+    print(text, end="")
+    print(f"sweep: {directory.root / 'index.html'}", file=sys.stderr)
+    best = next((row.point.name for row in rows if row.place == 1), None)
+    return {"sweep": str(directory.root), "best": best, "plots": plots}
+
+
+def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[str, Any]:
+    launcher = LAUNCHERS[arguments.launcher]
+    settings = parse_settings(launcher.Settings, arguments.launcher, arguments.launch)
+    phases = make_phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
+    folder = directory.root.absolute() / "launch"
+    name = directory.root.absolute().name
+    source = Workdir(arguments.source) if arguments.source else None
+    handed = _check_source(directory, source) if source else []
+    if arguments.dry_run:
+        shared = ", ".join(directory.shared) or "nothing"
+        print(f"# {len(directory.points)} points in {directory.root}; trained once for all: {shared}")
+        print("".join(f"# point {point.number}: {point.name}\n" for point in directory.points), end="")
+        print(launcher.describe(phases, settings, name, folder) if phases else "# nothing is left to run")
+        return {"sweep": str(directory.root), "points": len(directory.points), "phases": len(phases)}
+    program = needed_program(arguments.launcher, settings)
+    if program:
+        find_program(program, arguments.launcher)
+    directory.begin()
+    for stage in handed:
+        assert source is not None
+        hand_on(stage, source, directory.shared_workdir)
+    if phases:
+        try:
+            jobs = launcher.launch(phases, settings, name, folder)
+        except RunFailed:
+            if any(point.workdir.root.exists() for point in directory.points):
+                _table(directory, arguments.metric)
+            raise
+        if not launcher.WAITS:
+            return {"sweep": str(directory.root), "jobs": jobs}
+    try:
+        return _table(directory, arguments.metric)
+    except ValueError as error:
+        raise RunFailed(f"{error}; `fae sweep --workdir {directory.root} --table --metric …`") from error
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    directory = open_directory(arguments)
+    if arguments.point is not None:
+        if arguments.point == SHARED:
+            return run_shared(directory)
+        return run_point(directory, directory.point(arguments.point), arguments.rung)
+    if arguments.table:
+        return _table(directory, arguments.metric)
+    return _launch(arguments, directory)

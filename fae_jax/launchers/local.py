@@ -1,0 +1,142 @@
+"""This machine: one process after the other, or several side by side, each on GPUs of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fae_jax.launchers.plan import Phase, Task, at_least_one
+from fae_jax.workdir import RunFailed, Stopped
+
+WAITS = True  # `launch` returns when everything has ended
+POLL = 0.1  # seconds between looks at the running processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of the local launcher.
+
+    Attributes:
+      parallel: processes side by side.
+      gpus_each: GPUs of each, by CUDA_VISIBLE_DEVICES; 0 leaves that alone.
+    """
+
+    parallel: int = 1
+    gpus_each: int = 0
+
+    def __post_init__(self) -> None:
+        at_least_one("local", parallel=self.parallel)
+
+    def environment(self, number: int) -> dict[str, str]:
+        """What task `number` of a phase sees beside this process's environment."""
+        if not self.gpus_each:
+            return {}
+        first = number % self.parallel * self.gpus_each
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(first, first + self.gpus_each)))}
+
+
+def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -> str:
+    """The commands, `parallel` at a time; a task waits for the one `parallel` places before it."""
+    lines = []
+    for phase in phases:
+        lines.append(f"# {phase.name}" + (f", {settings.parallel} at a time" if len(phase.tasks) > 1 else ""))
+        for number, task in enumerate(phase.tasks):
+            words = [f"{key}={value} " for key, value in settings.environment(number).items()]
+            lines.append("".join(words) + task.command())
+    return "\n".join(lines) + "\n"
+
+
+class _Forward:
+    """Passes SIGTERM and SIGINT on to running processes as SIGTERM, and remembers that they came."""
+
+    def __init__(self, running: dict[int, tuple[Task, subprocess.Popen]]):
+        self.came: str | None = None
+        self._running = running
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Forward:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.came = signal.Signals(number).name
+        for _, process in list(self._running.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
+    """Runs the tasks in `parallel` lanes, task i in lane i mod parallel; returns the failures, a line each.
+
+    Raises:
+      Stopped: a signal came; the running tasks were told and waited for.
+    """
+    lanes = [list(enumerate(phase.tasks))[lane :: settings.parallel] for lane in range(settings.parallel)]
+    running: dict[int, tuple[Task, subprocess.Popen]] = {}
+    failures = []
+    with _Forward(running) as forward:
+        while any(lanes) or running:
+            for lane, waiting in enumerate(lanes):
+                if forward.came:
+                    waiting.clear()
+                if waiting and lane not in running:
+                    number, task = waiting.pop(0)
+                    log = folder / f"{task.name}.log"
+                    print(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})", file=sys.stderr, flush=True)
+                    with open(log, "a") as file:
+                        process = subprocess.Popen(
+                            [sys.executable, "-m", "fae_jax", *task.words],
+                            stdout=file,
+                            stderr=subprocess.STDOUT,
+                            env={**os.environ, **settings.environment(number)},
+                            start_new_session=True,  # the terminal's Ctrl-C comes here, and is passed on once
+                        )
+                    running[lane] = (task, process)
+            for lane, (task, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[lane]
+                    if process.returncode and not forward.came:
+                        last = (folder / f"{task.name}.log").read_text().strip().splitlines()[-1:] or ["no output"]
+                        failures.append(f"{task.name} ended with code {process.returncode} ({last[0]})")
+                        print(f"sweep: {failures[-1]}", file=sys.stderr, flush=True)
+            time.sleep(POLL)
+    if forward.came:
+        raise Stopped(f"stopped by {forward.came}; what was finished is kept, the same command continues")
+    return failures
+
+
+def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> None:
+    """Runs everything, and returns when it has ended. A task that fails does not stop those beside it.
+
+    Args:
+      name: of the sweep.
+      folder: for logs.
+
+    Raises:
+      RunFailed: tasks failed; the first are named.
+      Stopped: a signal came.
+    """
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    for phase in phases:
+        failed = _run_phase(phase, settings, logs)
+        failures += failed
+        if failed and len(failed) == len(phase.tasks):
+            break
+    if failures:
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        raise RunFailed(f"{'; '.join(failures[:3])}{more}; logs are in {logs}; the same command tries again")

@@ -1,0 +1,127 @@
+"""What a launcher is given: tasks in phases, and its own settings; and how it finds the programs it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar, get_type_hints
+
+from fae_jax.workdir import RunFailed
+
+Settings = TypeVar("Settings")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One command.
+
+    Attributes:
+      name: short, for logs and job names.
+      words: after `fae`.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+    def command(self, program: str = "") -> str:
+        """As one shell line; `program` stands for `fae`, by default this very Python with this package."""
+        return f"{program or shlex.join([sys.executable, '-m', 'fae_jax'])} {shlex.join(self.words)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Tasks that may run side by side."""
+
+    name: str
+    tasks: tuple[Task, ...]
+
+
+def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) -> Settings:
+    """Settings of a launcher from words NAME=VALUE.
+
+    Raises:
+      ValueError: a name is unknown (the nearest is given), a value not of its type, or a required one is missing.
+    """
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+            raise ValueError(f"launcher {launcher} has no setting {name!r}; {hint}")
+        if not equals:
+            raise ValueError(f"--launch {word} needs a value: {word}=VALUE")
+        values[name] = _value(f"--launch {name}", text, hints[name])
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise ValueError(f"launcher {launcher} needs {' and '.join(f'--launch {name}=…' for name in missing)}")
+    return kind(**values)
+
+
+def _value(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{name} is true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind is int:
+        if not text.isdigit():
+            raise ValueError(f"{name} is a whole number, got {text!r}")
+        return int(text)
+    return text
+
+
+def at_least_one(launcher: str, **values: int) -> None:
+    """Refuses numbers below 1.
+
+    Raises:
+      ValueError: it names the setting.
+    """
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"launcher {launcher}: {name} must be at least 1, got {value}")
+
+
+def find_program(program: str, launcher: str) -> str:
+    """The path of a program a launcher cannot do without.
+
+    Raises:
+      ValueError: it is not installed here.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise ValueError(
+            f"launcher {launcher} needs the program `{program}`, which is not on this machine's PATH; install it, "
+            "run this where it is, or see what would run with --dry_run"
+        )
+    return found
+
+
+def run_quietly(words: list[str], what: str) -> str:
+    """Runs a program and returns its standard output.
+
+    Raises:
+      RunFailed: it ended with another code than 0; its last line of standard error is given.
+    """
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"code {done.returncode}").splitlines()[-1]
+        raise RunFailed(f"{what}: {said}")
+    return done.stdout.strip()
+
+
+def cloud_name(*words: str, limit: int = 40) -> str:
+    """A name that clouds accept: small letters, digits and dashes, a letter first; shortened ones end in a hash."""
+    text = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+    text = text if text[:1].isalpha() else f"fae-{text}"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 7].rstrip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -1,0 +1,152 @@
+"""Slurm: a batch script per phase, tasks as a job array, each phase after the one before it.
+
+A task is one `srun` over all its processes; JAX finds coordinator, count and rank by itself. The run is told ahead of
+the time limit, saves, and the job queues itself again; a preempted or cancelled one saves in Slurm's own grace period
+(KillWait), and `scontrol requeue` continues it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import stat
+import sys
+from pathlib import Path
+
+from fae_jax.launchers.plan import Phase, at_least_one, find_program, run_quietly
+from fae_jax.workdir import write_atomically
+
+WAITS = False  # `launch` hands in, and returns
+SCRIPT = """\
+#!/bin/bash
+{directives}
+
+# One task of the array runs one of these.
+commands=(
+{commands}
+)
+
+asked=""
+# shellcheck disable=SC2317 # called by the trap
+save() {{ # asks the run, not srun, which would not wait for it
+  asked=yes
+  scancel --signal=TERM "$SLURM_JOB_ID"
+}}
+trap save USR1
+trap : TERM # Slurm tells the run itself; this script waits for it
+
+{prelude}
+srun --kill-on-bad-exit=1 bash -c "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}" &
+step=$!
+code=0
+wait "$step" || code=$?
+while kill -0 "$step" 2>/dev/null; do # a signal ends `wait`, not the run
+  code=0
+  wait "$step" || code=$?
+done
+if [ -n "$asked" ] && [ "$code" -ne 0 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of the Slurm launcher; empty and 0 leave a choice to Slurm.
+
+    Attributes:
+      nodes, tasks_per_node: of each point; one process per task.
+      cpus_per_task, gpus_per_task: of each process.
+      time: limit, as 24:00:00.
+      partition, account, qos, constraint: as `sbatch` has them.
+      grace: seconds before the limit at which the run is told to save.
+      parallel: points at a time; 0 = all.
+      prelude: shell line before the run, such as `source venv/bin/activate`.
+      options: more words for `sbatch`.
+    """
+
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cpus_per_task: int = 0
+    gpus_per_task: int = 0
+    time: str = ""
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    grace: int = 120
+    parallel: int = 0
+    prelude: str = ""
+    options: str = ""
+
+    def __post_init__(self) -> None:
+        at_least_one("slurm", nodes=self.nodes, tasks_per_node=self.tasks_per_node, grace=self.grace)
+
+
+def script(phase: Phase, settings: Settings, name: str, folder: Path) -> str:
+    """The batch script of a phase."""
+    count = len(phase.tasks)
+    side_by_side = f"%{settings.parallel}" if settings.parallel and settings.parallel < count else ""
+    directives = {
+        "job-name": f"{name}-{phase.name}",
+        "array": f"0-{count - 1}{side_by_side}",
+        "nodes": settings.nodes,
+        "ntasks-per-node": settings.tasks_per_node,
+        "cpus-per-task": settings.cpus_per_task,
+        "gpus-per-task": settings.gpus_per_task,
+        "time": settings.time,
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "constraint": settings.constraint,
+        "signal": f"B:USR1@{settings.grace}",
+        "open-mode": "append",
+        "output": f"{folder}/logs/{phase.name}-%a.log",
+    }
+    lines = [f"#SBATCH --{key}={value}" for key, value in directives.items() if value]
+    lines += ["#SBATCH --requeue", *(f"#SBATCH {word}" for word in shlex.split(settings.options))]
+    commands = "\n".join(f"  {shlex.quote(task.command())} # {number}" for number, task in enumerate(phase.tasks))
+    prelude = settings.prelude or ":"
+    return SCRIPT.format(directives="\n".join(lines), commands=commands, prelude=prelude)
+
+
+def _submission(file: Path, after: str) -> list[str]:
+    return ["sbatch", "--parsable", *([f"--dependency=afterany:{after}"] if after else []), str(file)]
+
+
+def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -> str:
+    """Every script, and the commands that hand them in."""
+    folder = folder.absolute()
+    lines, before = [], ""
+    for phase in phases:
+        body = script(phase, settings, name, folder)
+        lines.append(f"# {folder}/{phase.name}.sh\n{body}")
+    for phase in phases:
+        variable = "job_" + "".join(letter if letter.isalnum() else "_" for letter in phase.name)
+        words = [shlex.quote(word) for word in _submission(folder / f"{phase.name}.sh", "BEFORE" if before else "")]
+        lines.append(f"{variable}=$({' '.join(words).replace('BEFORE', '$' + before)})\n")
+        before = variable
+    return "".join(lines)
+
+
+def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> list[str]:
+    """Writes the scripts and hands them in; returns the jobs' numbers.
+
+    Raises:
+      ValueError: there is no sbatch here.
+      RunFailed: sbatch refused one.
+    """
+    program = find_program("sbatch", "slurm")
+    folder = folder.absolute()
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    jobs: list[str] = []
+    for phase in phases:
+        file = folder / f"{phase.name}.sh"
+        write_atomically(file, script(phase, settings, name, folder))
+        os.chmod(file, file.stat().st_mode | stat.S_IXUSR)
+        words = [program, *_submission(file, jobs[-1] if jobs else "")[1:]]
+        jobs.append(run_quietly(words, f"sbatch refused {file}").split(";")[0])
+        print(f"sweep: job {jobs[-1]}: {phase.name}, {len(phase.tasks)} tasks ({file})", file=sys.stderr, flush=True)
+    return jobs

@@ -1,0 +1,201 @@
+"""TPU VMs, single hosts to pods, by `gcloud`: made, used for tasks in turn, made again after a preemption, deleted.
+
+The same command runs on every worker of a slice; JAX finds the others by itself. What the tasks write must lie where
+every worker and every later slice sees it: a bucket mounted at the same path everywhere, or a Filestore share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_quietly
+from fae_jax.workdir import RunFailed
+
+WAITS = True
+UP = ("ACTIVE", "READY")
+COMING = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES", "STARTING", "RESTARTING", "REPAIRING")
+LOST = 255  # what ssh returns when the connection, not the command, failed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of the TPU launcher.
+
+    Attributes:
+      zone, type, version: as gcloud has them: us-east5-b, v6e-64, v2-alpha-tpuv6e.
+      project: default: gcloud's own.
+      queued: ask by queued resource, which waits for its turn; False creates the VM at once or fails.
+      spot: cheaper, and taken away at any time; it is then made again, and the run continues.
+      parallel: slices at a time; points take turns on them.
+      setup: shell line run once on each worker of a new slice, such as launch/tpu_setup.sh does.
+      program: how `fae` is called there.
+      restarts: how often a slice may be made again for one point.
+      keep: leave the slices up at the end.
+      poll: seconds between looks at a slice's state.
+    """
+
+    zone: str
+    type: str
+    version: str
+    project: str = ""
+    queued: bool = True
+    spot: bool = False
+    parallel: int = 1
+    setup: str = ""
+    program: str = "fae"
+    restarts: int = 20
+    keep: bool = False
+    poll: int = 30
+
+    def __post_init__(self) -> None:
+        at_least_one("tpu", parallel=self.parallel)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slice:
+    """The gcloud command lines of one slice."""
+
+    name: str
+    settings: Settings
+
+    @property
+    def _place(self) -> list[str]:
+        project = self.settings.project
+        return [f"--zone={self.settings.zone}", *([f"--project={project}"] if project else [])]
+
+    def _gcloud(self, *words: str) -> list[str]:
+        return ["gcloud", "compute", "tpus", *words]
+
+    @property
+    def create(self) -> list[str]:
+        settings = self.settings
+        spot = ["--spot"] if settings.spot else []
+        if settings.queued:
+            head = ("queued-resources", "create", self.name, f"--node-id={self.name}")
+            return self._gcloud(
+                *(*head, *self._place, f"--accelerator-type={settings.type}"),
+                *(f"--runtime-version={settings.version}", *spot),
+            )
+        head = ("tpu-vm", "create", self.name)
+        return self._gcloud(
+            *(*head, *self._place, f"--accelerator-type={settings.type}", f"--version={settings.version}", *spot)
+        )
+
+    @property
+    def describe(self) -> list[str]:
+        kind, field = ("queued-resources", "state.state") if self.settings.queued else ("tpu-vm", "state")
+        return self._gcloud(kind, "describe", self.name, *self._place, f"--format=value({field})")
+
+    @property
+    def delete(self) -> list[str]:
+        kind, force = ("queued-resources", ["--force"]) if self.settings.queued else ("tpu-vm", [])
+        return self._gcloud(kind, "delete", self.name, *self._place, *force, "--quiet")
+
+    def ssh(self, command: str) -> list[str]:
+        """`command` on every worker at once."""
+        return self._gcloud("tpu-vm", "ssh", self.name, *self._place, "--worker=all", f"--command={command}")
+
+
+def _slices(phases: list[Phase], settings: Settings, name: str) -> list[Slice]:
+    count = min(settings.parallel, max(len(phase.tasks) for phase in phases))
+    return [Slice(name=cloud_name(name, str(number)), settings=settings) for number in range(count)]
+
+
+def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -> str:
+    """Every command, slice by slice; a preempted slice is deleted and made again in between."""
+    lines = []
+    slices = _slices(phases, settings, name)
+    for made in slices:
+        lines += [f"# slice {made.name}", shlex.join(made.create)]
+        lines.append(f"{shlex.join(made.describe)} # until ACTIVE or READY")
+        lines += [shlex.join(made.ssh(settings.setup))] if settings.setup else []
+    for phase in phases:
+        lines.append(f"# {phase.name}, {len(slices)} at a time")
+        for number, task in enumerate(phase.tasks):
+            lines.append(shlex.join(slices[number % len(slices)].ssh(task.command(settings.program))))
+    if not settings.keep:
+        lines += ["# the end", *(shlex.join(made.delete) for made in slices)]
+    return "\n".join(lines) + "\n"
+
+
+def _state(made: Slice) -> str:
+    """What gcloud says of a slice; empty if there is none."""
+    done = subprocess.run(made.describe, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def bring_up(made: Slice) -> None:
+    """Returns when the slice is there and set up; makes it, or makes it again, as its state requires.
+
+    Raises:
+      RunFailed: gcloud refuses to make it, or it cannot be set up.
+    """
+    state = _state(made)
+    if state in UP:
+        return
+    if state and state not in COMING:
+        print(f"tpu: {made.name} is {state}; making it again", file=sys.stderr, flush=True)
+        run_quietly(made.delete, f"deleting {made.name}")
+        state = ""
+    if not state:
+        run_quietly(made.create, f"making {made.name}")
+    while (state := _state(made)) not in UP:
+        if state and state not in COMING:
+            raise RunFailed(f"slice {made.name} is {state}; see `{shlex.join(made.describe)}`")
+        time.sleep(made.settings.poll)
+    if made.settings.setup:
+        run_quietly(made.ssh(made.settings.setup), f"setting up {made.name}")
+
+
+def run_task(made: Slice, task: Task, logs: Path) -> str | None:
+    """Runs a task to its end, over preemptions; returns what failed, if the task itself did."""
+    for _ in range(made.settings.restarts + 1):
+        bring_up(made)
+        with open(logs / f"{task.name}.log", "a") as file:
+            words = made.ssh(task.command(made.settings.program))
+            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT).returncode
+        if code == 0:
+            return None
+        time.sleep(made.settings.poll)  # a preemption shows in the state a little later
+        if code != LOST and _state(made) in UP:
+            return f"{task.name} ended with code {code}"
+        print(f"tpu: {task.name}: {made.name} was lost; continuing on a new one", file=sys.stderr, flush=True)
+    return f"{task.name}: {made.name} was lost {made.settings.restarts + 1} times"
+
+
+def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> None:
+    """Runs everything on `parallel` slices, task i on slice i mod parallel, and deletes them at the end.
+
+    Raises:
+      ValueError: there is no gcloud here.
+      RunFailed: tasks failed, or a slice could not be made.
+    """
+    find_program("gcloud", "tpu")
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    slices = _slices(phases, settings, name)
+    failures: list[str] = []
+
+    def lane(number: int, phase: Phase) -> list[str]:
+        made = slices[number]
+        return [failed for task in phase.tasks[number :: len(slices)] if (failed := run_task(made, task, logs))]
+
+    try:
+        for phase in phases:
+            with ThreadPoolExecutor(len(slices)) as pool:
+                found = pool.map(lambda number, phase=phase: lane(number, phase), range(len(slices)))
+            failed = [line for lines in found for line in lines]
+            failures += failed
+            if failed and len(failed) == len(phase.tasks):
+                break
+    finally:
+        for made in slices if not settings.keep else ():
+            subprocess.run(made.delete, capture_output=True)
+    if failures:
+        raise RunFailed(f"{'; '.join(failures[:3])}; logs are in {logs}; the same command tries again")

@@ -1,0 +1,194 @@
+"""What a file in `configs/sweeps/` declares, and the checks it passes before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import check, find_file, run_file, shipped_configs, with_values
+from fae_jax.stages import STAGES
+from fae_jax.stages.experiment import SECTIONS
+from fae_jax.sweeps.axes import Points
+
+BETTER = ("lower", "higher")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halving:
+    """Early stopping by successive halving (arXiv 1502.07943), decided by the run's own metrics.
+
+    Every point trains to the first of `steps`, there the best `keep` of them go on to the second, and so on; the
+    last survivors finish. What a point is compared by is its metric in the row of exactly that step, so who is
+    stopped depends neither on the launcher nor on who was faster. Where values are equal, or there is none (the loss
+    was not finite, the run failed), earlier points are better, and those with a value before those without.
+
+    Attributes:
+      steps: of the metric's stage, ascending; multiples of logging.every.
+      keep: share of the points that goes on from each, rounded up; 0.5 stops what is behind the median.
+      metric: STAGE.NAME from the stage's metrics; default: the sweep's own.
+    """
+
+    steps: tuple[int, ...]
+    keep: float = 0.5
+    metric: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Many experiments that differ in a few fields.
+
+    Attributes:
+      points: what differs: see `fae_jax.sweeps.axes`.
+      metric: what points are compared by: STAGE.NAME, the last row of STAGE/metrics.jsonl, or TASK.path.to.value in
+        evaluation/TASK.json.
+      better: lower or higher values of it.
+      also: further metrics for the table and the plots.
+      stages: the stages wanted; those they need come with them. None: all.
+      tasks: of `fae evaluate`, after the stages.
+      stop: early stopping, or None.
+    """
+
+    points: Points
+    metric: str
+    better: str = "lower"
+    also: tuple[str, ...] = ()
+    stages: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] = ()
+    stop: Halving | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.metric, *self.also)))
+
+
+def load_sweep(path: str) -> Sweep:
+    """Runs `get_sweep()` of a Python file; a bare name means the file of that name in `configs/sweeps/`.
+
+    Raises:
+      FileNotFoundError: there is no such file; those that ship are named.
+      ValueError: the file does not define a sweep.
+    """
+    file = find_file(path, shipped_configs() / "sweeps", "sweep")
+    try:
+        sweep = run_file(file, "sweep", lambda module: module.get_sweep())
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith("sweep ") else f"sweep {file}: {text}") from error
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"sweep {file}: get_sweep() must return a Sweep, got {type(sweep).__name__}")
+    return sweep
+
+
+def needed_stages(sweep: Sweep, config: ConfigDict) -> tuple[str, ...]:
+    """The stages every point must have, in order: those wanted and those they need.
+
+    Raises:
+      ValueError: a stage is unknown; the nearest is named.
+    """
+    wanted = set(STAGES if sweep.stages is None else sweep.stages)
+    for stage in wanted:
+        _known("stage", stage, tuple(STAGES))
+    for stage in reversed(STAGES):  # a stage comes after all it needs
+        if stage in wanted:
+            wanted.update(STAGES[stage][0])
+    return tuple(stage for stage in STAGES if stage in wanted and (stage != "encoder" or config.encoder.train))
+
+
+def check_sweep(sweep: Sweep, config: ConfigDict, tasks: dict[str, tuple[str, ...]]) -> list[ConfigDict]:
+    """Refuses what cannot run; returns the configuration of each point.
+
+    Args:
+      tasks: what can be evaluated, and the stages each needs.
+
+    Raises:
+      ValueError: no points, two alike, a field or value that does not exist or fit, a stage, task or metric that
+        nothing of the sweep makes, or early stopping at steps that are not logged.
+    """
+    if not sweep.points:
+        raise ValueError("the sweep is empty: it has no points; give each axis at least one value")
+    configs = []
+    for number, point in enumerate(sweep.points):
+        if not point:
+            raise ValueError(f"point {number} of the sweep sets no field")
+        try:
+            configs.append(check(with_values(config, point)))
+        except ValueError as error:
+            raise ValueError(f"point {number} of the sweep: {error}") from error
+    seen: dict[str, int] = {}
+    for number, point_config in enumerate(configs):
+        first = seen.setdefault(point_config.to_json(), number)
+        if first != number:
+            raise ValueError(f"points {first} and {number} of the sweep are the same experiment; leave one out")
+    if sweep.better not in BETTER:
+        raise ValueError(f"better={sweep.better!r} must be lower or higher")
+    stages = needed_stages(sweep, config)
+    for task in sweep.tasks:
+        _known("task", task, tuple(tasks))
+        missing = [stage for stage in tasks[task] if stage not in stages]
+        if missing:
+            raise ValueError(f"task {task} of the sweep needs stage {missing[0]}; add it to stages={stages}")
+    for metric in sweep.metrics:
+        head = metric.split(".")[0]
+        if "." not in metric or head not in (*stages, *sweep.tasks) or head == "cache":
+            known = ", ".join(name for name in (*stages, *sweep.tasks) if name != "cache")
+            raise ValueError(f"metric {metric!r} must be STAGE.NAME or TASK.NAME of what the sweep makes: {known}")
+    if sweep.stop is not None:
+        _check_halving(sweep.stop, sweep, config, stages)
+    return configs
+
+
+def halving_metric(sweep: Sweep) -> tuple[str, str]:
+    """(stage, name of the metric) that early stopping looks at."""
+    assert sweep.stop is not None
+    stage, _, name = (sweep.stop.metric or sweep.metric).partition(".")
+    return stage, name
+
+
+def _check_halving(stop: Halving, sweep: Sweep, config: ConfigDict, stages: tuple[str, ...]) -> None:
+    stage, name = halving_metric(sweep)
+    if stage not in stages or stage == "cache" or not name:
+        raise ValueError(
+            f"early stopping needs a metric of a trained stage, as features.loss, got {stop.metric or sweep.metric!r}"
+        )
+    if not 0 < stop.keep < 1:
+        raise ValueError(f"early stopping keeps a share between 0 and 1, got {stop.keep}")
+    section, every = config[SECTIONS.get(stage, stage)], config.logging.every
+    ascending = list(stop.steps) == sorted(set(stop.steps)) and bool(stop.steps)
+    if not ascending or stop.steps[0] < 1 or stop.steps[-1] >= section.steps:
+        raise ValueError(
+            f"early stopping needs ascending steps below {stage}.steps={section.steps}, got {stop.steps}"
+        )
+    unlogged = [step for step in stop.steps if step % every]
+    if unlogged:
+        raise ValueError(f"early stopping at step {unlogged[0]}: it must be a multiple of logging.every={every}")
+
+
+def _known(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+        raise ValueError(f"{what} {name!r} of the sweep is unknown; {hint}")
+
+
+def as_json(sweep: Sweep) -> dict[str, Any]:
+    """The declaration as plain JSON values."""
+    return dataclasses.asdict(sweep)
+
+
+def from_declared(content: dict[str, Any], file: Path) -> Sweep:
+    """Inverse of `as_json` (lists where tuples were).
+
+    Raises:
+      ValueError: it is not one.
+    """
+    try:
+        stop = content["stop"] and Halving(**{**content["stop"], "steps": tuple(content["stop"]["steps"])})
+        sequences = {name: tuple(content[name]) for name in ("points", "also", "tasks")}
+        stages = None if content["stages"] is None else tuple(content["stages"])
+        return Sweep(**{**content, **sequences, "stages": stages, "stop": stop})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,175 @@
+"""What came out: a row per point, as text, CSV and JSON, from the metrics and evaluations in the working directories.
+
+A metric is STAGE.NAME (the last row of STAGE/metrics.jsonl, and the curve to it) or TASK.path.to.value (in
+evaluation/TASK.json), such as features.loss or generation.sets.guided.frechet.samples_to_heldout.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fae_jax.stages import STAGES
+from fae_jax.sweeps.directory import PlacedPoint, SweepDirectory, outcome, short_values
+from fae_jax.sweeps.stopping import best
+from fae_jax.training.monitoring import read_metrics
+from fae_jax.workdir import Workdir, write_atomically, write_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is known of a point.
+
+    Attributes:
+      state: done, behind at a step, failed, at a step of a stage, or not begun.
+      metrics: the latest value of each metric, None where there is none yet.
+      place: 1 for the best by the first metric; None without a value.
+    """
+
+    point: PlacedPoint
+    state: str
+    metrics: dict[str, float | None]
+    place: int | None
+
+
+def curve(workdir: Workdir, metric: str) -> list[tuple[int, float]]:
+    """(step, value) of a stage's metric, as far as it was finite; empty for other metrics."""
+    stage, _, name = metric.partition(".")
+    if stage not in STAGES:
+        return []
+    rows = read_metrics(workdir.stage(stage) / "metrics.jsonl")
+    return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield prefix, value
+
+
+def known_metrics(workdir: Workdir) -> dict[str, float]:
+    """Every metric a point has, with its latest value."""
+    found: dict[str, float] = {}
+    for stage in STAGES:
+        for row in read_metrics(workdir.stage(stage) / "metrics.jsonl")[-1:]:
+            found.update(_leaves({name: value for name, value in row.items() if name != "step"}, stage))
+    for file in sorted(workdir.evaluation.glob("*.json")) if workdir.evaluation.is_dir() else ():
+        found.update(_leaves(json.loads(file.read_text()), file.stem))
+    return found
+
+
+def state_of(point: PlacedPoint, stages: Sequence[str]) -> str:
+    """Where a point is, in a few words."""
+    known = outcome(point.workdir)
+    if known["outcome"] == "behind":
+        return f"behind at step {known['step']}"
+    if known["outcome"]:
+        return known["outcome"]
+    for stage in reversed(stages):
+        rows = read_metrics(point.workdir.stage(stage) / "metrics.jsonl")
+        if rows:
+            return f"{stage} {rows[-1]['step']}"
+    return "not begun"
+
+
+def make_rows(directory: SweepDirectory, metrics: Sequence[str]) -> list[Row]:
+    """A row per point, in their order.
+
+    Raises:
+      ValueError: there are results, and no point has one of the metrics; the nearest name is given.
+    """
+    known = [known_metrics(point.workdir) for point in directory.points]
+    everything = sorted({name for values in known for name in values})
+    for metric in metrics:
+        if everything and metric not in everything:
+            near = difflib.get_close_matches(metric, everything, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(everything[:12])}"
+            raise ValueError(f"metric {metric!r} is in no point of {directory.root}; {hint}")
+    values = [{metric: found.get(metric) for metric in metrics} for found in known]
+    firsts = [row[metrics[0]] for row in values]
+    ranking = best(firsts, lower=directory.sweep.better == "lower")
+    places = {point: place + 1 for place, point in enumerate(ranking) if firsts[point] is not None}
+    return [
+        Row(point=point, state=state_of(point, directory.stages), metrics=row, place=places.get(point.number))
+        for point, row in zip(directory.points, values, strict=True)
+    ]
+
+
+def _headings(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    shown = short_values(tuple(row.point.values for row in rows))
+    fields = list(dict.fromkeys(name for point in shown for name in point))
+    cells = [
+        [
+            "" if row.place is None else str(row.place),
+            str(row.point.number),
+            *(point.get(field, "") for field in fields),
+            *("" if row.metrics[m] is None else f"{row.metrics[m]:.6g}" for m in metrics),
+            row.state,
+        ]
+        for row, point in zip(rows, shown, strict=True)
+    ]
+    return ["place", "point", *fields, *metrics, "state"], cells
+
+
+def as_text(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Columns under headings, points from the best."""
+    headings, cells = _headings(rows, metrics)
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].place is None, rows[i].place or 0, i))
+    lines = [headings, *(cells[i] for i in order)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
+
+
+def as_csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """A line per point, full field names, numbers in full."""
+    fields = list(dict.fromkeys(name for row in rows for name in row.point.values))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["point", "name", *fields, *metrics, "place", "state"])
+    for row in rows:
+        swept = [row.point.values.get(field, "") for field in fields]
+        found = ["" if row.metrics[metric] is None else repr(row.metrics[metric]) for metric in metrics]
+        writer.writerow([row.point.number, row.point.name, *swept, *found, row.place or "", row.state])
+    return out.getvalue()
+
+
+def as_json(directory: SweepDirectory, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    """Everything in the table, and the best point."""
+    winners = [row.point.name for row in rows if row.place == 1]
+    return {
+        "metrics": list(metrics),
+        "better": directory.sweep.better,
+        "shared_stages": list(directory.shared),
+        "best": winners[0] if winners else None,
+        "points": [
+            {
+                "number": row.point.number,
+                "name": row.point.name,
+                "values": row.point.values,
+                "metrics": row.metrics,
+                "place": row.place,
+                "state": row.state,
+                "workdir": str(row.point.workdir.root),
+            }
+            for row in rows
+        ],
+    }
+
+
+def write_table(directory: SweepDirectory, rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Writes `table.txt`, `table.csv` and `table.json`; returns the text."""
+    text = as_text(rows, metrics)
+    write_atomically(directory.root / "table.txt", text)
+    write_atomically(directory.root / "table.csv", as_csv(rows, metrics))
+    write_json(directory.root / "table.json", as_json(directory, rows, metrics))
+    return text

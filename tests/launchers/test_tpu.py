@@ -1,0 +1,142 @@
+"""gcloud command lines letter by letter, and the way through preemptions, by a program that stands for gcloud."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from fae_jax.launchers import Phase, Task, tpu
+from fae_jax.workdir import RunFailed
+
+PHASES = [
+    Phase(name="shared", tasks=(Task(name="shared", words=("sweep", "--point", "shared")),)),
+    Phase(name="points", tasks=tuple(Task(name=f"p{n}", words=("sweep", "--point", str(n))) for n in range(3))),
+]
+SETTINGS = tpu.Settings(zone="us-east5-b", type="v6e-64", version="v2-alpha-tpuv6e", project="lab", spot=True, poll=0)
+PLACE = "--zone=us-east5-b --project=lab"
+GOLDEN = f"""\
+# slice betas-0
+gcloud compute tpus queued-resources create betas-0 --node-id=betas-0 {PLACE} --accelerator-type=v6e-64 \
+--runtime-version=v2-alpha-tpuv6e --spot
+gcloud compute tpus queued-resources describe betas-0 {PLACE} '--format=value(state.state)' # until ACTIVE or READY
+# slice betas-1
+gcloud compute tpus queued-resources create betas-1 --node-id=betas-1 {PLACE} --accelerator-type=v6e-64 \
+--runtime-version=v2-alpha-tpuv6e --spot
+gcloud compute tpus queued-resources describe betas-1 {PLACE} '--format=value(state.state)' # until ACTIVE or READY
+# shared, 2 at a time
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point shared'
+# points, 2 at a time
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point 0'
+gcloud compute tpus tpu-vm ssh betas-1 {PLACE} --worker=all '--command=fae sweep --point 1'
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point 2'
+# the end
+gcloud compute tpus queued-resources delete betas-0 {PLACE} --force --quiet
+gcloud compute tpus queued-resources delete betas-1 {PLACE} --force --quiet
+"""
+GOLDEN_AT_ONCE = """\
+# slice s-0
+gcloud compute tpus tpu-vm create s-0 --zone=z --accelerator-type=v5litepod-8 --version=v2-tpuv5-litepod
+gcloud compute tpus tpu-vm describe s-0 --zone=z '--format=value(state)' # until ACTIVE or READY
+gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all '--command=bash setup.sh'
+# shared, 1 at a time
+gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all '--command=.venv/bin/fae sweep --point shared'
+# the end
+gcloud compute tpus tpu-vm delete s-0 --zone=z --quiet
+"""
+
+
+def test_command_lines_by_queued_resource(tmp_path: Path):
+    assert tpu.describe(PHASES, dataclasses.replace(SETTINGS, parallel=2), "betas", tmp_path) == GOLDEN
+
+
+def test_command_lines_of_a_vm_made_at_once(tmp_path: Path):
+    settings = tpu.Settings(
+        zone="z",
+        type="v5litepod-8",
+        version="v2-tpuv5-litepod",
+        queued=False,
+        setup="bash setup.sh",
+        program=".venv/bin/fae",
+    )
+    assert tpu.describe(PHASES[:1], settings, "s", tmp_path) == GOLDEN_AT_ONCE
+
+
+# Notes every command; the state of a slice is in a file; `ssh` does what the script named by its count says.
+GCLOUD = """\
+#!/bin/bash
+cd {root}
+verb="$3 $4"
+case "$4" in
+  describe) [ -e state ] && cat state || exit 1;;
+  create)
+    echo create >>log
+    [ -e refuse ] && {{ echo "ERROR: no quota" >&2; exit 1; }}
+    echo "${{COMES:-ACTIVE}}" >state;;
+  delete) echo "delete" >>log; rm -f state;;
+  ssh) echo "ssh ${{@: -1}}" >>log; n=$(grep -c ssh log); [ -e "ssh-$n" ] && . "./ssh-$n"; exit 0;;
+esac
+"""
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "cloud"
+    root.mkdir()
+    (root / "gcloud").write_text(GCLOUD.format(root=root))
+    (root / "gcloud").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root}:/usr/bin:/bin")
+    return root
+
+
+def noted(cloud: Path) -> list[str]:
+    return (cloud / "log").read_text().splitlines()
+
+
+def test_a_slice_is_made_used_in_turn_and_deleted(cloud: Path, tmp_path: Path):
+    tpu.launch(PHASES, SETTINGS, "s", tmp_path)
+    ran = [f"ssh --command=fae sweep --point {point}" for point in ("shared", 0, 1, 2)]
+    assert noted(cloud) == ["create", *ran, "delete"]
+
+
+def test_a_preempted_slice_is_made_again_and_the_same_point_goes_on(cloud: Path, tmp_path: Path):
+    (cloud / "ssh-2").write_text("echo SUSPENDED >state; exit 1\n")
+    (cloud / "ssh-3").write_text("rm state; exit 255\n")  # gone altogether
+    tpu.launch(PHASES, SETTINGS, "s", tmp_path)
+    point = "ssh --command=fae sweep --point 0"
+    shared, *rest = ("ssh --command=fae sweep --point shared", "ssh --command=fae sweep --point 1")
+    last = "ssh --command=fae sweep --point 2"
+    assert noted(cloud) == [
+        "create",
+        shared,
+        point,
+        "delete",
+        "create",
+        point,
+        "create",
+        point,
+        *rest,
+        last,
+        "delete",
+    ]
+
+
+def test_a_lost_connection_is_tried_again_and_a_failed_run_is_not(cloud: Path, tmp_path: Path):
+    (cloud / "ssh-2").write_text("exit 255\n")
+    (cloud / "ssh-4").write_text("exit 2\n")
+    with pytest.raises(RunFailed, match="p1 ended with code 2; logs are in"):
+        tpu.launch(PHASES, SETTINGS, "s", tmp_path)
+    assert [line[-1] for line in noted(cloud) if line.startswith("ssh")] == ["d", "0", "0", "1", "2"]
+    assert noted(cloud)[-1] == "delete"
+
+
+def test_what_gcloud_refuses_is_repeated_and_nothing_is_left_up(cloud: Path, tmp_path: Path):
+    (cloud / "refuse").touch()
+    with pytest.raises(RunFailed, match="making s-0: ERROR: no quota"):
+        tpu.launch(PHASES, SETTINGS, "s", tmp_path)
+    assert noted(cloud)[-1] == "delete"
+
+
+def test_a_request_that_failed_ends_the_wait(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMES", "FAILED")
+    with pytest.raises(RunFailed, match="slice s-0 is FAILED"):
+        tpu.launch(PHASES, SETTINGS, "s", tmp_path)

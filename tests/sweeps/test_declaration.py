@@ -1,0 +1,107 @@
+"""What a sweep file may say, and which words refuse the rest before anything starts."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import get_config
+
+from fae_jax.commands.evaluate import TASKS
+from fae_jax.configuration import load_config, shipped_configs
+from fae_jax.sweeps.axes import grid, listed
+from fae_jax.sweeps.declaration import (
+    Halving,
+    Sweep,
+    as_json,
+    check_sweep,
+    from_declared,
+    load_sweep,
+    needed_stages,
+)
+
+BASE = Sweep(points=grid({"features.beta": (1e-4, 1e-3)}), metric="features.loss", stages=("features",))
+SHIPPED = sorted(p.stem for p in (shipped_configs() / "sweeps").glob("*.py") if p.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_sweeps_fit_the_quickstart_and_survive_json(name: str):
+    sweep = load_sweep(name)
+    configs = check_sweep(sweep, load_config("quickstart"), TASKS)
+    assert len(configs) == len(sweep.points) > 2
+    again = from_declared(json.loads(json.dumps(as_json(sweep))), Path("sweep.json"))
+    assert as_json(again) == json.loads(json.dumps(as_json(sweep))) or again == sweep
+
+
+def test_values_take_the_types_of_their_fields():
+    points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"dit.depth": np.int64(2)})
+    first, second = check_sweep(dataclasses.replace(BASE, points=points), get_config(), TASKS)
+    assert type(first.features.beta) is float and first.pixels.ema == (0.5,) and type(second.dit.depth) is int
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"points": ()}, "the sweep is empty"),
+        ({"points": listed({})}, "point 0 of the sweep sets no field"),
+        (
+            {"points": grid({"features.bta": (1.0,)})},
+            "field features.bta does not exist; did you mean features.beta?",
+        ),
+        ({"points": grid({"features.steps": (1.5,)})}, "field features.steps is of type int .now 8., got 1.5"),
+        ({"points": grid({"features.steps": ("9",)})}, "is of type int .now 8., got '9'"),
+        ({"points": grid({"encoder.train": (1,)})}, "is of type bool"),
+        ({"points": grid({"features.batch": (8, 0)})}, "point 1 of the sweep: field features.batch must be at least"),
+        ({"points": grid({"features.beta": (1, 1.0)})}, "points 0 and 1 of the sweep are the same experiment"),
+        ({"better": "more"}, "must be lower or higher"),
+        ({"stages": ("featurs",)}, "stage 'featurs' of the sweep is unknown; did you mean 'features'"),
+        ({"tasks": ("prob",)}, "task 'prob' of the sweep is unknown; did you mean 'probe'"),
+        ({"tasks": ("generation",)}, "task generation of the sweep needs stage pixels"),
+        ({"metric": "generator.loss"}, "metric 'generator.loss' must be STAGE.NAME or TASK.NAME"),
+        ({"metric": "loss"}, "metric 'loss' must be"),
+        ({"stop": Halving(steps=(4,), keep=1.0)}, "keeps a share between 0 and 1"),
+        ({"stop": Halving(steps=(4, 2))}, "ascending steps below features.steps=8"),
+        ({"stop": Halving(steps=(8,))}, "ascending steps below features.steps=8"),
+        ({"stop": Halving(steps=())}, "ascending steps"),
+        ({"stop": Halving(steps=(2,), metric="probe.accuracy")}, "needs a metric of a trained stage"),
+    ],
+)
+def test_what_cannot_run(change: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        check_sweep(dataclasses.replace(BASE, **change), get_config(), TASKS)
+
+
+def test_decisions_are_made_at_logged_steps():
+    config = get_config()
+    config.logging.every = 3
+    with pytest.raises(ValueError, match="early stopping at step 4: it must be a multiple of logging.every=3"):
+        check_sweep(dataclasses.replace(BASE, stop=Halving(steps=(3, 4))), config, TASKS)
+
+
+def test_stages_bring_those_they_need():
+    config = get_config()
+    generator = dataclasses.replace(BASE, stages=("generator",))
+    assert needed_stages(generator, config) == ("encoder", "features", "cache", "generator")
+    config.encoder.train = False
+    assert needed_stages(dataclasses.replace(BASE, stages=("finetune",)), config) == (
+        "features",
+        "pixels",
+        "finetune",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_swep(): ...", "is not valid: module .* has no attribute 'get_sweep'"),
+        ("def get_sweep(): return 3", "must return a Sweep, got int"),
+        ("from fae_jax.sweeps import grid\ndef get_sweep(): return grid({'a': ()})", "field a needs a sequence"),
+        ("from fae_jax.sweeps import Sweep\ndef get_sweep(): return Sweep(points=())", "is not valid: .*metric"),
+    ],
+)
+def test_files_that_are_no_sweep(tmp_path: Path, text: str, said: str):
+    (tmp_path / "s.py").write_text(text)
+    with pytest.raises(ValueError, match=said) as refused:
+        load_sweep(str(tmp_path / "s.py"))
+    assert str(refused.value).startswith("sweep ")

@@ -1,0 +1,82 @@
+"""Who decides a stage, and that a stage handed on is the same files and not the same names."""
+
+from pathlib import Path
+
+import pytest
+from tiny import get_config
+
+from fae_jax.configuration import default_config, flatten, with_values
+from fae_jax.sweeps.sharing import OWN, decides, differing, hand_on, shared_stages
+from fae_jax.workdir import Workdir, write_atomically
+
+ALL = ("encoder", "features", "pixels", "finetune", "cache", "generator")
+
+
+@pytest.mark.parametrize(
+    ("field", "shared"),
+    [
+        ("sampling.guidance", ALL),
+        ("evaluation.samples", ALL),
+        ("generator.train_shift", ALL[:5]),
+        ("dit.depth", ALL[:5]),
+        ("finetune.steps", ("encoder", "features", "pixels", "cache", "generator")),
+        ("pixels.noise", ("encoder", "features", "cache", "generator")),
+        ("features.beta", ("encoder", "pixels")),
+        ("compressor.latent_width", ("encoder", "pixels")),
+        ("encoder_training.steps", ()),
+        ("data.flip", ()),
+        ("seed", ()),
+        ("compute.remat", ()),  # may be swept for speed, which is not shared
+        ("tomorrow.field", ()),
+    ],
+)
+def test_a_stage_is_shared_if_no_swept_field_decides_it(field: str, shared: tuple[str, ...]):
+    assert shared_stages(ALL, [field]) == shared
+
+
+def test_every_section_named_here_exists():
+    fields = flatten(default_config())
+    assert all(any(name.startswith(prefix) for name in fields) for prefixes in OWN.values() for prefix in prefixes)
+    assert all(decides(f"{stage}.steps", stage) for stage in ("features", "pixels", "finetune", "generator"))
+
+
+def test_experiments_are_compared_stage_by_stage():
+    ours = get_config()
+    theirs = with_values(ours, {"generator.steps": 3, "name": "another", "sampling.steps": 7})
+    assert differing("features", ours, theirs) == []
+    assert differing("generator", ours, theirs) == ["generator.steps: 3 → 8"]
+
+
+def test_handed_on_files_take_no_room_and_go_their_own_way(tmp_path: Path):
+    source, target = Workdir(tmp_path / "a"), Workdir(tmp_path / "b")
+    write_atomically(source.stage("features") / "metrics.jsonl", "one\n")
+    write_atomically(source.latents / "abc" / "header.json", "{}")
+    write_atomically(source.latents / "unfinished" / "shard-0.json", "{}")
+    for stage in ("features", "cache"):
+        hand_on(stage, source, target)
+        hand_on(stage, source, target)  # what is there stays
+    ours, theirs = (w.stage("features") / "metrics.jsonl" for w in (source, target))
+    assert ours.stat().st_ino == theirs.stat().st_ino
+    assert [path.name for path in target.latents.iterdir()] == ["abc"]
+    write_atomically(theirs, "two\n")
+    assert ours.read_text() == "one\n"
+    assert not list(target.root.glob(".*"))
+
+
+def test_half_of_a_stage_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, target = Workdir(tmp_path / "a"), Workdir(tmp_path / "b")
+    for number in range(3):
+        write_atomically(source.stage("features") / f"{number}", "x")
+    calls = []
+
+    def full(source: str, target: str) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("fae_jax.sweeps.sharing._link", full)
+        hand_on("features", source, target)
+    assert not target.stage("features").exists()
+    hand_on("features", source, target)
+    assert len(list(target.stage("features").iterdir())) == 3
