@@ -77,9 +77,9 @@ class Slice:
         settings = self.settings
         spot = ["--spot"] if settings.spot else []
         if settings.queued:
-            head = ("queued-resources", "create", self.name, f"--node-id={self.name}")
+            queued = ("queued-resources", "create", self.name, f"--node-id={self.name}")
             return self._gcloud(
-                *(*head, *self._place, f"--accelerator-type={settings.type}"),
+                *(*queued, *self._place, f"--accelerator-type={settings.type}"),
                 *(f"--runtime-version={settings.version}", *spot),
             )
         head = ("tpu-vm", "create", self.name)

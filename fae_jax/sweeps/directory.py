@@ -73,10 +73,10 @@ def short_values(points: tuple[dict[str, Any], ...]) -> list[dict[str, str]]:
 
 
 def _teller(values: list[Any]) -> Callable[[Any], str]:
-    numbers = dict(zip(map(_key, values), as_numbers(values) or [None] * len(values), strict=True))
+    numbers = dict(zip(map(_key, values), as_numbers(values) or (), strict=False))
 
     def text(value: Any) -> str:
-        number = numbers[_key(value)]
+        number = numbers.get(_key(value))
         return str(value) if number is None else f"{number:g}"
 
     return text
