@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
     config.sampling.steps = 25
     config.sampling.batch = 250
     config.evaluation.samples = 500
+    config.evaluation.probe.linear = "logistic"
+    config.evaluation.probe.latent_pooling = "flat"
 
     config.compute.dtype = "float32"
     config.compute.scan = False

@@ -34,6 +34,9 @@ OPERATIONAL = (
     *(f"{stage}.microbatches" for stage in ("encoder_training", "features", "pixels", "finetune", "generator")),
 )
 
+# DINOv2's learning rates of a linear probe
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+
 
 def _training(
     *,
@@ -186,6 +189,37 @@ def default_config() -> ConfigDict:
             "evaluation": {
                 "samples": 50_000,  # pictures per score
                 "seed": 0,  # of the samples
+                "probe": {
+                    "linear": "sgd",  # sgd: DINOv2's protocol; logistic: regression, for thousands of pictures
+                    "latent_pooling": "mean",  # of z's tokens: mean, or flat (one after the other)
+                    "blocks": (1, 4),  # class tokens of the last so many blocks, where the encoder has one
+                    "learning_rates": RATES,  # tried at once; the best on the held-out pictures counts
+                    "steps": 12_500,  # of SGD
+                    "batch": 1024,  # of SGD; each learning rate is multiplied by batch/256
+                    "neighbours": (10, 20),  # voters of the nearest-neighbour rule
+                    "temperature": 0.07,  # of their votes
+                    "head_classes": (),  # classes of the encoder's own head that the data's classes are, in order
+                    "limit": 0,  # pictures of a split at most, the first ones; 0 = all
+                },
+                "text": {
+                    "tower": "",  # text tower that pictures are compared with; empty = the encoder's own
+                    "weights": "",  # its file, folder or hub name; empty = the encoder's
+                },
+                "retrieval": {
+                    "source": "",  # a kind with captions: coco, tar, …; empty = the held-out pictures
+                    "path": "",  # where it is: of coco, the JSON file of captions
+                    "pictures": "",  # of coco, the folder of pictures; empty = looked for near the JSON file
+                    "limit": 0,  # pictures at most, the first ones; 0 = all
+                },
+                "zero_shot": {
+                    "templates": ("a photo of a {}.",),  # said of a class, {} its name; their mean counts
+                    "names": "",  # JSON file of class names, a list or {class: name}; empty = the source's own
+                    "limit": 0,  # pictures at most, the first ones; 0 = all
+                },
+                "semantics": {
+                    "pictures": 8,  # held-out pictures shown, spread evenly over the split
+                    "patches": 16,  # foreground patches of a picture that are looked for in the next one
+                },
             },
             "compute": {
                 "dtype": "bfloat16",  # of matrix products; parameters, norms, softmax and losses are float32
@@ -486,6 +520,8 @@ def check(config: ConfigDict) -> ConfigDict:
         "compute.dtype": ("float32", "bfloat16"),
         "compute.kernel": ("auto", "xla", "cudnn"),
         "compute.remat": ("none", "full", "dots"),
+        "evaluation.probe.linear": ("sgd", "logistic"),
+        "evaluation.probe.latent_pooling": ("mean", "flat"),
         **{f"{stage}.schedule": ("constant", "cosine") for stage in TRAINED},
     }
     flat = flatten(config)
@@ -501,12 +537,35 @@ def check(config: ConfigDict) -> ConfigDict:
     for part, width in (("pixel_decoder", config.pixel_decoder.width), ("dit", config.dit.width)):
         if width % config[part].heads:
             raise ValueError(f"field {part}.heads={config[part].heads} must divide its width {width}")
+    _check_evaluation(config.evaluation)
     if config.encoder.train and config.data.image_size % config.encoder.patch:
         raise ValueError(
             f"field data.image_size={config.data.image_size} must be a multiple of encoder.patch="
             f"{config.encoder.patch}"
         )
     return config
+
+
+def _check_evaluation(section: ConfigDict) -> None:
+    """Raises ValueError for values of `evaluation` that cannot work."""
+    probe = section.probe
+    for name in ("blocks", "neighbours"):
+        if not probe[name] or not all(type(value) is int and value >= 1 for value in probe[name]):
+            raise ValueError(f"field evaluation.probe.{name} holds whole numbers of at least 1, got {probe[name]}")
+    if not probe.learning_rates or not all(isinstance(rate, float) and rate > 0 for rate in probe.learning_rates):
+        raise ValueError(f"field evaluation.probe.learning_rates holds numbers above 0, got {probe.learning_rates}")
+    if not probe.temperature > 0:
+        raise ValueError(f"field evaluation.probe.temperature must be above 0, got {probe.temperature}")
+    templates = section.zero_shot.templates
+    if not templates or not all(isinstance(text, str) and "{}" in text for text in templates):
+        raise ValueError(f"field evaluation.zero_shot.templates holds texts with {{}} for the class, got {templates}")
+    if section.semantics.pictures < 2 or section.semantics.patches < 1:
+        raise ValueError(
+            "fields evaluation.semantics.pictures and patches must be at least 2 and 1, got "
+            f"{section.semantics.pictures} and {section.semantics.patches}"
+        )
+    if not all(type(value) is int and value >= 0 for value in probe.head_classes):
+        raise ValueError(f"field evaluation.probe.head_classes holds class numbers, got {probe.head_classes}")
 
 
 def _numbers(value: Any, count: int) -> bool:
@@ -527,7 +586,7 @@ _NOT_NEGATIVE = (
     *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
     *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
     *("semantics_weight", "input_size"),
-    *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped"),
+    *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped", "limit"),
     "pause_at",
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

@@ -18,11 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from fae_jax.diffusion.guidance import Guidance, Schedule, function_evaluations, guided, make_schedule
 from fae_jax.diffusion.samplers import Sampler, make_sampler, sample, sample_keys
+from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.networks import looped
+from fae_jax.parallel.mesh import batch_divisor, put_batch
+from fae_jax.stages import check_stages
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
 
@@ -79,6 +82,28 @@ class FAE:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
         return self._grid(self._features(self._encoder_params, jnp.asarray(images)))
 
+    def outputs(self, images: Float[AnyArray, "b height width 3"], layers: int = 0) -> EncoderOutput:
+        """Images in [−1, 1] → all that the frozen encoder says, with its last `layers` blocks where it can give them.
+
+        Raises:
+          ValueError: the encoder gives no layers, or has not so many.
+        """
+        if layers and self.encoder.keep is None:
+            raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
+        return self._outputs(layers)(self._encoder_params, jnp.asarray(images))
+
+    def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
+        """A batch on the experiment's devices, split over them where it divides."""
+        mesh = self.experiment.mesh
+        if jax.process_count() > 1 or len(images) % batch_divisor(mesh):
+            return jnp.asarray(images)
+        return put_batch({"image": images}, mesh)["image"]
+
+    def compress(self, features: Float[AnyArray, "b y x d"]) -> Float[Array, "b y x c"]:
+        """The encoder's features x → latents: `encode` without running the encoder."""
+        compressor = self._autoencoder_params["compressor"]
+        return self._grid(self._compress(compressor, self._tokens(features)).mean)
+
     def reconstruct_features(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b y x d"]:
         """Latents → x̂, in the encoder's own space."""
         tokens = self._tokens(latents)
@@ -132,6 +157,7 @@ class FAE:
             raise ValueError("labels must be a list of at least one class")
         if labels.min() < 0 or labels.max() > classes:
             raise ValueError(f"label {labels.min() if labels.min() < 0 else labels.max()} is not in 0 … {classes}")
+        check_stages(self.experiment, "generating", ("pixels", "cache", "generator"))
         schedule = guidance_schedule(guidance, self.config.sampling.guidance)
         run = self._sampling(cast(Hashable, sampler or self.sampler()), schedule)
         params = self._generator_params(average)
@@ -162,6 +188,7 @@ class FAE:
     def _pixel_params(self) -> Any:
         """Of the pixel decoder: fine-tuned, where that stage is done."""
         stage = "finetune" if self.experiment.is_done("finetune") else "pixels"
+        check_stages(self.experiment, "decoding pictures", (stage,))
         return self.experiment.load_params(stage, "pixel_decoder")
 
     @functools.cache  # noqa: B019 -- lives as long as the model
@@ -181,11 +208,26 @@ class FAE:
     def _features(self) -> Callable[..., Array]:
         return jax.jit(self.encoder.features)
 
+    @functools.cache  # noqa: B019 -- lives as long as the model
+    def _outputs(self, layers: int) -> Callable[..., EncoderOutput]:
+        def outputs(params: Any, images: Array) -> EncoderOutput:
+            pixels = self.encoder.preprocess(images)
+            found = self.encoder.keep(params, pixels, layers) if layers else self.encoder.apply(params, pixels)
+            return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), found)
+
+        return jax.jit(outputs)
+
+    def _posterior_of(self, compressor: Any, features: Array) -> Any:
+        return self.networks.compressor.apply({"params": compressor}, self.space.enter(features))
+
+    @functools.cached_property
+    def _compress(self) -> Callable[..., Any]:
+        return jax.jit(self._posterior_of)
+
     @functools.cached_property
     def _encode(self) -> Callable[..., Any]:
         def encode(encoder: Any, compressor: Any, images: Array) -> Any:
-            features = self.space.enter(self.encoder.features(encoder, images))
-            return self.networks.compressor.apply({"params": compressor}, features)
+            return self._posterior_of(compressor, self.encoder.features(encoder, images))
 
         return jax.jit(encode)
 
@@ -229,11 +271,12 @@ def load(path: str | Path) -> FAE:
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: its features and pixels stages are not finished; says which command makes them.
+      ValueError: its encoder or features stage is not finished; says which command makes it. What later stages
+        train is asked for when it is first used, and refused there.
     """
     workdir = Workdir(path)
     experiment = Experiment(workdir.read_config(), workdir)
-    for stage in ("encoder", "features", "pixels"):
+    for stage in ("encoder", "features"):
         if not experiment.is_done(stage):
             raise ValueError(f"{path} has no finished stage {stage}; run `fae train {stage} --workdir {path}` first")
     return FAE(experiment)

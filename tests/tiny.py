@@ -48,6 +48,9 @@ def get_config() -> ConfigDict:
     config.sampling.steps = 4
     config.sampling.batch = 5
     config.evaluation.samples = 20
+    config.evaluation.probe.steps = 12
+    config.evaluation.probe.batch = 64
+    config.evaluation.probe.blocks = (1,)
     config.compute.dtype = "float32"
     config.compute.scan = True
     config.logging.every = 1

@@ -1,4 +1,5 @@
-"""Scores a trained FAE: generation, reconstruction or probe, as JSON in W/evaluation and as W/report.html."""
+"""Scores a trained FAE, as JSON in W/evaluation and as W/report.html: generation, reconstruction, or how well the
+latent still understands (probe, retrieval, zero_shot, semantics). Several tasks may be named."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ from fae_jax.stages import check_stages
 # task → the stages it needs
 TASKS = {
     "probe": ("features",),
+    "retrieval": ("features",),
+    "zero_shot": ("features",),
+    "semantics": ("features",),
     "reconstruction": ("features", "pixels"),
     "generation": ("features", "pixels", "generator"),
 }
@@ -23,15 +27,16 @@ SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guida
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser, config=False)
-    parser.add_argument("--task", required=True, choices=list(TASKS), metavar="task", help=", ".join(TASKS))
+    parser.add_argument(
+        "--task", required=True, nargs="+", choices=list(TASKS), metavar="task", help=", ".join(TASKS)
+    )
+    parser.epilog = "--config.evaluation.field=value overrides how it is scored"
 
 
 def evaluate(evaluation: Evaluation, task: str) -> dict[str, Any]:
     """Runs one task and writes its results; for generation the samples are drawn first."""
-    if task == "probe":
-        return evaluation.probe()
-    if task == "reconstruction":
-        return evaluation.reconstruction()
+    if task != "generation":
+        return getattr(evaluation, task)()
     fae, settings = evaluation.fae, evaluation.fae.config.evaluation
     labels = balanced_labels(list(range(fae.config.data.classes)), settings.samples)
     sets = {
@@ -52,10 +57,14 @@ def evaluate(evaluation: Evaluation, task: str) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
-    check_stages(experiment, f"task {arguments.task}", TASKS[arguments.task])
+    tasks = list(dict.fromkeys(arguments.task))
+    for task in tasks:
+        check_stages(experiment, f"task {task}", TASKS[task])
+    evaluation = Evaluation(FAE(experiment))
+    for task in tasks:
+        evaluation.check(task)
     with experiment.workdir.lock(), experiment.timed("evaluate"):
-        evaluation = Evaluation(FAE(experiment))
-        result = evaluate(evaluation, arguments.task)
+        results = {task: evaluate(evaluation, task) for task in tasks}
         write_sizes(evaluation.fae)
         write_report(experiment.workdir.root)
-    return result
+    return results if len(tasks) > 1 else results[tasks[0]]

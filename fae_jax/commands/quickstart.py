@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae_jax.commands.evaluate import TASKS, evaluate
+from fae_jax.commands.evaluate import evaluate
 from fae_jax.commands.run import run_stages
 from fae_jax.configuration import check, load_config, override
 from fae_jax.data.sources import open_source
@@ -20,6 +20,8 @@ from fae_jax.model import FAE
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
+
+TASKS = ("probe", "reconstruction", "generation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
       ValueError: the held-out split is asked for and `holdout` is 0.
     """
     if split == "heldout" and holdout == 0:
-        raise ValueError("nothing is held out: the held-out share is 0; give it a value above 0")
+        raise ValueError("nothing is held out: the held-out share is 0; give data.holdout a value above 0")
     held = np.zeros(len(labels), bool)
     if holdout:
         order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))
@@ -138,4 +138,5 @@ KINDS: dict[str, Callable[..., Source]] = {
     "tfds": _stored("tfds", "TfdsSource"),
     "parquet": _stored("parquet", "ParquetSource"),
     "array_record": _stored("packed", "PackedSource"),
+    "coco": _stored("coco", "CocoSource"),
 }

@@ -56,6 +56,10 @@ class Preprocessing:
             raise ValueError(f"resample {self.resample!r} is unknown; choose one of {', '.join(RESAMPLES)}")
         if self.shortest and self.square:
             raise ValueError("a picture's shorter side and both its sides cannot both be set; choose one")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} must be three numbers each, of colour channels, std above 0"
+            )
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:

@@ -41,9 +41,12 @@ class Files:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} instead of fields; fetch it again")
+    return content
 
 
 def find_files(weights: str | None, entry: Published | None, *, revision: str | None = None) -> Files:
@@ -199,6 +202,12 @@ def build(
         output = module.apply({"params": params}, pixels, layers)
         return combined(output, combine) if layers else output
 
+    def keep(params: Any, pixels: jax.Array, count: int) -> EncoderOutput:
+        output = module.apply({"params": params}, pixels, (*layers, *range(-count, 0)))
+        own, last = output.layers[: len(layers)], output.layers[len(layers) :]
+        feature = combined(output._replace(layers=own), combine) if layers else output
+        return feature._replace(layers=last)
+
     def method(which: str) -> Callable[..., jax.Array]:
         return lambda params, patches, cls: module.apply({"params": params}, patches, cls, method=which)
 
@@ -223,6 +232,7 @@ def build(
         },
         head=method("classify") if config.classes else None,
         pool=method("pool") if config.pooling != "none" else None,
+        keep=keep,
     )
 
 

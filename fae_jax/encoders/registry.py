@@ -59,6 +59,7 @@ class Encoder:
       feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
       head: (params, patches, cls) → logits of the encoder's own published head, or None.
       pool: (params, patches, cls) → the vector a text embedding is compared with, (b, p), or None.
+      keep: (params, pixels, count) → what `apply` gives, with the last `count` blocks as its `layers`, or None.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Encoder:
     feature_std: np.ndarray | None = None
     head: Callable[[Any, Array, Array | None], Array] | None = None
     pool: Callable[[Any, Array, Array | None], Array] | None = None
+    keep: Callable[[Any, Array, int], EncoderOutput] | None = None
 
     def features(self, params: Any, images: Float[Array, "b y x 3"]) -> Float[Array, "b n d"]:
         """Patch tokens of images in [−1, 1], float32; the encoder takes no gradient."""
@@ -106,7 +108,9 @@ class TextEncoder:
     scale: float | None = None
     bias: float | None = None
 
-    def logits(self, pictures: Float[Array, "b p"], texts: Float[Array, "t p"]) -> Float[Array, "b t"]:
+    def logits(
+        self, pictures: Float[Array | np.ndarray, "b p"], texts: Float[Array | np.ndarray, "t p"]
+    ) -> Float[Array, "b t"]:
         """How well each picture's pooled vector fits each text's.
 
         Raises:
@@ -164,7 +168,9 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
       **options: passed to the builder.
 
     Raises:
-      ValueError: no encoder has that name (the nearest one is suggested), or this one has no such option.
+      ValueError: no encoder has that name (the nearest one is suggested), it has no such option, or its weights do
+        not fit it.
+      FileNotFoundError, OSError: they are not there or cannot be read.
     """
     builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
     taken = inspect.signature(builder).parameters
@@ -172,14 +178,50 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
         for option in options:
             if option not in taken:
                 raise ValueError(f"encoder {name!r} has no option {option!r}; leave encoder.{option} as it is")
-    return builder(weights=weights, image_size=image_size, **options)
+    return _made(
+        "encoder",
+        name,
+        weights,
+        lambda: _tried(builder(weights=weights, image_size=image_size, **options), image_size),
+    )
+
+
+def _made(kind: str, name: str, weights: str | None, build: Callable[[], Any]) -> Any:
+    """What `build` makes; whatever else a damaged file makes a reader raise becomes one ValueError."""
+    try:
+        return build()
+    except (ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise ValueError(
+            f"the {kind} {name!r} cannot be made of {weights or 'its own weights'}: damaged, or of another "
+            f"network ({reason[:200]})"
+        ) from error
+
+
+def _tried(encoder: Encoder, image_size: int) -> Encoder:
+    """The encoder, if it gives features of the shape it promises; nothing is computed.
+
+    Raises:
+      ValueError: it does not.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    patches = jax.eval_shape(
+        lambda params, x: encoder.apply(params, encoder.preprocess(x)).patches, encoder.params, images
+    )
+    promised = (1, encoder.grid[0] * encoder.grid[1], encoder.width)
+    if patches.shape != promised:
+        raise ValueError(f"the encoder {encoder.name!r} promises features {promised} and gives {patches.shape}")
+    return encoder
 
 
 def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncoder:
     """Builds the text tower called `name`; a builder is `build(*, weights: str | None, **options) -> TextEncoder`.
 
     Raises:
-      ValueError: no text tower has that name; the nearest one is suggested.
+      ValueError: no text tower has that name (the nearest one is suggested), or its weights do not fit it.
+      FileNotFoundError, OSError: they are not there or cannot be read.
     """
     builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP, text_names)
-    return builder(weights=weights, **options)
+    return _made("text tower", name, weights, lambda: builder(weights=weights, **options))

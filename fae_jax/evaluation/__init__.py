@@ -10,7 +10,7 @@ from fae_jax.evaluation.generation import (
 )
 from fae_jax.evaluation.judge import Judge, low_resolution, train_judge
 from fae_jax.evaluation.nearest import CopyCheck, Nearest, nearest
-from fae_jax.evaluation.probe import Tokens, evaluate_probe, write_probe
+from fae_jax.evaluation.probe import evaluate_probe, write_probe
 from fae_jax.evaluation.reconstruction import (
     ReconstructionScores,
     evaluate_reconstruction,
@@ -31,7 +31,6 @@ __all__ = [
     "RealPictures",
     "ReconstructionScores",
     "Sampling",
-    "Tokens",
     "evaluate_probe",
     "evaluate_reconstruction",
     "evaluate_samples",

@@ -43,7 +43,7 @@ def _draw_cell(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(picture).resize((size[1], size[0]), method)
 
 
-class _Sheet:
+class Sheet:
     """A transparent sheet of equal cells with a gap between them, room for lettering left of and below cells."""
 
     def __init__(
@@ -129,7 +129,7 @@ def class_grid(
     names = [_short(class_names[label]) for label in shown]
     size = cell_size(images.shape[1], images.shape[2], cell)
     widest = min(columns, max(int(np.sum(labels == label)) for label in shown))
-    sheet = _Sheet(len(shown), widest, size, gap=4, left=_lettering_width(names, size))
+    sheet = Sheet(len(shown), widest, size, gap=4, left=_lettering_width(names, size))
     for row, (label, name) in enumerate(zip(shown, names, strict=True)):
         sheet.name_row(row, name)
         for column, picture in enumerate(images[labels == label][:columns]):
@@ -150,7 +150,7 @@ def reconstruction_pairs(
     size = cell_size(originals.shape[1], originals.shape[2], cell)
     blocks = -(-count // columns)
     words = ("original", "rebuilt")
-    sheet = _Sheet(2 * blocks, columns, size, gap=4, left=_lettering_width(words, size))
+    sheet = Sheet(2 * blocks, columns, size, gap=4, left=_lettering_width(words, size))
     for position in range(count):
         block, column = divmod(position, columns)
         sheet.put(2 * block, column, originals[position])
@@ -176,7 +176,7 @@ def feature_maps(
     before, after = feature_colours(features, reconstructed, grid)
     size = cell_size(images.shape[1], images.shape[2], cell)
     words = ("picture", "x", "x after z")
-    sheet = _Sheet(3, len(images), size, gap=6, left=_lettering_width(words, size))
+    sheet = Sheet(3, len(images), size, gap=6, left=_lettering_width(words, size))
     for row, pictures in enumerate((images, before, after)):
         sheet.name_row(row, words[row])
         for column, picture in enumerate(pictures):
@@ -207,7 +207,7 @@ def nearest_pairs(
         pair[position, :, :width, :3] = np.asarray(_draw_cell(samples[position], (height, width)))
         pair[position, :, width + 2 :, :3] = np.asarray(_draw_cell(train_images[index[position]], (height, width)))
     pair[:, :, :width, 3] = pair[:, :, width + 2 :, 3] = 255
-    sheet = _Sheet(-(-count // columns), columns, (height, 2 * width + 2), gap=16, below=22, margin=6, lettering=14)
+    sheet = Sheet(-(-count // columns), columns, (height, 2 * width + 2), gap=16, below=22, margin=6, lettering=14)
     for position in range(count):
         row, column = divmod(position, columns)
         sheet.put(row, column, pair[position])

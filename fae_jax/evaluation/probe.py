@@ -1,31 +1,38 @@
 """Do reconstructed features still mean what the encoder's features meant?
 
-A linear classifier is trained on the encoder's own features x of the training pictures, then shown held-out x and,
-unchanged, the reconstruction x̂. What it loses on the way is the meaning that the latent z did not carry:
+A classifier is trained on the encoder's own features x of the training pictures, then shown held-out x and, as it is,
+the reconstruction x̂. What it loses on the way is the meaning that the latent z did not carry:
 
     loss in points = 100 (accuracy(x) − accuracy(x̂))                                          (1)
 
-Beside it: the same classifier trained anew on z, nearest-neighbour votes (cosine) in x, x̂ and z with the training
-pictures' own x, x and z as voters, and two plain measures over all tokens i:
+Classifiers: a linear one (`sgd`: `fae_jax.evaluation.linear_probe`; `logistic`: logistic regression on standardised
+vectors, for thousands of pictures), nearest neighbours (`fae_jax.evaluation.voting`), and the encoder's own head
+(`fae_jax.evaluation.own_head`). Beside them: the same classifiers trained anew on x̂ and on z, and the cosine and
+explained variance of `fae_jax.evaluation.agreement`.
 
-    cosine = mean_i  x_i·x̂_i / (‖x_i‖ ‖x̂_i‖)                                                 (2)
-    explained variance = 1 − Σ_i ‖x_i − x̂_i‖² / Σ_i ‖x_i − x̄‖²                                (3)
+`evaluation/probe.json`:
 
-`evaluation/probe.json` (`write_probe`):
-
-    schema               1
+    schema               2
+    encoder              name and SHA-256 of its weights
     train, heldout       numbers of pictures
-    linear               {x, reconstructed, z}: held-out accuracies; loss_in_points: equation (1)
-    nearest_neighbour    {x, reconstructed, z}: held-out accuracies; k
-    cosine, explained_variance   equations (2) and (3), held-out
+    linear               held-out accuracies of x, of reconstructed (by the classifier of x), of reconstructed_own (by
+                         one of its own) and of z; loss_in_points: equation (1); inputs: what else the encoder offers,
+                         by name (class tokens of the last k blocks, with or without the mean patch)
+    nearest_neighbour    the same for the first number of voters, k; by_k: for each
+    own_head             see `fae_jax.evaluation.own_head`, where the encoder has a classifier
+    own_pooling          linear and nearest neighbours on the encoder's own pooled vector, where it has one that reads
+                         patches
+    cosine, explained_variance   held-out
     pooling              {x, z}: "mean" over patches or "flat"
-    converged            whether both classifiers' training came to its end
+    protocol             how the linear classifier was trained
+    converged            logistic only: whether its training came to its end
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,134 +40,208 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fae_jax.evaluation.agreement import Agreement
+from fae_jax.evaluation.linear_probe import Parts, rows_of, train_probes
 from fae_jax.evaluation.results import write_result
+from fae_jax.evaluation.vectors import Vectors
+from fae_jax.evaluation.voting import vote
 
-POOLINGS = ("mean", "flat")
-
-
-def pool(tokens: Float[np.ndarray, "b n d"], pooling: str) -> Float[np.ndarray, "b k"]:
-    """Tokens of each picture as one float64 vector: their mean, or all of them one after the other.
-
-    Raises:
-      ValueError: the pooling has no such name.
-    """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
-    values = np.asarray(tokens, np.float64)
-    return values.mean(1) if pooling == "mean" else values.reshape(len(values), -1)
-
-
-def token_cosine(features: Float[np.ndarray, "b n d"], reconstructed: Float[np.ndarray, "b n d"]) -> float:
-    """Equation (2); a token of length zero counts as 0."""
-    first, second = np.asarray(features, np.float64), np.asarray(reconstructed, np.float64)
-    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    return float(np.mean((first * second).sum(-1) / np.where(lengths > 0, lengths, np.inf)))
-
-
-def explained_variance(features: Float[np.ndarray, "b n d"], reconstructed: Float[np.ndarray, "b n d"]) -> float:
-    """Equation (3), with x̄ the mean of each channel over all tokens of all pictures."""
-    first = np.asarray(features, np.float64)
-    residual = np.sum((first - np.asarray(reconstructed, np.float64)) ** 2)
-    return float(1.0 - residual / np.sum((first - first.mean((0, 1))) ** 2))
+PENALTY, ITERATIONS = 1.0, 2000  # C and iteration limit of the logistic regression
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """What the probe needs of one split.
+class Settings:
+    """How classifiers are trained: the fields of `evaluation.probe` of the same names."""
 
-    Attributes:
-      features: the encoder's own, x, (b, n, d).
-      latents: posterior means z, (b, n, c).
-      labels: (b,).
-      reconstructed: x̂ from those latents, (b, n, d); only the held-out split needs it.
+    linear: str = "sgd"
+    learning_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    steps: int = 12_500
+    batch: int = 1024
+    neighbours: tuple[int, ...] = (10, 20)
+    temperature: float = 0.07
+    seed: int = 0
 
-    Raises:
-      ValueError: the parts differ in number, or x and x̂ in shape.
+    def protocol(self) -> dict[str, Any]:
+        """What the result says of the linear classifier's training."""
+        if self.linear == "logistic":
+            return {"linear": "logistic regression on standardised vectors", "C": PENALTY}
+        return {
+            "linear": "SGD, momentum 0.9, cosine to 0, no weight decay; best learning rate on the held-out pictures",
+            "learning_rates": list(self.learning_rates),
+            "learning_rate_scale": "batch / 256",
+            "steps": self.steps,
+            "batch": self.batch,
+            "views": "centre crop, one per picture",
+        }
+
+
+class Linear:
+    """A linear classifier of training vectors; of several learning rates, the best on the held-out vectors.
+
+    Args:
+      train, heldout: the vectors, in parts side by side.
+      train_labels, heldout_labels: their classes.
     """
 
-    features: Float[np.ndarray, "b n d"]
-    latents: Float[np.ndarray, "b m c"]
-    labels: Int[np.ndarray, " b"]
-    reconstructed: Float[np.ndarray, "b n d"] | None = None
-
-    def __post_init__(self) -> None:
-        counts = (len(self.features), len(self.latents), len(self.labels))
-        if len(set(counts)) > 1 or not counts[0]:
-            raise ValueError(
-                "features, latents and labels must be as many and at least one, got {}, {}, {}".format(*counts)
+    def __init__(
+        self,
+        train: Parts,
+        train_labels: Int[np.ndarray, " n"],
+        heldout: Parts,
+        heldout_labels: Int[np.ndarray, " m"],
+        settings: Settings,
+    ):
+        self.learning_rate: float | None = None
+        self.converged = True
+        if settings.linear == "logistic":
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=ITERATIONS))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ConvergenceWarning)
+                model.fit(_double(train), train_labels)
+            self.converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+            self._predict = lambda parts: model.predict(_double(parts))
+        else:
+            probes = train_probes(
+                train,
+                train_labels,
+                int(train_labels.max()) + 1,
+                learning_rates=settings.learning_rates,
+                steps=settings.steps,
+                batch=settings.batch,
+                seed=settings.seed,
             )
-        if self.reconstructed is not None and self.reconstructed.shape != self.features.shape:
-            raise ValueError(f"x is {self.features.shape} but its reconstruction {self.reconstructed.shape}")
+            best = int(np.argmax(probes.accuracies(heldout, heldout_labels)))
+            self.learning_rate = probes.rates[best]
+            self._predict = lambda parts: probes.predict(parts)[best]
+        self.accuracy = self.on(heldout, heldout_labels)
+
+    def on(self, parts: Parts, labels: Int[np.ndarray, " m"]) -> float:
+        """The share of vectors it gives their label."""
+        return float(np.mean(self._predict(parts) == labels))
 
 
-def _fit_linear(vectors: np.ndarray, labels: np.ndarray, penalty: float, iterations: int) -> tuple[Pipeline, bool]:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=iterations))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(vectors, labels)
-    return model, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+def _double(parts: Parts) -> Float[np.ndarray, "n d"]:
+    return rows_of(parts, slice(None)).astype(np.float64)
+
+
+def inputs(vectors: Vectors, blocks: tuple[int, ...]) -> dict[str, Parts]:
+    """What DINOv2's protocol probes beside the mean patch: class tokens of the last k blocks, without and with it."""
+    if vectors.tokens is None:
+        return {}
+    width = vectors.x.shape[1]
+    found: dict[str, Parts] = {}
+    for count in blocks:
+        tokens = vectors.tokens[:, -count * width :]
+        found[f"class {count}"] = (tokens,)
+        found[f"class {count} + mean patch"] = (tokens, vectors.x)
+    return found
+
+
+def evaluate_linear(
+    train: Vectors, heldout: Vectors, settings: Settings, blocks: tuple[int, ...] = ()
+) -> tuple[dict[str, Any], bool]:
+    """The entry `linear` of the result, and whether all training came to its end."""
+    labels = train.labels, heldout.labels
+
+    def fit(ours: Parts, theirs: Parts) -> Linear:
+        return Linear(ours, labels[0], theirs, labels[1], settings)
+
+    of_x = fit((train.x,), (heldout.x,))
+    own = fit((train.reconstructed,), (heldout.reconstructed,))
+    of_z = fit((train.z,), (heldout.z,))
+    result: dict[str, Any] = {
+        "x": of_x.accuracy,
+        "reconstructed": of_x.on((heldout.reconstructed,), labels[1]),
+        "reconstructed_own": own.accuracy,
+        "z": of_z.accuracy,
+    }
+    result["loss_in_points"] = 100.0 * (result["x"] - result["reconstructed"])
+    theirs = inputs(heldout, blocks)
+    more = {name: fit(parts, theirs[name]) for name, parts in inputs(train, blocks).items()}
+    if settings.linear == "sgd":
+        rates = {"x": of_x, "reconstructed_own": own, "z": of_z, **more}
+        result["learning_rates"] = {name: linear.learning_rate for name, linear in rates.items()}
+    if more:
+        result["inputs"] = {name: linear.accuracy for name, linear in more.items()}
+    return result, all(linear.converged for linear in (of_x, own, of_z, *more.values()))
+
+
+def evaluate_neighbours(train: Vectors, heldout: Vectors, settings: Settings) -> dict[str, Any]:
+    """The entry `nearest_neighbour` of the result."""
+    shown = {
+        "x": (heldout.x, train.x),
+        "reconstructed": (heldout.reconstructed, train.x),
+        "reconstructed_own": (heldout.reconstructed, train.reconstructed),
+        "z": (heldout.z, train.z),
+    }
+    return _voted(shown, train.labels, heldout.labels, settings)
+
+
+def _voted(
+    shown: Mapping[str, tuple[np.ndarray, np.ndarray]], voters: np.ndarray, labels: np.ndarray, settings: Settings
+) -> dict[str, Any]:
+    counts = sorted({min(count, len(voters)) for count in settings.neighbours})
+    by_k: dict[str, dict[str, float]] = {str(count): {} for count in counts}
+    for name, (queries, references) in shown.items():
+        found = vote(queries, references, voters, neighbours=counts, temperature=settings.temperature)
+        for count, classes in found.items():
+            by_k[str(count)][name] = float(np.mean(classes == labels))
+    return {**by_k[str(counts[0])], "k": counts[0], "temperature": settings.temperature, "by_k": by_k}
+
+
+def evaluate_pooling(train: Vectors, heldout: Vectors, settings: Settings) -> dict[str, Any]:
+    """The entry `own_pooling` of the result: the encoder's own pooled vectors of x and x̂."""
+    assert train.pooled is not None and heldout.pooled is not None and heldout.pooled_reconstructed is not None
+    linear = Linear((train.pooled,), train.labels, (heldout.pooled,), heldout.labels, settings)
+    scores = {"x": linear.accuracy, "reconstructed": linear.on((heldout.pooled_reconstructed,), heldout.labels)}
+    shown = {"x": (heldout.pooled, train.pooled), "reconstructed": (heldout.pooled_reconstructed, train.pooled)}
+    return {
+        "width": train.pooled.shape[1],
+        "linear": {**scores, "loss_in_points": 100.0 * (scores["x"] - scores["reconstructed"])},
+        "nearest_neighbour": _voted(shown, train.labels, heldout.labels, settings),
+    }
 
 
 def evaluate_probe(
-    train: Tokens,
-    heldout: Tokens,
+    train: Vectors,
+    heldout: Vectors,
+    agreement: Agreement,
+    settings: Settings,
     *,
-    pooling: str = "mean",
-    latent_pooling: str = "flat",
-    neighbours: int = 10,
-    penalty: float = 1.0,
-    iterations: int = 2000,
+    latent_pooling: str = "mean",
+    blocks: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """The probe's result, as plain JSON values (see the top of this file).
+    """The probe's result, as plain JSON values (see the top of this file), without `encoder` and `own_head`.
 
     Args:
-      train: the split the classifiers learn from; its `reconstructed` is not used.
-      heldout: the split they are examined on.
-      pooling, latent_pooling: how the tokens of x, and of z, become one vector per picture.
-      neighbours: voters of the nearest-neighbour rule, fewer where the training split is smaller.
-      penalty, iterations: C and the iteration limit of the logistic regression, on standardised inputs.
+      train: what the classifiers learn from; heldout: what they are examined on.
+      agreement: of the held-out x and x̂.
+      latent_pooling: how z became one vector, to be said in the result.
+      blocks: see `inputs`.
 
     Raises:
-      ValueError: fewer than two classes to tell apart, no x̂ in `heldout`, or an unknown pooling.
+      ValueError: fewer than two classes to tell apart.
     """
     if len(np.unique(train.labels)) < 2:
         raise ValueError("a probe needs pictures of at least 2 classes to train on")
-    if heldout.reconstructed is None:
-        raise ValueError("a probe needs the held-out features' reconstruction; pass `reconstructed`")
-    voters = min(neighbours, len(train.labels))
-    x, z = pool(train.features, pooling), pool(train.latents, latent_pooling)
-    linear_x, converged_x = _fit_linear(x, train.labels, penalty, iterations)
-    linear_z, converged_z = _fit_linear(z, train.labels, penalty, iterations)
-    votes_x = KNeighborsClassifier(voters, metric="cosine").fit(x, train.labels)
-    votes_z = KNeighborsClassifier(voters, metric="cosine").fit(z, train.labels)
-    shown = {
-        "x": pool(heldout.features, pooling),
-        "reconstructed": pool(heldout.reconstructed, pooling),
-        "z": pool(heldout.latents, latent_pooling),
-    }
-
-    def accuracies(model_x: Any, model_z: Any) -> dict[str, float]:
-        return {
-            name: float(np.mean((model_z if name == "z" else model_x).predict(vectors) == heldout.labels))
-            for name, vectors in shown.items()
-        }
-
-    linear = accuracies(linear_x, linear_z)
-    return {
-        "schema": 1,
+    linear, converged = evaluate_linear(train, heldout, settings, blocks)
+    result = {
+        "schema": 2,
         "train": len(train.labels),
         "heldout": len(heldout.labels),
-        "linear": {**linear, "loss_in_points": 100.0 * (linear["x"] - linear["reconstructed"])},
-        "nearest_neighbour": {**accuracies(votes_x, votes_z), "k": voters},
-        "cosine": token_cosine(heldout.features, heldout.reconstructed),
-        "explained_variance": explained_variance(heldout.features, heldout.reconstructed),
-        "pooling": {"x": pooling, "z": latent_pooling},
-        "converged": converged_x and converged_z,
+        "linear": linear,
+        "nearest_neighbour": evaluate_neighbours(train, heldout, settings),
+        "cosine": agreement.cosine,
+        "explained_variance": agreement.explained_variance,
+        "pooling": {"x": "mean", "z": latent_pooling},
+        "protocol": settings.protocol(),
     }
+    if train.pooled is not None:
+        result["own_pooling"] = evaluate_pooling(train, heldout, settings)
+    return {**result, "converged": converged} if settings.linear == "logistic" else result
 
 
 def write_probe(workdir: Path, result: dict[str, Any]) -> Path:

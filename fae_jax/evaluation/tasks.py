@@ -1,28 +1,46 @@
 """The tasks of `fae evaluate`: from a trained FAE and its pictures to scores and figures in the working directory.
 
     probe            does x̂ still mean what x meant?           evaluation/probe.json
+    retrieval        do captions still find their pictures?     evaluation/retrieval.json
+    zero_shot        are classes known by their names?          evaluation/zero_shot.json
+    semantics        are like patches still alike?              evaluation/semantics.json
     reconstruction   does the picture come back?               evaluation/reconstruction.json
     generation       are samples right, lifelike and new?      evaluation/generation.json
 
-All are over the held-out pictures; classifiers and neighbours come from the training pictures.
+All are over the held-out pictures; classifiers and neighbours come from the training pictures. Every task walks the
+pictures by itself (`fae_jax.evaluation.views`) and needs no more stages than it uses.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from einops import rearrange
 
+from fae_jax.data.coco import CocoSource
+from fae_jax.data.replacement import Readable
+from fae_jax.data.sources import Source, open_source
+from fae_jax.data.transforms import adm_centre_crop
+from fae_jax.evaluation.agreement import Agreement
 from fae_jax.evaluation.figures import class_grid
 from fae_jax.evaluation.generation import LabelledPictures, RealPictures, Sampling, evaluate_samples, write_generation
 from fae_jax.evaluation.judge import train_judge
-from fae_jax.evaluation.probe import Tokens, evaluate_probe, write_probe
-from fae_jax.evaluation.reconstruction import evaluate_reconstruction, write_reconstruction
+from fae_jax.evaluation.own_head import OwnHead, check_head_classes
+from fae_jax.evaluation.probe import Settings, evaluate_probe, write_probe
+from fae_jax.evaluation.reconstruction import ReconstructionScores, write_reconstruction
+from fae_jax.evaluation.results import write_result
+from fae_jax.evaluation.retrieval import evaluate_retrieval
+from fae_jax.evaluation.semantics import Semantics, choose_pairs
+from fae_jax.evaluation.semantics_figures import write_semantics_figures
 from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
+from fae_jax.evaluation.text_side import TextSide
+from fae_jax.evaluation.vectors import Vectors, gather
+from fae_jax.evaluation.views import View, walk
+from fae_jax.evaluation.zero_shot import evaluate_zero_shot, read_names
 from fae_jax.model import FAE
 from fae_jax.networks import count_parameters
 from fae_jax.stages.experiment import to_pixels, to_uint8
@@ -30,61 +48,153 @@ from fae_jax.workdir import write_json
 
 
 class Evaluation:
-    """The pictures of both splits with what the networks say of them, computed once and shared by the tasks."""
+    """The tasks over one trained FAE. Each walks the pictures by itself and keeps no more than it needs."""
 
     def __init__(self, fae: FAE):
         self.fae = fae
         self.workdir = fae.experiment.workdir
 
-    @functools.cache  # noqa: B019 -- lives as long as the command
-    def _split(self, split: str) -> dict[str, np.ndarray]:
-        """image (uint8), label, features, latents, reconstructed, decoded (uint8) over a whole split, in order."""
-        parts: dict[str, list[np.ndarray]] = {}
-        batch_size = self.fae.config.sampling.batch
-        with self.fae.experiment.ordered(split, batch_size) as batches:
-            for batch in batches:
-                kept = batch["mask"]
-                images = to_pixels(batch["image"])
-                latents = self.fae.encode(images)
-                values = {
-                    "image": batch["image"],
-                    "label": batch["label"],
-                    "features": self.fae.features(images),
-                    "latents": latents,
-                    "reconstructed": self.fae.reconstruct_features(latents),
-                    "decoded": to_uint8(self.fae.decode(latents)),
-                }
-                for name, value in values.items():
-                    array = np.asarray(value)
-                    tokens = rearrange(array, "b y x d -> b (y x) d") if array.dtype == np.float32 else array
-                    parts.setdefault(name, []).append(tokens[kept])
-        return {name: np.concatenate(values) for name, values in parts.items()}
+    def _walk(self, split: str, what: str, **options: int) -> Iterator[View]:
+        return walk(self.fae, self.fae.experiment.source(split), what=f"{what}: {split}", **options)
 
-    def _tokens(self, split: str) -> Tokens:
-        known = self._split(split)
-        return Tokens(
-            features=known["features"],
-            latents=known["latents"],
-            labels=known["label"],
-            reconstructed=known["reconstructed"],
-        )
+    def check(self, task: str) -> None:
+        """Refuses what cannot be evaluated, before anything is computed or written.
+
+        Raises:
+          ValueError, FileNotFoundError: pictures or weights are not there, none are held out, there are no captions
+            or no text tower, or a field does not fit them.
+        """
+        if task in ("probe", "generation"):
+            self.fae.experiment.source("train")
+        if task == "retrieval":
+            self._captioned()
+        else:
+            self.fae.experiment.source("heldout")
+        if task in ("retrieval", "zero_shot"):
+            _ = self._text_side.tower
+        if task == "zero_shot":
+            self._class_names()
+        if task == "probe":
+            check_head_classes(self.fae.config.evaluation.probe.head_classes, self.fae.config.data.classes)
 
     def probe(self) -> dict[str, Any]:
         """Understanding: see `fae_jax.evaluation.probe`."""
-        result = evaluate_probe(self._tokens("train"), self._tokens("heldout"))
-        known = self._split("heldout")
-        parts = (known["image"], known["features"], known["reconstructed"])
-        write_features(self.workdir.root, *parts, self.fae.networks.grid)
+        fields = self.fae.config.evaluation.probe
+        names = ("linear", "learning_rates", "steps", "batch", "neighbours", "temperature")
+        settings = Settings(**{name: fields[name] for name in names}, seed=self.fae.config.evaluation.seed)
+        encoder = self.fae.encoder
+        blocks = fields.blocks if encoder.keep is not None else (1,)
+
+        def vectors(split: str, also: Callable[[View], None]) -> Vectors:
+            source = self.fae.experiment.source(split)
+            count = min(fields.limit or len(source), len(source))
+            layers = max(blocks) if max(blocks) > 1 else 0
+            views = self._walk(split, "probe", limit=fields.limit, layers=layers)
+            return gather(views, count=count, latent_pooling=fields.latent_pooling, also=also)
+
+        train = vectors("train", lambda view: None)
+        token = None if train.tokens is None else train.tokens[:, -encoder.width :].mean(axis=0)
+        head = OwnHead(self.fae, head_classes=fields.head_classes, mean_token=token) if encoder.head else None
+        agreement = Agreement()
+        first: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+        def look(view: View) -> None:
+            x, reconstructed = view.kept(view.features), view.kept(view.reconstructed)
+            agreement.add(x, reconstructed)
+            if not first:
+                first.append((view.images, x, reconstructed))
+            if head:
+                head.see(view)
+
+        heldout = vectors("heldout", look)
+        result = evaluate_probe(
+            train, heldout, agreement, settings, latent_pooling=fields.latent_pooling, blocks=blocks
+        )
+        result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
+        if head:
+            result["own_head"] = head.as_result()
+        write_features(self.workdir.root, *first[0], self.fae.networks.grid)
         write_probe(self.workdir.root, result)
+        return result
+
+    @functools.cached_property
+    def _text_side(self) -> TextSide:
+        return TextSide(self.fae)
+
+    def _captioned(self) -> Source:
+        """The captioned pictures.
+
+        Raises:
+          ValueError, FileNotFoundError: there are none.
+        """
+        fields = self.fae.config.evaluation.retrieval
+        if fields.source == "coco" and fields.path and fields.pictures:
+            return CocoSource(fields.path, split="train", holdout=0.0, seed=0, pictures=fields.pictures)
+        if fields.source:
+            size = self.fae.config.data.image_size
+            options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": size}
+            source = open_source(fields.source, path=fields.path or None, **options)
+        else:
+            source = self.fae.experiment.source("heldout")
+        if not getattr(source, "captioned", False):
+            raise ValueError(
+                f"the pictures of {fields.path or fields.source or 'this experiment'} have no captions; name "
+                "captioned ones in evaluation.retrieval.source and evaluation.retrieval.path"
+            )
+        return source
+
+    def _class_names(self) -> list[str]:
+        return read_names(self.fae.config.evaluation.zero_shot.names, self.fae.experiment.source("heldout").classes)
+
+    def retrieval(self) -> dict[str, Any]:
+        """Pictures by captions and captions by pictures: see `fae_jax.evaluation.retrieval`."""
+        fields, source = self.fae.config.evaluation.retrieval, self._captioned()
+        views = walk(self.fae, source, what="retrieval", limit=fields.limit)
+        about = {"source": fields.source or self.fae.config.data.source, "fingerprint": source.fingerprint}
+        result = evaluate_retrieval(self._text_side, views) | about
+        write_result(self.workdir.evaluation / "retrieval.json", result)
+        return result
+
+    def zero_shot(self) -> dict[str, Any]:
+        """Classes by their names: see `fae_jax.evaluation.zero_shot`."""
+        fields = self.fae.config.evaluation.zero_shot
+        views = self._walk("heldout", "zero_shot", limit=fields.limit)
+        names, templates = self._class_names(), tuple(fields.templates)
+        result = evaluate_zero_shot(self._text_side, views, names=names, templates=templates)
+        write_result(self.workdir.evaluation / "zero_shot.json", result)
+        return result
+
+    def semantics(self) -> dict[str, Any]:
+        """Which patches are alike: see `fae_jax.evaluation.semantics`."""
+        fields, source = self.fae.config.evaluation.semantics, Readable(self.fae.experiment.source("heldout"))
+        label = functools.cache(lambda place: int(source[place]["label"]))
+        chosen = choose_pairs(label, len(source), fields.pictures)
+        size = self.fae.config.data.image_size
+        images = np.stack([adm_centre_crop(source[place]["image"], size) for place in chosen])
+        view = View(self.fae, {"image": images, "mask": np.ones(len(images), bool)})
+        enter, grid = self.fae.space.enter, self.fae.networks.grid
+        spaces = {"x": enter(view.features), "reconstructed": enter(view.reconstructed), "z": view.latents}
+        tokens = {name: np.asarray(value) for name, value in spaces.items()}
+        maps = {name: rearrange(value, "n (y x) d -> n y x d", y=grid[0]) for name, value in tokens.items()}
+        found = Semantics.of(maps, fields.patches)
+        write_semantics_figures(self.workdir.root, images, found)
+        encoder = {"name": self.fae.encoder.name, "weights": self.fae.encoder.weights_hash}
+        result = {"schema": 1, "encoder": encoder, "pictures": chosen, **found.as_result()}
+        write_result(self.workdir.evaluation / "semantics.json", result)
         return result
 
     def reconstruction(self) -> dict[str, Any]:
         """Pictures through the latent and back: see `fae_jax.evaluation.reconstruction`."""
-        known = self._split("heldout")
-        scores = evaluate_reconstruction([(known["image"], known["decoded"])]).as_result()
-        write_reconstructions(self.workdir.root, known["image"], known["decoded"])
-        write_reconstruction(self.workdir.root, {"heldout": scores})
-        return scores
+        scores = ReconstructionScores()
+        shown: list[np.ndarray] = []
+        for view in self._walk("heldout", "reconstruction"):
+            scores += ReconstructionScores.of(view.images, view.decoded)
+            if not shown:
+                shown = [view.images, view.decoded]
+        result = scores.as_result()
+        write_reconstructions(self.workdir.root, *shown)
+        write_reconstruction(self.workdir.root, {"heldout": result})
+        return result
 
     def generation(self, sets: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Samples of each set (see `draw`) against real pictures: see `fae_jax.evaluation.generation`."""
@@ -102,9 +212,13 @@ class Evaluation:
         write_generation(self.workdir.root, results, judge=judge, class_names=names)
         return results
 
+    @functools.cache  # noqa: B019 -- lives as long as the command
     def _labelled(self, split: str) -> LabelledPictures:
-        known = self._split(split)
-        return LabelledPictures(images=known["image"], labels=known["label"], features=known["features"].mean(1))
+        parts = [
+            (view.images, view.labels, view.kept(view.features).mean(1)) for view in self._walk(split, "generation")
+        ]
+        images, labels, features = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return LabelledPictures(images=images, labels=labels, features=features)
 
     def _described(self, images: np.ndarray, labels: np.ndarray) -> LabelledPictures:
         size = self.fae.config.sampling.batch

@@ -181,6 +181,11 @@ def _assemble(
                 side[...] = part.absent
                 continue
             array = tensors.read(name)
+            if array.dtype.kind in "biu":
+                raise ValueError(
+                    f"{source}: tensor {name!r} holds whole numbers ({array.dtype}); quantised weights are not read, "
+                    "fetch those in floating point"
+                )
             check_finite(source, name, array)
             side[...] = part.layout.read(array)
     return out

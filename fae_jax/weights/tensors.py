@@ -135,15 +135,22 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = json.loads(file.read(length))
         except ValueError:
             raise ValueError(f"{path} is not a safetensors file: its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is not a safetensors file: its header holds a {type(header).__name__}")
     metadata = header.pop("__metadata__", {})
     tensors, end = {}, 0
     for name, entry in header.items():
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name!r} has dtype {entry['dtype']}; known are {', '.join(DTYPES)}")
-        begin, stop = entry["data_offsets"]
-        tensor = Tensor(
-            path=path, shape=tuple(entry["shape"]), dtype=DTYPES[entry["dtype"]], offset=8 + length + begin
-        )
+        try:
+            kind, shape, (begin, stop) = (
+                entry["dtype"],
+                tuple(map(int, entry["shape"])),
+                map(int, entry["data_offsets"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path}: the header says nothing sensible of tensor {name!r}; it is damaged") from None
+        if kind not in DTYPES:
+            raise ValueError(f"{path}: tensor {name!r} has dtype {kind}; known are {', '.join(DTYPES)}")
+        tensor = Tensor(path=path, shape=shape, dtype=DTYPES[kind], offset=8 + length + begin)
         if begin < 0 or stop - begin != tensor.size:
             raise ValueError(
                 f"{path}: the header gives tensor {name!r} {stop - begin} bytes, its shape {tensor.size}"

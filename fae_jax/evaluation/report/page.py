@@ -17,10 +17,10 @@ from fae_jax.evaluation.report.scores import (
     novelty_section,
     other_section,
     samples_section,
-    understanding_section,
 )
 from fae_jax.evaluation.report.stages import cache_section, facts, stage_section
 from fae_jax.evaluation.report.style import SCRIPT, STYLE
+from fae_jax.evaluation.report.understanding import understanding_section
 from fae_jax.evaluation.report.verdicts import chosen_set, judge_verdicts, summary, tiles
 from fae_jax.evaluation.report.words import number, shape, spoken
 from fae_jax.evaluation.results import write_bytes

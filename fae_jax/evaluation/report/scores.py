@@ -1,4 +1,4 @@
-"""The sections of the scores: samples by class, what they are near to, and what the features kept."""
+"""The sections of the scores: samples by class, what they are near to, and results without a section of their own."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ from typing import Any
 from fae_jax.evaluation.figures import class_grid
 from fae_jax.evaluation.report.markup import Markup, join, tag
 from fae_jax.evaluation.report.reading import Picture, Record, SampleSet, at, branch, embed, measured
-from fae_jax.evaluation.report.stages import facts, picture_tag
-from fae_jax.evaluation.report.words import brief, decibels, number, percent, spoken
+from fae_jax.evaluation.report.stages import facts, framed, table_of
+from fae_jax.evaluation.report.words import brief, number, percent, spoken
 
-KNOWN_RESULTS = {"generation", "reconstruction", "probe"}
-KNOWN_FIGURES = {"reconstructions", "features", "nearest"}
+KNOWN_RESULTS = {"generation", "reconstruction", "probe", "retrieval", "zero_shot", "semantics"}
+KNOWN_FIGURES = {"reconstructions", "features", "nearest", "similarity", "matching"}
 MOST_CLASSES = 24
 MOST_ROWS = 40
-
-
-def _figure(picture: Picture | None, said: str, caption: Any = None) -> Markup | None:
-    if picture is None:
-        return None
-    words = caption or picture.caption
-    return tag(
-        "figure", tag("div", picture_tag(picture, said), class_="frames"), tag("figcaption", words) if words else None
-    )
 
 
 def class_names(record: Record) -> list[str] | None:
@@ -123,7 +114,7 @@ def samples_section(record: Record, command: str) -> Markup:
         tag(
             "div",
             tag("h3", spoken(samples.name).capitalize()),
-            _figure(_grid(samples, names), f"{samples.name} samples, a row per class"),
+            framed(_grid(samples, names), f"{samples.name} samples, a row per class"),
             _sampling_facts(samples, record),
             class_="set",
         )
@@ -181,7 +172,7 @@ def novelty_section(record: Record) -> Markup | None:
             tag("td", "–"),
         )
         heads = ("to the training set", "median distance", "nearest ÷ second", "close", "identical")
-        table = _table(heads, [*rows, honest])
+        table = table_of(heads, [*rows, honest])
     return tag(
         "section",
         tag("header", tag("h2", "New, or copied?")),
@@ -191,68 +182,9 @@ def novelty_section(record: Record) -> Markup | None:
             "99 % of unseen real pictures; a copy also shows as a nearest one far nearer than the second nearest.",
             class_="lead",
         ),
-        _figure(picture, "samples beside their nearest training pictures"),
+        framed(picture, "samples beside their nearest training pictures"),
         table,
         id="novelty",
-    )
-
-
-def _table(heads: tuple[str, ...], rows: list[Markup]) -> Markup:
-    head = tag("thead", tag("tr", [tag("th", word, scope="col") for word in heads]))
-    return tag("div", tag("table", head, tag("tbody", rows)), class_="table")
-
-
-def understanding_section(record: Record) -> Markup | None:
-    """What a classifier reads from x, x̂ and z; the features as colours; the pictures rebuilt."""
-    probe, rebuilt = record.results.get("probe", {}), branch(record.results, "reconstruction", "sets")
-    pictures = [record.figures.get(name) for name in ("features", "reconstructions")]
-    if not probe and not rebuilt and not any(pictures):
-        return None
-    tables = []
-    if probe:
-        kinds = (("linear", "linear probe"), ("nearest_neighbour", "nearest neighbours"))
-        rows = [
-            tag(
-                "tr",
-                tag("th", words, scope="row"),
-                [tag("td", percent(measured(probe, kind, which))) for which in ("x", "reconstructed", "z")],
-            )
-            for kind, words in kinds
-        ]
-        more = facts(
-            [
-                ("cosine x, x̂", number(measured(probe, "cosine"))),
-                ("variance explained", percent(measured(probe, "explained_variance"))),
-                ("unseen pictures", number(measured(probe, "heldout"))),
-            ]
-        )
-        tables.append(tag("div", _table(("classes recognised from", "x", "x̂", "z"), rows), more))
-    if rebuilt:
-        rows = [
-            tag(
-                "tr",
-                tag("th", "unseen" if name == "heldout" else spoken(str(name)), scope="row"),
-                tag("td", decibels(measured(scores, "psnr"))),
-                tag("td", decibels(measured(scores, "psnr_lowest"))),
-                tag("td", number(measured(scores, "ssim"))),
-                tag("td", number(measured(scores, "count"))),
-            )
-            for name, scores in rebuilt.items()
-        ]
-        tables.append(_table(("pictures rebuilt", "PSNR", "lowest", "SSIM", "pictures"), rows))
-    return tag(
-        "section",
-        tag("header", tag("h2", "Understanding kept")),
-        tag(
-            "p",
-            "One classifier is trained on the encoder's features x and then shown x̂, rebuilt from the latent, "
-            "without being told. What it still recognises is what the latent carries. z has a classifier of its own.",
-            class_="lead",
-        ),
-        _figure(pictures[0], "features before and after the latent, as colours"),
-        _figure(pictures[1], "pictures beside their reconstructions"),
-        tag("div", tables, class_="tables"),
-        id="understanding",
     )
 
 
@@ -279,8 +211,8 @@ def other_section(record: Record) -> Markup | None:
                 tag("tr", tag("th", spoken(key), scope="row"), tag("td", value))
                 for key, value in _flat(result)[:MOST_ROWS]
             ]
-            blocks.append(join(tag("h3", spoken(name).capitalize()), _table((spoken(name), "value"), lines)))
+            blocks.append(join(tag("h3", spoken(name).capitalize()), table_of((spoken(name), "value"), lines)))
     for name, picture in record.figures.items():
         if name not in KNOWN_FIGURES:
-            blocks.append(_figure(picture, spoken(name), picture.caption or spoken(name)))
+            blocks.append(framed(picture, spoken(name), picture.caption or spoken(name)))
     return tag("section", tag("header", tag("h2", "More results")), blocks, id="more") if blocks else None

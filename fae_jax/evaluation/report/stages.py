@@ -119,6 +119,22 @@ def picture_tag(picture: Picture, said: str, **attributes: object) -> Markup:
     )
 
 
+def framed(picture: Picture | None, said: str, caption: object = None) -> Markup | None:
+    """A figure with its caption, its own where none is given; nothing without a picture."""
+    if picture is None:
+        return None
+    words = caption or picture.caption
+    return tag(
+        "figure", tag("div", picture_tag(picture, said), class_="frames"), tag("figcaption", words) if words else None
+    )
+
+
+def table_of(heads: tuple[str, ...], rows: list[Markup]) -> Markup:
+    """A table of rows under their heads."""
+    head = tag("thead", tag("tr", [tag("th", word, scope="col") for word in heads]))
+    return tag("div", tag("table", head, tag("tbody", rows)), class_="table")
+
+
 def facts(pairs: list[tuple[str, object]]) -> Markup:
     """A definition list; what is not known is left out."""
     known = [(term, value) for term, value in pairs if value not in (None, "", "–")]

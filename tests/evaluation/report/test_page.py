@@ -138,7 +138,7 @@ def test_names_are_text_wherever_they_stand(finished, draw):
     for file in ("encoder/previews/README.json", "samples/guided/settings.json"):
         (finished / file).write_text(json.dumps({"caption": evil, "sampler": evil, "guidance": evil}))
     write_figure(finished, "nearest", Image.new("RGB", (9, 9)), evil)
-    (finished / "evaluation" / "retrieval.json").write_text(json.dumps({evil: {evil: evil}}))
+    (finished / "evaluation" / "depth.json").write_text(json.dumps({evil: {evil: evil}}))
     page = draw(finished)
     assert len(page.all("script")) == 1
     assert page.text.count('<script>alert("x")</script>') >= 10
@@ -147,10 +147,10 @@ def test_names_are_text_wherever_they_stand(finished, draw):
 
 def test_results_that_nobody_told_the_page_about_are_shown_as_they_are(finished, draw):
     result = {"recall": {"at_1": 0.5579}, "pairs": list(range(100)), "best": "SigLIP2"}
-    (finished / "evaluation" / "retrieval.json").write_text(json.dumps(result))
+    (finished / "evaluation" / "depth_maps.json").write_text(json.dumps(result))
     write_figure(finished, "matches", Image.new("RGB", (9, 9)), "matched patches")
     page = draw(finished)
-    for words in ("Retrieval", "recall · at 1 0.558", "pairs 100 values", "best SigLIP2", "matched patches"):
+    for words in ("Depth maps", "recall · at 1 0.558", "pairs 100 values", "best SigLIP2", "matched patches"):
         assert words in page.text, words
     assert "more" in page.ids()
 

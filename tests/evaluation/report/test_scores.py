@@ -16,8 +16,8 @@ from fae_jax.evaluation.report.scores import (
     novelty_section,
     other_section,
     samples_section,
-    understanding_section,
 )
+from fae_jax.evaluation.report.understanding import understanding_section
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+"""Whether patches that are alike in x are alike in x̂ and in z: similarity maps, and matches from picture to picture.
+
+    map of patch q in a picture f        s(p) = f_p·f_q / (‖f_p‖ ‖f_q‖)                                       (1)
+    match of patch q in another one g    m(q) = argmax_p  g_p·f_q / (‖g_p‖ ‖f_q‖)                             (2)
+
+x and x̂ are taken in the space the autoencoder works in (raw, or standardised per channel). Queries are found in x and
+asked in every space: k-means with two clusters tells a picture's foreground, the cluster with the smaller share of
+its patches on the border, from the background; k-means with as many clusters as queries divides the foreground, and
+the patch nearest to each centre is a query (16, as in the paper's figures). All is a function of the pictures.
+
+`evaluation/semantics.json`:
+
+    schema             1
+    encoder            name and SHA-256 of its weights
+    pictures           positions in the held-out split, pairs of one class (where there are classes) one after another
+    queries            patches asked, in all pictures
+    agreement_with_x   {reconstructed, z}:
+        similarity_maps      mean correlation of map (1) there with map (1) in x
+        matches              share of queries matched with the same patch as in x, equation (2)
+        matches_within_one   … or with one that touches it
+        match_error          mean distance between the two matches, in patches
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.cluster import KMeans
+
+from fae_jax.evaluation.voting import unit
+
+SPACES = ("x", "reconstructed", "z")
+LOOK_AHEAD = 200  # pictures among which a partner of the same class is looked for
+
+
+def _clusters(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """k-means of unit vectors: (cluster of each, centres)."""
+    model = KMeans(count, n_init=4, random_state=0).fit(vectors.astype(np.float64))
+    return model.labels_, model.cluster_centers_
+
+
+def _flat(features: Float[np.ndarray, "y x d"]) -> Float[np.ndarray, "n d"]:
+    return unit(features.reshape(-1, features.shape[-1]))
+
+
+def foreground(features: Float[np.ndarray, "y x d"]) -> Bool[np.ndarray, "y x"]:
+    """Which patches stand before the background; all of them where the patches are all alike."""
+    vectors, grid = _flat(features), features.shape[:2]
+    if len(np.unique(vectors, axis=0)) < 2:
+        return np.ones(grid, bool)
+    labels = _clusters(vectors, 2)[0].reshape(grid)
+    border = np.ones(grid, bool)
+    border[1:-1, 1:-1] = False
+    shares = [border[labels == cluster].mean() for cluster in (0, 1)]
+    return labels == int(shares[1] < shares[0])
+
+
+def queries(
+    features: Float[np.ndarray, "y x d"], mask: Bool[np.ndarray, "y x"], count: int
+) -> Int[np.ndarray, "q 2"]:
+    """Rows and columns of at most `count` different patches of the foreground, in reading order."""
+    places = np.argwhere(mask)
+    vectors = _flat(features)[mask.reshape(-1)]
+    different = len(np.unique(vectors, axis=0))
+    if different > count:
+        _, centres = _clusters(vectors, count)
+        places = places[np.unique((vectors @ unit(centres).T).argmax(axis=0))]
+    return places[:count]
+
+
+def similarity_map(features: Float[np.ndarray, "y x d"], query: Int[np.ndarray, " 2"]) -> Float[np.ndarray, "y x"]:
+    """Equation (1)."""
+    vectors = _flat(features)
+    place = int(query[0]) * features.shape[1] + int(query[1])
+    return (vectors @ vectors[place]).reshape(features.shape[:2])
+
+
+def matches(
+    features: Float[np.ndarray, "y x d"], other: Float[np.ndarray, "y x d"], asked: Int[np.ndarray, "q 2"]
+) -> Int[np.ndarray, "q 2"]:
+    """Equation (2): rows and columns in `other`; of equally similar patches the first."""
+    vectors = _flat(features)[asked[:, 0] * features.shape[1] + asked[:, 1]]
+    best = (vectors @ _flat(other).T).argmax(axis=1)
+    return np.stack(np.divmod(best, other.shape[1]), axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Semantics:
+    """What was found in pairs of pictures.
+
+    Attributes:
+      spaces: x, reconstructed and z of the pictures, (n, y, x, channels).
+      asked: of each picture, its queries.
+      matched: of each space and pair (picture 2i → picture 2i + 1), where the queries are found.
+    """
+
+    spaces: Mapping[str, Float[np.ndarray, "n y x _"]]
+    asked: list[Int[np.ndarray, "_ 2"]]
+    matched: Mapping[str, list[Int[np.ndarray, "_ 2"]]]
+
+    @classmethod
+    def of(cls, spaces: Mapping[str, np.ndarray], patches: int) -> Semantics:
+        """Looks for `patches` queries in every picture and matches those of every first picture of a pair.
+
+        Raises:
+          ValueError: the pictures are not pairs.
+        """
+        x = spaces["x"]
+        if not len(x) or len(x) % 2:
+            raise ValueError(f"patches are matched from picture to picture in pairs, got {len(x)} pictures")
+        asked = [queries(features, foreground(features), patches) for features in x]
+        matched = {
+            name: [matches(values[i], values[i + 1], asked[i]) for i in range(0, len(values), 2)]
+            for name, values in spaces.items()
+        }
+        return cls(spaces=spaces, asked=asked, matched=matched)
+
+    def typical(self, picture: int) -> Int[np.ndarray, " 2"]:
+        """The query nearest to the mean of a picture's queries in x: the one whose map is shown."""
+        places, features = self.asked[picture], self.spaces["x"][picture]
+        vectors = _flat(features)[places[:, 0] * features.shape[1] + places[:, 1]]
+        return places[int((vectors @ vectors.mean(axis=0)).argmax())]
+
+    def agreement(self, space: str) -> dict[str, float]:
+        """How far a space says the same as x; see the module."""
+        pairs = list(zip(self.matched["x"], self.matched[space], strict=True))
+        steps = np.concatenate([there - here for here, there in pairs])
+        correlations = [
+            _correlation(similarity_map(x, query), similarity_map(other, query))
+            for x, other, asked in zip(self.spaces["x"], self.spaces[space], self.asked, strict=True)
+            for query in asked
+        ]
+        return {
+            "similarity_maps": float(np.mean(correlations)),
+            "matches": float(np.mean((steps == 0).all(axis=1))),
+            "matches_within_one": float(np.mean((np.abs(steps) <= 1).all(axis=1))),
+            "match_error": float(np.mean(np.hypot(*steps.T))),
+        }
+
+    def as_result(self) -> dict[str, Any]:
+        """The entries of the result that come from here."""
+        return {
+            "queries": sum(map(len, self.asked)),
+            "agreement_with_x": {name: self.agreement(name) for name in SPACES[1:]},
+        }
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's, 0 where one of the two is constant."""
+    a, b = (np.asarray(values, np.float64).reshape(-1) for values in (first, second))
+    a, b = a - a.mean(), b - b.mean()
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / lengths) if lengths > 0 else 0.0
+
+
+def choose_pairs(labels: Callable[[int], int], count: int, pictures: int) -> list[int]:
+    """Positions of `pictures`/2 pairs spread evenly over `count` pictures; a pair is of one class where one is near.
+
+    Args:
+      labels: position → class; asked only of pictures near those that are chosen.
+      count: pictures of the split.
+
+    Raises:
+      ValueError: there are fewer than two pictures.
+    """
+    if count < 2:
+        raise ValueError(f"semantics compares pictures with each other; the held-out split has {count}")
+    chosen: list[int] = []
+    for first in np.linspace(0, count - 2, max(min(pictures, count) // 2, 1)).astype(int).tolist():
+        near = [
+            *range(first + 1, min(first + 1 + LOOK_AHEAD, count)),
+            *range(first - 1, max(first - LOOK_AHEAD, -1), -1),
+        ]
+        alike = (place for place in near if place not in chosen and labels(place) == labels(first))
+        chosen += [first, next(alike, first + 1)]
+    return chosen

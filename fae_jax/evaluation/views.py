@@ -1,0 +1,109 @@
+"""Pictures in order, and what the networks say of them: one batch at a time, nothing of a whole split in memory.
+
+    picture → encoder (x, its class token) → compressor (z) → feature decoder (x̂) → pixel decoder (picture)
+
+Each arrow is walked when something first asks for what lies behind it, so that a probe runs no pixel decoder and a
+working directory that has none can be probed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Int, UInt8
+
+from fae_jax.data.loader import Reading, ordered_batches
+from fae_jax.data.sources import Source
+from fae_jax.encoders.registry import EncoderOutput
+from fae_jax.model import FAE
+from fae_jax.stages.experiment import to_pixels, to_uint8
+
+REPORT_EVERY = 10.0  # seconds between lines of progress
+
+
+class View:
+    """One batch. Arrays of the networks have all its rows, also those that only fill it up; `kept` leaves those out.
+
+    Args:
+      layers: blocks of the encoder that `outputs` is to hold; see `FAE.outputs`.
+    """
+
+    def __init__(self, fae: FAE, batch: dict[str, np.ndarray], layers: int = 0):
+        self.fae, self._batch, self._layers = fae, batch, layers
+
+    def kept(self, rows: Any) -> np.ndarray:
+        """The rows that are pictures, as a NumPy array."""
+        return np.asarray(rows)[self._batch["mask"]]
+
+    @property
+    def images(self) -> UInt8[np.ndarray, "k height width 3"]:
+        return self.kept(self._batch["image"])
+
+    @property
+    def labels(self) -> Int[np.ndarray, " k"]:
+        return self.kept(self._batch["label"])
+
+    @property
+    def captions(self) -> list[list[str]]:
+        """Of each picture, all its captions."""
+        return [json.loads(text) for text in self.kept(self._batch["captions"])]
+
+    @functools.cached_property
+    def outputs(self) -> EncoderOutput:
+        """All that the encoder says; its patches are x."""
+        return self.fae.outputs(to_pixels(self.fae.spread(self._batch["image"])), self._layers)
+
+    @property
+    def features(self) -> Float[Array, "b n d"]:
+        """x."""
+        return self.outputs.patches
+
+    @functools.cached_property
+    def latents(self) -> Float[Array, "b n c"]:
+        """z, the posterior's mean."""
+        return _tokens(self.fae.compress(self._map(self.features)))
+
+    @functools.cached_property
+    def reconstructed(self) -> Float[Array, "b n d"]:
+        """x̂, in the encoder's own space."""
+        return _tokens(self.fae.reconstruct_features(self._map(self.latents)))
+
+    @functools.cached_property
+    def decoded(self) -> UInt8[np.ndarray, "k height width 3"]:
+        """The pictures that come back."""
+        return self.kept(to_uint8(self.fae.decode(self._map(self.latents))))
+
+    def _map(self, tokens: Array) -> Array:
+        return rearrange(tokens, "b (y x) d -> b y x d", y=self.fae.networks.grid[0])
+
+
+def _tokens(maps: Array) -> Array:
+    return rearrange(maps, "b y x d -> b (y x) d")
+
+
+def walk(fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0) -> Iterator[View]:
+    """The first `limit` pictures of a source (0: all), in order, in batches of `sampling.batch`.
+
+    Args:
+      what: said in the lines of progress on standard error.
+    """
+    total = min(limit or len(source), len(source))
+    begun = last = time.monotonic()
+    seen = 0
+    reading = Reading(workers=fae.config.data.workers)
+    size, batch = fae.config.data.image_size, min(fae.config.sampling.batch, total)
+    with ordered_batches(source, batch=batch, image_size=size, stop=total, reading=reading) as batches:
+        for rows in batches:
+            yield View(fae, rows, layers)
+            seen += len(rows["mask"])
+            if time.monotonic() - last > REPORT_EVERY and seen < total:
+                last = time.monotonic()
+                rate = seen / (last - begun)
+                print(f"{what}: {seen} of {total} pictures, {rate:.0f} pictures/s", file=sys.stderr, flush=True)
