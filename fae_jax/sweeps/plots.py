@@ -15,7 +15,7 @@ from fae_jax.evaluation.report.curves import is_logarithmic, linear_ticks, logar
 from fae_jax.evaluation.report.markup import Markup, tag
 from fae_jax.evaluation.report.words import Number, brief, number
 from fae_jax.sweeps.directory import SweepDirectory, as_numbers, short_values
-from fae_jax.sweeps.stopping import best
+from fae_jax.sweeps.halving import best
 from fae_jax.sweeps.table import Row, curve
 from fae_jax.workdir import write_atomically
 
