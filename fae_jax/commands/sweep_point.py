@@ -19,8 +19,8 @@ from fae_jax.stages import run_stage
 from fae_jax.stages.experiment import Experiment
 from fae_jax.sweeps.declaration import halving_metric
 from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, conclude, is_concluded, outcome
+from fae_jax.sweeps.halving import behind
 from fae_jax.sweeps.sharing import hand_on
-from fae_jax.sweeps.stopping import behind
 from fae_jax.workdir import RunFailed, Stopped
 
 

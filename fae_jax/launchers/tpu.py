@@ -77,15 +77,11 @@ class Slice:
         settings = self.settings
         spot = ["--spot"] if settings.spot else []
         if settings.queued:
-            queued = ("queued-resources", "create", self.name, f"--node-id={self.name}")
-            return self._gcloud(
-                *(*queued, *self._place, f"--accelerator-type={settings.type}"),
-                *(f"--runtime-version={settings.version}", *spot),
-            )
-        head = ("tpu-vm", "create", self.name)
-        return self._gcloud(
-            *(*head, *self._place, f"--accelerator-type={settings.type}", f"--version={settings.version}", *spot)
-        )
+            head, version = ["queued-resources", "create", self.name, f"--node-id={self.name}"], "runtime-version"
+        else:
+            head, version = ["tpu-vm", "create", self.name], "version"
+        kind = [f"--accelerator-type={settings.type}", f"--{version}={settings.version}"]
+        return self._gcloud(*head, *self._place, *kind, *spot)
 
     @property
     def describe(self) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+Number = int | float
 Point = dict[str, Any]
 Points = tuple[Point, ...]
 Draw = Callable[[np.random.Generator], Any]
@@ -81,11 +82,11 @@ def product(*parts: Points) -> Points:
 class _Range:
     """A distribution over numbers from `low` to `high`."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     kind: str
 
-    def __call__(self, generator: np.random.Generator) -> float | int:
+    def __call__(self, generator: np.random.Generator) -> Number:
         if self.kind == "whole":
             return int(generator.integers(int(self.low), int(self.high), endpoint=True))
         if self.kind == "log":
@@ -93,18 +94,18 @@ class _Range:
         return float(generator.uniform(self.low, self.high))
 
 
-def _range(low: float, high: float, kind: str) -> _Range:
+def _range(low: Number, high: Number, kind: str) -> _Range:
     if not low < high or (kind == "log" and low <= 0):
         raise ValueError(f"a range runs from a low to a high number (above 0 if logarithmic), got {low} to {high}")
     return _Range(low, high, kind)
 
 
-def uniform(low: float, high: float) -> Draw:
+def uniform(low: Number, high: Number) -> Draw:
     """Numbers drawn evenly from [low, high)."""
     return _range(low, high, "even")
 
 
-def log_uniform(low: float, high: float) -> Draw:
+def log_uniform(low: Number, high: Number) -> Draw:
     """Numbers whose logarithm is drawn evenly."""
     return _range(low, high, "log")
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from fae_jax.evaluation.report.curves import is_logarithmic, linear_ticks, logarithmic_ticks, thin
 from fae_jax.evaluation.report.markup import Markup, tag
-from fae_jax.evaluation.report.words import brief, number
+from fae_jax.evaluation.report.words import Number, brief, number
 from fae_jax.sweeps.directory import SweepDirectory, as_numbers, short_values
-from fae_jax.sweeps.stopping import best
+from fae_jax.sweeps.halving import best
 from fae_jax.sweeps.table import Row, curve
 from fae_jax.workdir import write_atomically
 
@@ -28,13 +28,13 @@ INK, FAINT, COLOUR = "#5c626d", "#d8d5cd", "#3257d4"
 class Scale:
     """Values → places on an axis, 0 to 1."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     logarithmic: bool
     names: tuple[str, ...] = ()
 
     @classmethod
-    def over(cls, values: Sequence[float], margin: float = 0.06) -> Scale:
+    def over(cls, values: Sequence[Number], margin: Number = 0.06) -> Scale:
         """An axis that holds all values with some room."""
         logarithmic = is_logarithmic(values)
         heights = [math.log10(value) if logarithmic else value for value in values]
@@ -46,11 +46,11 @@ class Scale:
         """An axis with a place for each name: values 0, 1, …"""
         return cls(-0.5, len(names) - 0.5, False, tuple(names))
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> float:
         height = math.log10(value) if self.logarithmic else value
         return (height - self.low) / (self.high - self.low)
 
-    def ticks(self) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[Number, str]]:
         """(value, lettering)."""
         if self.names:
             return [(float(place), name) for place, name in enumerate(self.names)]
@@ -63,7 +63,7 @@ def _drawing(title: str, below: str, x: Scale, y: Scale, marks: Callable[[Callab
     """Axes, ticks and lettering around `marks`, which is given (x, y) → (pixel x, pixel y)."""
     inner = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
 
-    def place(across: float, up: float) -> tuple[float, float]:
+    def place(across: Number, up: Number) -> tuple[Number, Number]:
         return round(LEFT + x.place(across) * inner[0], 1), round(TOP + (1 - y.place(up)) * inner[1], 1)
 
     lines, letters = [], []
@@ -115,7 +115,7 @@ def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool) -> 
         leaders.append((value, here[best(here, lower=lower)[0]]))
     winner = best(results, lower=lower)[0]
 
-    def marks(place: Callable[[float, float], tuple[float, float]]) -> list[Markup]:
+    def marks(place: Callable[[Number, Number], tuple[Number, Number]]) -> list[Markup]:
         path = "M" + "L".join("{} {}".format(*place(*leader)) for leader in leaders)
         drawn = [tag("path", d=path, fill="none", stroke=COLOUR, stroke_width="2")]
         for number_, (at, result) in enumerate(zip(across, results, strict=True)):
@@ -140,7 +140,7 @@ def all_curves(metric: str, directory: SweepDirectory) -> Markup | None:
         ", ".join(f"{name}={text}" for name, text in point.items()) for point in short_values(directory.sweep.points)
     ]
 
-    def marks(place: Callable[[float, float], tuple[float, float]]) -> list[Markup]:
+    def marks(place: Callable[[Number, Number], tuple[Number, Number]]) -> list[Markup]:
         drawn = []
         for number_, points in enumerate(curves):
             hue = 225 - round(200 * number_ / max(len(curves) - 1, 1))

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fae_jax.stages import STAGES
+from fae_jax.sweeps.axes import Number
 from fae_jax.sweeps.directory import PlacedPoint, SweepDirectory, outcome, short_values
-from fae_jax.sweeps.stopping import best
+from fae_jax.sweeps.halving import best
 from fae_jax.training.monitoring import read_metrics
 from fae_jax.workdir import Workdir, write_atomically, write_json
 
@@ -33,11 +34,11 @@ class Row:
 
     point: PlacedPoint
     state: str
-    metrics: dict[str, float | None]
+    metrics: dict[str, Number | None]
     place: int | None
 
 
-def curve(workdir: Workdir, metric: str) -> list[tuple[int, float]]:
+def curve(workdir: Workdir, metric: str) -> list[tuple[int, Number]]:
     """(step, value) of a stage's metric, as far as it was finite; empty for other metrics."""
     stage, _, name = metric.partition(".")
     if stage not in STAGES:
@@ -46,7 +47,7 @@ def curve(workdir: Workdir, metric: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, float]]:
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Number]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, f"{prefix}.{key}")
@@ -54,9 +55,9 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, float]]:
         yield prefix, value
 
 
-def known_metrics(workdir: Workdir) -> dict[str, float]:
+def known_metrics(workdir: Workdir) -> dict[str, Number]:
     """Every metric a point has, with its latest value."""
-    found: dict[str, float] = {}
+    found: dict[str, Number] = {}
     for stage in STAGES:
         for row in read_metrics(workdir.stage(stage) / "metrics.jsonl")[-1:]:
             found.update(_leaves({name: value for name, value in row.items() if name != "step"}, stage))

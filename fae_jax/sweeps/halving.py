@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fae_jax.sweeps.axes import Number
 from fae_jax.sweeps.declaration import halving_metric
 from fae_jax.sweeps.directory import SweepDirectory, outcome
 from fae_jax.training.monitoring import read_metrics
 
 
-def best(values: Sequence[float | None], *, lower: bool) -> list[int]:
+def best(values: Sequence[Number | None], *, lower: bool) -> list[int]:
     """Places in order from the best value; None and what is not finite last, equal values in their own order."""
 
     def rank(place: int) -> tuple[bool, float]:
@@ -28,7 +29,7 @@ def best(values: Sequence[float | None], *, lower: bool) -> list[int]:
     return sorted(range(len(values)), key=rank)
 
 
-def survivors(values: Sequence[Sequence[float | None]], keep: float, *, lower: bool) -> list[list[int]]:
+def survivors(values: Sequence[Sequence[Number | None]], keep: float, *, lower: bool) -> list[list[int]]:
     """Equation (1): A_1, A_2, …
 
     Args:

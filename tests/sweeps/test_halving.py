@@ -10,7 +10,7 @@ from making import begun, leave_metrics
 from fae_jax.sweeps.axes import grid
 from fae_jax.sweeps.declaration import Halving
 from fae_jax.sweeps.directory import SweepDirectory, conclude
-from fae_jax.sweeps.stopping import behind, best, survivors
+from fae_jax.sweeps.halving import behind, best, survivors
 
 
 def test_the_best_come_first_and_what_has_no_value_last():
