@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
+from fae_jax.workdir import Stopped
+
 
 class Board(Protocol):
     """Where scalars and pictures of steps are shown."""
@@ -102,6 +104,8 @@ class Boards:
     def _try(self, name: str, call: Callable[[], Any]) -> bool:
         try:
             call()
+        except Stopped:
+            raise
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             print(f"warning: {name} shows nothing more of this run: {text}", file=sys.stderr, flush=True)

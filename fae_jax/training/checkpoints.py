@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
 from fae_jax.retry import ATTEMPTS, retried
-from fae_jax.workdir import RunFailed
+from fae_jax.workdir import RunFailed, Stopped
 
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
@@ -174,6 +174,8 @@ class Checkpoints:
             try:
                 state = ocp.load(self.directory / str(candidate), abstract)
                 jax.block_until_ready([leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)])
+            except Stopped:
+                raise  # a signal is no damage
             except Exception as error:
                 self._pass_over(candidate, error)
                 state = None
@@ -213,7 +215,7 @@ class Checkpoints:
                 for key in prefix.strip("/").split("/"):
                     found = found[int(key) if isinstance(found, list | tuple) else key]
                 jax.block_until_ready(found)
-            except _NoSuchAverage:
+            except (_NoSuchAverage, Stopped):
                 raise
             except Exception as error:
                 self._pass_over(step, error)

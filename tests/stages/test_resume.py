@@ -134,6 +134,7 @@ def test_asked_to_stop_it_saves_says_so_and_goes_on(finished: Path, tmp_path: Pa
     code, err = signal_when(
         process, lambda: progress(workdir, "features") >= 1 and not asked.append(time.monotonic()), number
     )
+    print(f"{number.name}: saved and out after {time.monotonic() - asked[0]:.1f} s")
     assert time.monotonic() - asked[0] <= OUT
     last = err.splitlines()[-1]
     stopped = re.fullmatch(
@@ -152,6 +153,7 @@ def test_before_the_first_step_it_ends_at_once_and_goes_on(finished: Path, tmp_p
     code, err = signal_when(
         process, lambda: (workdir / ".lock").exists() and not asked.append(time.monotonic()), signal.SIGTERM
     )
+    print(f"SIGTERM before the first step: out after {time.monotonic() - asked[0]:.1f} s")
     assert time.monotonic() - asked[0] <= OUT
     assert code == 1 and "Traceback" not in err, err
     last = err.splitlines()[-1]

@@ -14,7 +14,7 @@ from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.state import TrainState, create_state
-from fae_jax.workdir import RunFailed
+from fae_jax.workdir import RunFailed, Stopped
 
 PLAYERS = {"toy": toy.player()}
 
@@ -175,3 +175,13 @@ def test_an_unwritable_place_names_it_and_the_remedy(tmp_path: Path):
     ):
         checkpoints.save(1, state_at(1))
         checkpoints.close()
+
+
+def test_a_signal_while_reading_is_not_taken_for_damage(saved: Checkpoints, monkeypatch: pytest.MonkeyPatch):
+    def signalled(*_: object) -> None:
+        raise Stopped("stopped by SIGTERM")
+
+    monkeypatch.setattr("fae_jax.training.checkpoints.ocp.load", signalled)
+    for read in (restore, lambda checkpoints: checkpoints.read_params("toy", make_mesh())):
+        with pytest.raises(Stopped):
+            read(saved)
