@@ -20,14 +20,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import flatten, from_json, with_values
+from fae_jax.configuration import OPERATIONAL, flatten, from_json, with_values
 from fae_jax.sweeps.declaration import Sweep, as_json, from_declared, needed_stages
 from fae_jax.sweeps.sharing import shared_stages
 from fae_jax.workdir import Workdir, write_json
 
 SHARED = "shared"  # stands for the stages in common where a point's name could stand
 NAME_LENGTH = 80
-WATCHING = ("logging.", "checkpoint.", "data.workers", "data.in_memory")  # may change between two launches
+# What may change between two launches: how points are carried out, but not how they are sampled and scored.
+CARRYING_OUT = tuple(name for name in OPERATIONAL if name not in ("sampling.", "evaluation."))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,7 +224,7 @@ class SweepDirectory:
         fields = [
             f"{name}: {other[name]!r} → {value!r}"
             for name, value in mine.items()
-            if other[name] != value and not name.startswith(WATCHING)
+            if other[name] != value and not name.startswith(CARRYING_OUT)
         ]
         ours, had = point_names(self.sweep.points), point_names(theirs.sweep.points)
         points = [f"new point {name}" for name in ours if name not in had]

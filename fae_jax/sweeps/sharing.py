@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import flatten
+from fae_jax.configuration import OPERATIONAL, flatten
 from fae_jax.data.latents import HEADER
 from fae_jax.stages import STAGES
 from fae_jax.workdir import Workdir
@@ -28,7 +28,14 @@ OWN = {
     "cache": ("cache.",),
     "generator": ("dit.", "generator."),
 }
-NO_STAGE = ("name", "sampling.", "evaluation.", "logging.", "checkpoint.")  # read after all stages, or for nothing
+NO_STAGE = (
+    "name",
+    "sampling.",
+    "evaluation.",
+    "logging.",
+    "checkpoint.",
+    "watch.",
+)  # read after all stages, or for nothing
 
 
 def with_those_before(stage: str) -> set[str]:
@@ -51,12 +58,12 @@ def shared_stages(stages: Sequence[str], fields: Iterable[str]) -> tuple[str, ..
 
 
 def differing(stage: str, ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """Fields that decide a stage and differ, each as `name: theirs → ours`."""
+    """Fields that decide a stage's result and differ, each as `name: theirs → ours`."""
     mine, other = flatten(ours), flatten(theirs)
     return [
         f"{name}: {other.get(name)!r} → {value!r}"
         for name, value in mine.items()
-        if other.get(name) != value and decides(name, stage)
+        if other.get(name) != value and decides(name, stage) and not name.startswith(OPERATIONAL)
     ]
 
 

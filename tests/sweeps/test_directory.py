@@ -68,7 +68,7 @@ def test_another_sweep_is_refused_with_what_differs(tmp_path: Path):
     assert "sampling.steps: 4 → 9" in refused(config=config)
     # What is only watched or compared may change.
     config = made.config.copy_and_resolve_references()
-    config.checkpoint.every = 9
+    config.checkpoint.every, config.mesh.fsdp = 9, 4
     sweep = dataclasses.replace(made.sweep, metric="features.kl", better="higher")
     SweepDirectory(root=made.root, sweep=sweep, config=config).check()
 

@@ -42,7 +42,9 @@ def test_every_section_named_here_exists():
 
 def test_experiments_are_compared_stage_by_stage():
     ours = get_config()
-    theirs = with_values(ours, {"generator.steps": 3, "name": "another", "sampling.steps": 7})
+    theirs = with_values(
+        ours, {"generator.steps": 3, "name": "another", "sampling.steps": 7, "mesh.fsdp": 4, "data.workers": 2}
+    )
     assert differing("features", ours, theirs) == []
     assert differing("generator", ours, theirs) == ["generator.steps: 3 → 8"]
 
