@@ -265,6 +265,7 @@ class Experiment:
             encode=self.encode_here,
             batch=max(self.config.cache.batch // jax.process_count(), 1),
             shard_size=self.config.cache.shard_size,
+            reading=Reading(workers=data.workers),
         )
 
     def feature_loader(self, batch: int, *, pictures: bool) -> Loader | LatentLoader:
