@@ -54,8 +54,11 @@ class Evaluation:
         self.fae = fae
         self.workdir = fae.experiment.workdir
 
-    def _walk(self, split: str, what: str, **options: int) -> Iterator[View]:
-        return walk(self.fae, self.fae.experiment.source(split), what=f"{what}: {split}", **options)
+    def _walk(self, split: str, what: str, *, limit: int = 0, layers: int = 0) -> Iterator[View]:
+        experiment = self.fae.experiment
+        stored = None if layers else experiment.stored_features(split)
+        source, what = experiment.source(split), f"{what}: {split}"
+        return walk(self.fae, source, what=what, limit=limit, layers=layers, stored=stored)
 
     def check(self, task: str) -> None:
         """Refuses what cannot be evaluated, before anything is computed or written.

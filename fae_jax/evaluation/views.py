@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
+from fae_jax.data.latents import LatentSource
 from fae_jax.data.loader import Reading, ordered_batches
 from fae_jax.data.sources import Source
 from fae_jax.encoders.registry import EncoderOutput
@@ -58,6 +60,8 @@ class View:
     @functools.cached_property
     def outputs(self) -> EncoderOutput:
         """All that the encoder says; its patches are x."""
+        if "features" in self._batch:
+            return EncoderOutput(jnp.asarray(self._batch["features"], jnp.float32))
         return self.fae.outputs(to_pixels(self.fae.spread(self._batch["image"])), self._layers)
 
     @property
@@ -88,11 +92,14 @@ def _tokens(maps: Array) -> Array:
     return rearrange(maps, "b y x d -> b (y x) d")
 
 
-def walk(fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0) -> Iterator[View]:
+def walk(
+    fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0, stored: LatentSource | None = None
+) -> Iterator[View]:
     """The first `limit` pictures of a source (0: all), in order, in batches of `sampling.batch`.
 
     Args:
       what: said in the lines of progress on standard error.
+      stored: their features, so that the encoder does not run.
     """
     total = min(limit or len(source), len(source))
     begun = last = time.monotonic()
@@ -101,6 +108,9 @@ def walk(fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0
     size, batch = fae.config.data.image_size, min(fae.config.sampling.batch, total)
     with ordered_batches(source, batch=batch, image_size=size, stop=total, reading=reading) as batches:
         for rows in batches:
+            if stored is not None:
+                positions = np.minimum(rows["index"], len(stored) - 1).tolist()
+                rows["features"] = stored.read(positions, [0] * len(positions))["features"]
             yield View(fae, rows, layers)
             seen += len(rows["mask"])
             if time.monotonic() - last > REPORT_EVERY and seen < total:

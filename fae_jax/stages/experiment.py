@@ -251,21 +251,38 @@ class Experiment:
 
         return encode
 
-    @functools.cached_property
+    @property
     def feature_store(self) -> FeatureStore | None:
         """Where the training pictures' features are kept, if they are (`data.features`)."""
+        return self.feature_store_of("train")
+
+    @functools.cache  # noqa: B019
+    def feature_store_of(self, split: str) -> FeatureStore | None:
+        """The same for a split."""
         data, encoder = self.config.data, self.encoder
         if not data.features:
             return None
         return FeatureStore(
             root=Path(data.features),
-            identity=CacheIdentity(compressor="", **self._encoded),
-            source=self.source("train"),
+            identity=CacheIdentity(compressor="", **{**self._encoded, "source": self.source(split).fingerprint}),
+            source=self.source(split),
             shape=(encoder.grid[0] * encoder.grid[1], encoder.width),
             encode=self.encode_here,
             batch=max(self.config.cache.batch // jax.process_count(), 1),
             shard_size=self.config.cache.shard_size,
+            reading=Reading(workers=data.workers),
         )
+
+    def stored_features(self, split: str) -> LatentSource | None:
+        """A split's features for who only reads patches, where they are kept and are all that the encoder says of a
+        picture; those of held-out pictures are written when first asked for. Position i is picture i."""
+        size, store = self.config.data.image_size, self.feature_store_of(split)
+        pixels = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        said = jax.eval_shape(lambda x: self.encoder.apply(self.encoder.params, self.encoder.preprocess(x)), pixels)
+        if store is None or said.cls is not None:
+            return None
+        found = store.open()
+        return found if len(found) == len(store.source) else None
 
     def feature_loader(self, batch: int, *, pictures: bool) -> Loader | LatentLoader:
         """Shuffled batches for a stage that trains on features: "features" from the store where there is one, with

@@ -26,9 +26,9 @@ from jaxtyping import Array
 
 from fae_jax.data.latent_writer import write_cache
 from fae_jax.data.latents import FEATURES, HEADER, CacheIdentity, LatentSource, open_cache, planned_bytes
-from fae_jax.data.loader import Reading
+from fae_jax.data.loader import READ_AHEAD, Reading
 from fae_jax.data.sources import Source
-from fae_jax.parallel.hosts import wait_for_all
+from fae_jax.parallel.hosts import first_says, wait_for_all
 
 REPORT_EVERY = 10.0  # seconds between lines of progress
 MARGIN = 1.01  # the files' own index beside equation (1)
@@ -60,6 +60,7 @@ class FeatureStore:
       encode: uint8 pictures (batch, size, size, 3) → features (batch, n, d), on this host alone.
       batch: pictures encoded at once, on this host.
       shard_size: pictures per file.
+      reading: how pictures are read ahead.
     """
 
     root: Path
@@ -69,6 +70,7 @@ class FeatureStore:
     encode: Callable[[np.ndarray], Array]
     batch: int
     shard_size: int
+    reading: Reading = READ_AHEAD
 
     @property
     def directory(self) -> Path:
@@ -110,7 +112,8 @@ class FeatureStore:
         Raises:
           ValueError, FileNotFoundError, OSError: see `write_cache` and `open_cache`.
         """
-        if not self.finished:
+        # What the first host sees: the last to write may have finished before another looks.
+        if not first_says(self.finished):
             self.check_room()
             size = self.bytes_to_write()
             if size:
@@ -125,7 +128,7 @@ class FeatureStore:
                 host=jax.process_index(),
                 hosts=jax.process_count(),
                 progress=report_progress("features"),
-                reading=Reading(),
+                reading=self.reading,
             )
             wait_for_all("feature store written")
         return open_cache(self.directory, self.identity)

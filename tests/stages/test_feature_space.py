@@ -58,6 +58,13 @@ def test_raw_features_stay_and_their_errors_are_divided_by_their_variance():
     assert space.variance == pytest.approx((0.25 + 16) / 2)
 
 
+def test_root_mean_square_is_that_of_the_features_as_they_are_used():
+    values = np.concatenate(BATCHES).reshape(-1, 5).astype(np.float64)
+    mean, std = values.mean(0).astype(np.float32), values.std(0).astype(np.float32)
+    assert FeatureSpace(mean=mean, std=std, standardise=False).rms == pytest.approx(np.sqrt((values**2).mean()))
+    assert FeatureSpace(mean=mean, std=std, standardise=True).rms == 1.0
+
+
 def test_measured_once_for_each_identity(tmp_path: Path):
     file, calls = tmp_path / "features" / "statistics.json", []
 

@@ -11,6 +11,8 @@ import pytest
 from running import TINY, curve
 
 from fae_jax.configuration import check, load_config, override
+from fae_jax.evaluation.views import View
+from fae_jax.model import FAE
 from fae_jax.stages import check_request, run_stage
 from fae_jax.stages import feature_store as module
 from fae_jax.stages.experiment import Experiment, to_pixels
@@ -88,6 +90,20 @@ def test_another_experiment_shares_it_and_the_encoder_never_runs(finished, store
     assert other.feature_store.bytes_to_write() == 0
     assert run_stage(other, "pixels") and other.is_done("pixels")
     assert other.frozen_for_features == {}
+
+
+def test_only_an_encoder_without_class_token_is_evaluated_from_a_store(stored: Experiment, monkeypatch):
+    """The tiny ViT has a class token, which is not stored; without one, held-out features are kept as well."""
+    assert stored.stored_features("heldout") is None
+    patches = lambda params, pixels: stored.encoder.apply(params, pixels)._replace(cls=None)
+    bare = dataclasses.replace(stored.encoder, apply=patches)
+    monkeypatch.setitem(vars(stored), "encoder", bare)
+    found = stored.stored_features("heldout")
+    assert len(found) == len(stored.source("heldout")) and found.directory != stored.feature_store.directory
+    batch = {"image": stored.source("heldout")[5]["image"][None], "features": found.read([5], [0])["features"]}
+    view = View(FAE(stored), {**batch, "mask": np.array([True])})
+    want = stored.encode_here(batch["image"])
+    np.testing.assert_allclose(view.features, want, rtol=2e-3, atol=2e-3)
 
 
 def test_an_interrupted_store_is_gone_on_with(stored: Experiment, tmp_path: Path):

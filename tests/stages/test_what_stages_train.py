@@ -14,11 +14,13 @@ from running import TINY, TRAINED, curve, fae
 
 from fae_jax.configuration import load_config, override
 from fae_jax.data.digits import DigitsSource
+from fae_jax.encoders import registry
 from fae_jax.stages.encoder import blank_patches, shift_pictures
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.feature_space import FeatureSpace
 from fae_jax.stages.features import BARS
 from fae_jax.stages.generator import drop_labels
-from fae_jax.stages.pixels import returned_features
+from fae_jax.stages.pixels import noisy_features, returned_features
 from fae_jax.training.step import example_keys
 from fae_jax.workdir import Workdir
 
@@ -77,6 +79,36 @@ def test_purposes_have_seeds_of_their_own():
     ]
     seeds = [experiment.seed(purpose) for experiment in experiments for purpose in ("data", "features", "pixels")]
     assert len(set(seeds)) == 6 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("relative", "standardise", "sigma"), [(False, False, 0.4), (True, False, 2.0), (True, True, 0.4)]
+)
+def test_noise_for_the_pixel_decoder_is_absolute_or_relative(relative: bool, standardise: bool, sigma: float):
+    config = override(load_config(str(TINY)), [("pixels.noise", "0.4"), ("pixels.noise_relative", str(relative))])
+    experiment = Experiment(config, Workdir("w"))
+    experiment.space = FeatureSpace(
+        mean=np.full(8, 3, np.float32), std=np.full(8, 4, np.float32), standardise=standardise
+    )
+    features = jnp.full((64, 16, 8), 3.0)
+    shown = noisy_features(experiment)({}, {"features": features}, keys(64))
+    assert float((shown - experiment.space.enter(features)).std()) == pytest.approx(sigma, rel=0.03)
+
+
+def test_options_of_the_encoder_are_handed_on_where_they_are_set(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(registry, "create", lambda name, **options: asked.append(options))
+    own = [("encoder.train", "False"), ("encoder.name", "dinov2_b14"), ("encoder.layers", "(-3, -1)")]
+    for more in (
+        [],
+        own,
+        [*own, ("encoder.input_size", "448"), ("encoder.revision", "abc"), ("encoder.combine", "mean")],
+    ):
+        _ = Experiment(override(load_config(str(TINY)), more), Workdir("w")).encoder
+    common = {"weights", "image_size", "dtype", "kernel", "scan"}
+    assert set(asked[0]) == common
+    assert {name: asked[1][name] for name in set(asked[1]) - common} == {"layers": (-3, -1), "combine": "sum"}
+    assert {asked[2][name] for name in ("input_size", "revision", "combine")} == {448, "abc", "mean"}
 
 
 @pytest.mark.parametrize("stage", TRAINED)
