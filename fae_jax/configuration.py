@@ -32,6 +32,7 @@ OPERATIONAL = (
     "data.workers",
     "data.in_memory",
     *(f"{stage}.microbatches" for stage in ("encoder_training", "features", "pixels", "finetune", "generator")),
+    "cache.path",
 )
 
 # DINOv2's learning rates of a linear probe
@@ -172,6 +173,7 @@ def default_config() -> ConfigDict:
             "cache": {
                 "batch": 1024,  # pictures encoded at once, over all devices
                 "shard_size": 10_000,  # pictures per file
+                "path": "",  # folder of latent caches, in a bucket only to read one; empty = latents/ in the workdir
             },
             "generator": {
                 **_training(steps=2_000_000, batch=512, schedule="constant", warmup=0, ema=(0.9999,)),

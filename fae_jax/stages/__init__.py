@@ -71,6 +71,8 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         _ = experiment.networks
         if experiment.feature_store is not None and stage in (None, "features", "pixels", "finetune"):
             experiment.feature_store.check_room()
+        if stage == "cache" and not experiment.is_done("cache"):
+            experiment.check_cache_room()
     else:
         size = experiment.config.data.image_size // experiment.config.encoder.patch
         build_networks(experiment.config, (size, size), experiment.config.encoder.width)

@@ -18,10 +18,12 @@ from einops import rearrange
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from fae_jax.data import storage
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
 from fae_jax.data.replacement import Readable
+from fae_jax.data.room import bytes_to_write, check_room
 from fae_jax.data.sources import Source, open_source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
@@ -95,7 +97,7 @@ class Experiment:
         if stage == "features" and not self.has_autoencoder:
             return (self.workdir.stage("features") / "statistics.json").is_file()
         if stage == "cache":
-            return self.is_done("features") and (self.cache_directory / HEADER).is_file()
+            return self.is_done("features") and storage.exists(storage.join(self.cache_directory, HEADER))
         steps = self.checkpoints(stage).steps()
         return bool(steps) and steps[-1] >= self.section(stage).steps
 
@@ -239,17 +241,25 @@ class Experiment:
     def networks(self) -> Networks:
         return build_networks(self.config, self.encoder.grid, self.encoder.width)
 
-    @functools.cached_property
-    def encode_here(self) -> Callable[[np.ndarray], Array]:
-        """uint8 pictures of this host → features, on this host's devices; no other host has part in it."""
-        run = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
+    def run_here(self, function: Callable[..., Any], *params: Any) -> Callable[[np.ndarray], Any]:
+        """`function(*params, images)` of this host's pictures, on this host's devices; no other host has part in it.
 
-        def encode(images: np.ndarray) -> Array:
+        Pictures are padded to divide over the devices, and what is made of them is cut to their number.
+        """
+        run = jax.jit(function)
+
+        def encode(images: np.ndarray) -> Any:
             missing = -len(images) % batch_divisor(self.own_mesh)
             padded = np.concatenate([images, images[-1:].repeat(missing, 0)]) if missing else images
-            return run(self.own_encoder, put_batch({"image": padded}, self.own_mesh)["image"])[: len(images)]
+            made = run(*params, put_batch({"image": padded}, self.own_mesh)["image"])
+            return jax.tree.map(lambda part: part[: len(images)], made) if missing else made
 
         return encode
+
+    @functools.cached_property
+    def encode_here(self) -> Callable[[np.ndarray], Array]:
+        """uint8 pictures of this host → features, on this host's devices."""
+        return self.run_here(lambda params, image: self.encoder.features(params, to_pixels(image)), self.own_encoder)
 
     @functools.cached_property
     def feature_store(self) -> FeatureStore | None:
@@ -382,8 +392,26 @@ class Experiment:
         }
 
     @property
-    def cache_directory(self) -> Path:
-        return self.workdir.latents / self.cache_identity.hash
+    def cache_directory(self) -> str:
+        """Where the latent cache is, or will be; perhaps in a bucket."""
+        return storage.join(self.config.cache.path or str(self.workdir.latents), self.cache_identity.hash)
+
+    def check_cache_room(self) -> str:
+        """How many pictures, views and bytes the latent cache will take, and what is free.
+
+        Raises:
+          ValueError: the disk is too small, or it would be written to a bucket.
+        """
+        pictures, networks = len(self.source("train")), self.networks
+        views = 2 if self.config.data.flip else 1
+        shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
+        room = check_room(
+            self.cache_directory,
+            bytes_to_write(self.cache_directory, self.cache_identity, pictures, shape),
+            f"the latent cache of {pictures:,} pictures",
+            "name another folder with --config.cache.path",
+        )
+        return f"{pictures:,} pictures, {pictures * views:,} records of {shape[0]} × {shape[1]}, {room}"
 
     @functools.cached_property
     def cache(self) -> LatentSource:
