@@ -42,7 +42,8 @@ def run(experiment: Experiment) -> None:
             shard_size=shard_size,
             host=host,
             hosts=hosts,
-            reading=Reading(workers=config.data.workers),
+            reading=Reading(workers=config.data.workers, threads=config.data.threads, ahead=config.data.ahead),
+            tolerate=config.data.tolerate,
             progress=report_progress("cache"),
         )
         wait_for_hosts(*place, shard_size=shard_size, hosts=hosts)

@@ -22,7 +22,8 @@ from fae_jax.data import storage
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
-from fae_jax.data.replacement import Readable
+from fae_jax.data.mixture import Mixture
+from fae_jax.data.replacement import BadPictures, Readable
 from fae_jax.data.room import bytes_to_write, check_room
 from fae_jax.data.sources import Source, open_source
 from fae_jax.data.statistics import LatentStatistics
@@ -152,15 +153,28 @@ class Experiment:
         data = self.config.data
         apart = split == "heldout" and data.heldout_path != ""
         path = data.heldout_path if apart else data.path
-        source = open_source(
-            data.source,
-            path=path or None,
+        opened = functools.partial(
+            open_source,
             split="train" if apart else split,
             holdout=data.holdout,
             seed=self.seed("holdout"),
             image_size=data.image_size,
         )
-        if len(source.classes) != data.classes:
+        source: Source
+        if data.mixture:
+            kinds, paths, weights = zip(*data.mixture, strict=True)
+            parts = [opened(kind, path=place or None) for kind, place in zip(kinds, paths, strict=True)]
+            source, path = Mixture(parts, weights), " + ".join(paths)
+        else:
+            source = opened(data.source, path=path or None)
+        captioned = getattr(source, "captioned", False)
+        if captioned != data.captions:
+            has = "captions and no classes" if captioned else "classes and no captions"
+            raise ValueError(
+                f"field data.captions={data.captions}, but {path or data.source} has {has}; "
+                f"set --config.data.captions={captioned}"
+            )
+        if not captioned and len(source.classes) != data.classes:
             raise ValueError(
                 f"field data.classes={data.classes}, but {path or data.source} has {len(source.classes)}; "
                 f"set --config.data.classes={len(source.classes)}"
@@ -171,8 +185,17 @@ class Experiment:
     def _hosts(self) -> dict[str, Any]:
         return {"host": jax.process_index(), "hosts": jax.process_count()}
 
+    @property
+    def _reading(self) -> Reading:
+        data = self.config.data
+        return Reading(workers=data.workers, threads=data.threads, ahead=data.ahead)
+
+    @property
+    def _bad_pictures(self) -> Path:
+        return self.workdir.root / f"bad-pictures-{jax.process_index()}.txt"
+
     def loader(self, batch: int) -> Loader:
-        """Shuffled batches of training pictures."""
+        """Shuffled batches of training pictures and labels; undecodable ones are named in the working directory."""
         data = self.config.data
         return Loader(
             source=self.source("train"),
@@ -180,16 +203,21 @@ class Experiment:
             seed=self.seed("data"),
             image_size=data.image_size,
             flip=data.flip,
-            reading=Reading(workers=data.workers),
+            crop=data.crop,
+            crop_area=data.crop_area,
+            captions=False,
+            tolerate=data.tolerate,
+            bad_pictures=self._bad_pictures,
+            reading=self._reading,
             keep=2**40 if data.in_memory else 0,
             **self._hosts,
         )
 
     def ordered(self, split: str, batch: int) -> Any:
         """One pass over a split, in order, in batches of `batch` with a mask."""
-        reading = Reading(workers=self.config.data.workers)
-        size = self.config.data.image_size
-        return ordered_batches(self.source(split), batch=batch, image_size=size, reading=reading, **self._hosts)
+        source, size = self.source(split), self.config.data.image_size
+        bad = BadPictures(source, self.config.data.tolerate, self._bad_pictures)
+        return ordered_batches(source, batch=batch, image_size=size, reading=self._reading, bad=bad, **self._hosts)
 
     @functools.cache  # noqa: B019
     def preview_batch(self) -> dict[str, np.ndarray]:
@@ -290,7 +318,9 @@ class Experiment:
             flip=data.flip,
             pictures=self.source("train") if pictures else None,
             image_size=data.image_size,
-            reading=Reading(workers=data.workers),
+            captions=False,
+            mixture=self._mixture,
+            reading=self._reading,
             **self._hosts,
         )
 
@@ -424,6 +454,19 @@ class Experiment:
 
     def latent_loader(self, batch: int) -> LatentLoader:
         """Shuffled batches of cached posteriors."""
-        reading = Reading(workers=self.config.data.workers)
-        seed, flip = self.seed("latents"), self.config.data.flip
-        return LatentLoader(source=self.cache, batch=batch, seed=seed, flip=flip, reading=reading, **self._hosts)
+        data = self.config.data
+        return LatentLoader(
+            source=self.cache,
+            batch=batch,
+            seed=self.seed("latents"),
+            flip=data.flip,
+            caption_dropout=data.caption_dropout,
+            mixture=self._mixture,
+            reading=self._reading,
+            **self._hosts,
+        )
+
+    @property
+    def _mixture(self) -> Mixture | None:
+        source = self.source("train")
+        return source if isinstance(source, Mixture) else None
