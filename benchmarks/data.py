@@ -3,16 +3,21 @@
     python benchmarks/data.py --data 'shards/train-{00000..00003}.tar'            # picture sources, by workers
     python benchmarks/data.py --latents 20000                                      # reading a latent cache
     python benchmarks/data.py --data … --memory 100000                             # resident memory over batches
+    python benchmarks/data.py --latents 2000 --memory 100000                       # the same, of the latent loader
+    python benchmarks/data.py --data … --profile                                   # where the time of a picture goes
 
 The same tar is repacked into a folder, a packed array_record and, with pyarrow, parquet. Both loaders read the same
-bytes, crop by the same function and flip half; torch's also runs as it usually is, to normalised float32. Every
-measurement is a process of its own; repeats alternate, and the best of each is shown. torch is optional.
+bytes, crop by the same function and flip half, and before they are timed both decode the same 200 pictures, compared
+bit for bit; torch's also runs as it usually is, to normalised float32. Every measurement is a process of its own;
+repeats alternate, and the best of each is shown. Latents are read cold (their files put out of the page cache) and
+warm. torch is optional.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -67,13 +72,20 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
     normalised = options.measure == "torch_float"
 
+    def cropped(data: bytes) -> np.ndarray:
+        return adm_centre_crop(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), options.size)
+
+    for position in np.linspace(0, len(source) - 1, 200).astype(int).tolist():
+        ours = adm_centre_crop(source[position]["image"], options.size)
+        assert np.array_equal(ours, cropped(source.stored(position).data)), f"picture {position} differs"
+
     class Pictures(Dataset):
         def __len__(self) -> int:
             return len(source)
 
         def __getitem__(self, position: int) -> tuple[Any, int]:
             picture = source.stored(position)
-            image = adm_centre_crop(np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")), options.size)
+            image = cropped(picture.data)
             if torch.rand(()) < 0.5:
                 image = image[:, ::-1]
             pixels = torch.from_numpy(np.ascontiguousarray(image))
@@ -98,28 +110,56 @@ def measure_latents(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.loader import Reading
 
     source = LatentSource(options.path, read_header(options.path))
+    if options.cold:
+        for shard in source.header.shards:
+            with open(Path(options.path) / shard.file, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     reading = Reading(workers=options.workers, threads=options.threads)
     with LatentLoader(source=source, batch=options.batch, seed=0, flip=True, reading=reading).at(0) as batches:
         return rate(batches, 10**9, options.seconds, options.batch)
 
 
+def measure_profile(options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds per picture of each part of the loader's work, one thread, the rest of the process asleep."""
+    from fae_jax.data.decode import decode_picture
+    from fae_jax.data.sources import open_source
+    from fae_jax.data.transforms import adm_centre_crop
+
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    places = np.random.default_rng(0).permutation(len(source))[:1000].tolist()
+    spent = dict.fromkeys(("read", "decode", "crop", "stack"), 0.0)
+    for start in range(0, len(places), options.batch):
+        clock = [time.perf_counter()]
+        stored = [source.stored(place) for place in places[start : start + options.batch]]
+        clock.append(time.perf_counter())
+        images = [decode_picture(picture.data, "") for picture in stored]
+        clock.append(time.perf_counter())
+        images = [adm_centre_crop(image, options.size) for image in images]
+        clock.append(time.perf_counter())
+        np.stack(images)
+        clock.append(time.perf_counter())
+        for name, (begun, ended) in zip(spent, itertools.pairwise(clock), strict=True):
+            spent[name] += ended - begun
+    return {f"{name} ms": round(1000 * seconds / len(places), 4) for name, seconds in spent.items()}
+
+
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Resident memory every tenth of `count` batches of tiny pictures, kept in memory or decoded each time."""
+    """Resident memory, workers included, every tenth of `count` batches: of tiny pictures, or of latents."""
     import psutil
 
+    from fae_jax.data.latent_loader import LatentLoader
+    from fae_jax.data.latents import LatentSource, read_header
     from fae_jax.data.loader import Loader, Reading
     from fae_jax.data.sources import open_source
 
-    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
-    loader = Loader(
-        source=source,
-        batch=options.batch,
-        seed=0,
-        image_size=options.size,
-        flip=True,
-        reading=Reading(workers=options.workers),
-        keep=0,
-    )
+    known = {"batch": options.batch, "seed": 0, "flip": True, "reading": Reading(workers=options.workers)}
+    if options.kind == "latents":
+        loader: Any = LatentLoader(source=LatentSource(options.path, read_header(options.path)), **known)
+    else:
+        path = None if options.kind == "digits" else options.path
+        source = open_source(options.kind, path=path, split="train", holdout=0.0, seed=0, image_size=options.size)
+        keep = 2**30 if options.kind == "digits" else 0
+        loader = Loader(source=source, image_size=options.size, keep=keep, **known)
     resident, process = [], psutil.Process()
     with loader.at(0) as batches:
         for number in range(options.count):
@@ -234,34 +274,47 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--latents", type=int, help="pictures in a made-up latent cache to read")
     parser.add_argument("--memory", type=int, help="batches over which resident memory is watched")
+    parser.add_argument("--profile", action="store_true", help="milliseconds per picture of each part of the work")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
-    for name, kind in (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int)):
+    hidden = (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int), ("cold", int))
+    for name, kind in hidden:
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         measures = {"ours": measure_ours, "torch_uint8": measure_torch, "torch_float": measure_torch}
-        measures |= {"latents": measure_latents, "memory": measure_memory}
+        measures |= {"latents": measure_latents, "memory": measure_memory, "profile": measure_profile}
         print(json.dumps(measures[arguments.measure](arguments)))
         return
     if arguments.latents:
         with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
             size = write_latents(Path(folder) / "cache", arguments.latents)
+            if arguments.memory:
+                options = {"path": Path(folder) / "cache", "kind": "latents", "batch": 2}
+                print(
+                    json.dumps(alone("memory", count=arguments.memory, workers=arguments.workers_list[0], **options))
+                )
+                return
             print(f"{size:.0f} bytes per picture with its twin; ImageNet {size * 1281167 / 1e9:.1f} GB", flush=True)
             for workers in arguments.workers_list:
-                options = {"path": Path(folder) / "cache", "workers": workers, "batch": 256}
-                found = [alone("latents", seconds=arguments.seconds, **options) for _ in range(arguments.repeats)]
-                best = max(found, key=lambda one: one["per_second"])
-                print(json.dumps({"workers": workers, "latents/s": round(best["per_second"]), **best}), flush=True)
-    elif arguments.data and arguments.memory:
-        options = {"path": arguments.data, "kind": "tar", "workers": 0, "size": 16, "batch": 2}
-        print(json.dumps(alone("memory", count=arguments.memory, **options)))
+                for cold in (1, 0):
+                    options = {"path": Path(folder) / "cache", "workers": workers, "batch": 256, "cold": cold}
+                    found = [alone("latents", seconds=arguments.seconds, **options) for _ in range(arguments.repeats)]
+                    best = max(found, key=lambda one: one["per_second"])
+                    row = {"workers": workers, "cold": bool(cold), "latents/s": round(best["per_second"])}
+                    print(json.dumps({**row, "peak MiB": round(best["peak_mib"])}), flush=True)
+    elif arguments.memory:
+        kind = "tar" if arguments.data else "digits"
+        options = {"path": arguments.data, "kind": kind, "size": 16 if arguments.data else 32, "batch": 2}
+        print(json.dumps(alone("memory", count=arguments.memory, workers=arguments.workers_list[0], **options)))
+    elif arguments.data and arguments.profile:
+        print(json.dumps(alone("profile", path=arguments.data, kind="tar", size=arguments.size, batch=64)))
     elif arguments.data:
         compare(arguments)
     else:
-        parser.error("one of --data and --latents says what to measure")
+        parser.error("one of --data, --latents and --memory says what to measure")
 
 
 if __name__ == "__main__":

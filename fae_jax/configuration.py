@@ -29,9 +29,13 @@ OPERATIONAL = (
     "compute.kernel",
     "compute.scan",
     "compute.remat",
+    "data.tolerate",
     "data.workers",
+    "data.threads",
+    "data.ahead",
     "data.in_memory",
     *(f"{stage}.microbatches" for stage in ("encoder_training", "features", "pixels", "finetune", "generator")),
+    "cache.path",
 )
 
 # DINOv2's learning rates of a linear probe
@@ -75,12 +79,20 @@ def default_config() -> ConfigDict:
                 "source": "folder",  # digits, folder, … (fae_jax.data.sources)
                 "path": "",  # where the source's pictures are
                 "image_size": 256,  # side of the square centre crop, pixels
+                "mixture": (),  # ((source, path, weight), …) instead of source and path: drawn from by weight
+                "crop": "adm_centre",  # of training pictures: adm_centre or random_resized; the cache's is adm_centre
+                "crop_area": (0.08, 1.0),  # random_resized: smallest and largest share of the picture's area
                 "flip": True,  # mirror half of the pictures; the latent cache then holds both
+                "captions": False,  # the pictures have captions in place of classes
+                "caption_dropout": 0.1,  # share of captions left empty
                 "holdout": 0.0,  # share of a source without validation split that is held out
                 "heldout_path": "",  # where held-out pictures are, if they are stored apart; then holdout is 0
                 "features": "",  # folder of encoded pictures, shared by experiments; empty = encode at every step
                 "classes": 1000,  # number of classes
+                "tolerate": 100,  # pictures that may be undecodable before a run stops; others take their places
                 "workers": 0,  # processes that read and decode
+                "threads": 2,  # batches prepared at a time, in each worker
+                "ahead": 4,  # batches kept ready, in each worker: the bound on memory
                 "in_memory": False,  # decode every picture once and keep it
             },
             "encoder": {
@@ -172,6 +184,7 @@ def default_config() -> ConfigDict:
             "cache": {
                 "batch": 1024,  # pictures encoded at once, over all devices
                 "shard_size": 10_000,  # pictures per file
+                "path": "",  # folder of latent caches, in a bucket only to read one; empty = latents/ in the workdir
             },
             "generator": {
                 **_training(steps=2_000_000, batch=512, schedule="constant", warmup=0, ema=(0.9999,)),
@@ -466,7 +479,7 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ValueError(f"field {name} must be at least 1, got {value}")
         if leaf in _NOT_NEGATIVE and value < 0:
             raise ValueError(f"field {name} must not be negative, got {value}")
-        if leaf in ("holdout", "label_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
+        if leaf in ("holdout", "label_dropout", "caption_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
             raise ValueError(f"field {name} is a share and must be in [0, 1), got {value}")
         if name in ("generator.train_shift", "sampling.shift") and not value > 0:
             raise ValueError(f"field {name} must be above 0, got {value}")
@@ -504,12 +517,14 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ValueError(
             f"field data.holdout={config.data.holdout} goes with no data.heldout_path: set it to 0, or clear the path"
         )
+    _check_data(config.data)
     guidance = config.sampling.guidance
     if not all(_numbers(interval, 3) for interval in guidance):
         raise ValueError(f"field sampling.guidance holds intervals (from, to, weight), got {guidance}")
     choices = {
         "encoder.combine": ("mean", "sum"),
         "features.reduction": ("mean", "sum"),
+        "data.crop": ("adm_centre", "random_resized"),
         "compressor.kind": ("attention", "linear", "transformer", "identity"),
         "compressor.activation": ("silu", "gelu", "none"),
         "compressor.posterior": ("gaussian", "fixed_variance", "rms", "sphere"),
@@ -568,6 +583,26 @@ def _check_evaluation(section: ConfigDict) -> None:
         raise ValueError(f"field evaluation.probe.head_classes holds class numbers, got {probe.head_classes}")
 
 
+def _check_data(data: ConfigDict) -> None:
+    for part in data.mixture:
+        known = isinstance(part, tuple) and len(part) == 3 and all(isinstance(word, str) for word in part[:2])
+        if not known or not _numbers(part[2:], 1) or part[2] <= 0:
+            raise ValueError(
+                f"field data.mixture holds (source, path, weight) with weights above 0, got {part!r}; one part is "
+                "written ((source, path, weight),)"
+            )
+    if data.mixture and (data.path or data.heldout_path):
+        given = data.path or data.heldout_path
+        raise ValueError(f"field data.mixture goes with no other path, got {given!r}: clear one of them")
+    area = data.crop_area
+    if not (_numbers(area, 2) and 0 < area[0] <= area[1] <= 1):
+        raise ValueError(f"field data.crop_area holds two shares, 0 < smallest <= largest <= 1, got {area}")
+    if data.features and data.crop != "adm_centre":
+        raise ValueError(
+            f"field data.crop={data.crop!r} goes with no data.features, which are of centre crops: clear one of them"
+        )
+
+
 def _numbers(value: Any, count: int) -> bool:
     """Whether `value` is a sequence of that many numbers."""
     return (
@@ -579,14 +614,14 @@ def _numbers(value: Any, count: int) -> bool:
 
 _POSITIVE = (
     *("steps", "samples", "batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width"),
-    *("image_size", "patch", "continuity_levels", "every", "keep", "shard_size", "classes"),
+    *("image_size", "patch", "continuity_levels", "every", "keep", "shard_size", "classes", "threads", "ahead"),
 )
 _ZERO_IS_THE_ENCODERS = ("compressor.width", "feature_decoder.width")
 _NOT_NEGATIVE = (
     *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
     *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
     *("semantics_weight", "input_size"),
-    *("l2_weight", "reconstruction_weight", "shift", "workers", "preview_every", "max_skipped", "limit"),
+    *("l2_weight", "reconstruction_weight", "shift", "workers", "tolerate", "preview_every", "max_skipped", "limit"),
     "pause_at",
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")

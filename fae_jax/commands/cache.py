@@ -1,19 +1,48 @@
-"""Encodes the data set once into the latent cache, with exact statistics."""
+"""Encodes the data set once into the latent cache, with exact statistics; or reads all of a finished one to check it.
+
+Says first what it will take, and goes on where an earlier run stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, running
-from fae_jax.stages import run_stage
+from fae_jax.commands.experiment import add_experiment_arguments, open_experiment, running
+from fae_jax.data.latent_check import check_cache
+from fae_jax.stages import check_stages, run_stage
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.feature_store import report_progress
+from fae_jax.workdir import RunFailed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--verify", action="store_true", help="read every record of the finished cache; write nothing"
+    )
     add_experiment_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.verify:
+        return _verify(open_experiment(arguments))
     with running(arguments, "cache") as experiment:
         run_stage(experiment, "cache")
-        return {"workdir": str(experiment.workdir.root), "cache": str(experiment.cache_directory)}
+        return {"workdir": str(experiment.workdir.root), "cache": experiment.cache_directory}
+
+
+def _verify(experiment: Experiment) -> dict[str, Any]:
+    """Checks every checksum, number and statistic of the finished cache.
+
+    Raises:
+      ValueError, FileNotFoundError: there is none, or it is of something else.
+      RunFailed: a shard is damaged.
+    """
+    check_stages(experiment, "fae cache --verify", ["features"])
+    cache = experiment.cache
+    try:
+        check_cache(cache, report_progress("verify"))
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
+    print(f"cache: {len(cache)} pictures, {cache.header.views} views each, are as written; {cache.directory}")
+    return {"workdir": str(experiment.workdir.root), "cache": cache.directory, "pictures": len(cache)}

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from fae_jax.data import tars
+from fae_jax.data import storage, tars
 from fae_jax.data.checking import Checked, Filters, check_source
 from fae_jax.data.packed import write_packed
 from fae_jax.data.sources import KINDS, open_source
@@ -81,6 +81,8 @@ def kind_of(path: str, dataset: str) -> str:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.overrides:
         raise ValueError("`fae prepare` has no configuration; its options are in `fae prepare --help`")
+    if storage.is_remote(arguments.out):
+        raise ValueError(f"--out {arguments.out} is in a bucket: name a folder on a disk, and copy it there")
     out = Path(arguments.out)
     given = {f.name: getattr(arguments, f.name, None) for f in dataclasses.fields(Filters)}
     given["duplicates"] = False if arguments.drop_duplicates else None

@@ -7,6 +7,7 @@ pictures that its features are of can be read beside them.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -20,7 +21,17 @@ from jaxtyping import Array, Float, Key
 
 from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.data.latents import LatentSource
-from fae_jax.data.loader import LAST_POSITION, READ_AHEAD, Batches, Reading, check_batch, derived_seed, shuffled
+from fae_jax.data.loader import (
+    LAST_POSITION,
+    READ_AHEAD,
+    Batches,
+    Reading,
+    check_batch,
+    derived_seed,
+    mixed,
+    shuffled,
+)
+from fae_jax.data.mixture import Mixture
 from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
@@ -35,7 +46,9 @@ class LatentLoader:
       batch: the global batch size, over all hosts; may exceed the number of pictures.
       seed: decides order and views.
       flip: use the mirrored twins, half of the time.
+      captions: yield a caption with each picture, where the cache has them.
       caption_dropout: share of captions left empty.
+      mixture: the sources that were encoded as one, which then are drawn from by weight, as `Loader` draws.
       pictures: the source that was encoded, to read the pictures as well; None for what is stored alone.
       image_size: side of those pictures.
       host, hosts: which rows this process yields.
@@ -46,7 +59,9 @@ class LatentLoader:
     batch: int
     seed: int
     flip: bool
+    captions: bool = True
     caption_dropout: float = 0.0
+    mixture: Mixture | None = None
     pictures: Source | None = None
     image_size: int = 0
     host: int = 0
@@ -79,8 +94,16 @@ class LatentLoader:
         """
         if step < 0:
             raise ValueError(f"a step is at least 0, got {step}")
-        order = shuffled(grain.MapDataset.range(len(self.source)), derived_seed(self.seed, "order"))
+        everything = grain.MapDataset.range(len(self.source))
+        if self.mixture is None:
+            order = shuffled(everything, derived_seed(self.seed, "order"))
+        else:
+            order = mixed(everything, [self._place(start) for start in self.mixture.starts], self.mixture, self.seed)
         return self.reading.batches(_LatentRows(order, self, step))
+
+    def _place(self, index: int) -> int:
+        """Where in the cache picture `index` of the source is, or would be: undecodable ones are not in it."""
+        return bisect.bisect_left(range(len(self.source)), index, key=lambda place: self.source[place]["index"])
 
 
 class _LatentRows(grain.MapDataset):
@@ -110,8 +133,9 @@ class _LatentRows(grain.MapDataset):
             batch["image"] = np.stack(
                 [self._picture(loader.pictures, int(index), int(view)) for index, view in shown]
             )
-        if "captions" in batch:
-            batch["caption"] = self._chosen([json.loads(text) for text in batch.pop("captions")], step, mine)
+        captions = batch.pop("captions", None)
+        if captions is not None and loader.captions:
+            batch["caption"] = self._chosen([json.loads(text) for text in captions], step, mine)
         return batch
 
     def _picture(self, source: Source, index: int, view: int) -> np.ndarray:

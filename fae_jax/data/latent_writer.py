@@ -4,7 +4,8 @@
 
 Work is cut into shards of consecutive pictures, shard s for host s mod H. A shard is written under another name,
 flushed, checked, given its name, and only then described by its own JSON file; what that describes is never redone.
-The header follows when every shard is described. Statistics are of the values as stored.
+The header follows when every shard is described; hosts that are done wait for it with `wait_for_hosts`. Statistics
+are of the values as stored, gathered picture by picture, so that no bit of them depends on batches or hosts.
 
 An identity without a compressor makes a feature store: picture i → crop → encoder (x) → float16 → record.
 """
@@ -16,6 +17,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from fae_jax.data.loader import READ_AHEAD, Reading, ordered_batches
 from fae_jax.data.replacement import BadPictures
 from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
+from fae_jax.workdir import write_json
 
 Encode = Callable[[np.ndarray], tuple[Any, ...]]
 Progress = Callable[[int, int], None]
@@ -77,39 +80,91 @@ def write_cache(
     if shard_size < 1 or len(source) == 0:
         raise ValueError(f"nothing to cache: {len(source)} pictures in shards of {shard_size}")
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_writer(directory, host):
+    with _only_writer(directory, host) as alive:
         _claim(directory, identity, shard_size)
         firsts = range(0, len(source), shard_size)
         mine = range(host, len(firsts), hosts)
         total = sum(min(shard_size, len(source) - firsts[number]) for number in mine)
-        done, bad = 0, BadPictures(source, tolerate, directory / f"bad-pictures-{host}.txt")
-        for number in mine:
+        missing = [number for number in mine if _finished(directory, number) is None]
+        done = total - sum(min(shard_size, len(source) - firsts[number]) for number in missing)
+        bad = BadPictures(source, tolerate, directory / f"bad-pictures-{host}.txt")
+        if progress:
+            progress(done, total)
+        for number in missing:
             stop = min(firsts[number] + shard_size, len(source))
-            if _finished(directory, number) is None:
-                batches = ordered_batches(
-                    source,
-                    batch=batch,
-                    image_size=identity.image_size,
-                    start=firsts[number],
-                    stop=stop,
-                    reading=reading,
+            batches = ordered_batches(
+                source,
+                batch=batch,
+                image_size=identity.image_size,
+                start=firsts[number],
+                stop=stop,
+                reading=reading,
+                bad=bad,
+            )
+            with contextlib.closing(batches):
+                encoded = _encoded(_each(batches, alive), encode, identity.flip)
+                report = (lambda count, done=done: progress(done + count, total)) if progress else None
+                _write_shard(
+                    directory / _shard_name(number),
+                    range(firsts[number], stop),
+                    encoded,
+                    identity.layout,
                     bad=bad,
+                    report=report,
                 )
-                with contextlib.closing(batches):
-                    encoded = _encoded(batches, encode, identity.flip)
-                    report = (lambda count, done=done: progress(done + count, total)) if progress else None
-                    _write_shard(
-                        directory / _shard_name(number),
-                        range(firsts[number], stop),
-                        encoded,
-                        identity.layout,
-                        bad=bad,
-                        report=report,
-                    )
             done += stop - firsts[number]
-            if progress:
-                progress(done, total)
         return _finish(directory, identity, source, len(firsts))
+
+
+def wait_for_hosts(
+    directory: str | Path,
+    identity: CacheIdentity,
+    source: Source,
+    *,
+    shard_size: int,
+    hosts: int,
+    patience: float = 600.0,
+    every: float = 1.0,
+) -> Header:
+    """Waits until every host has written its part of a cache; the header it then has.
+
+    Hosts see each other in the folder they share: a host touches its lock file at every batch.
+
+    Args:
+      directory, identity, source, shard_size, hosts: as for `write_cache`.
+      patience: seconds without a sign of life from any host that still has to write.
+      every: seconds between looks.
+
+    Raises:
+      OSError: a host gives no sign of life; it is named.
+    """
+    directory, shards = Path(directory), -(-len(source) // shard_size)
+    seen, since = None, time.monotonic()
+    while (header := _finish(directory, identity, source, shards)) is None:
+        missing = [number for number in range(shards) if _finished(directory, number) is None]
+        signs = (missing, [_touched(directory / f"writer-{host}.lock") for host in range(hosts)])
+        if signs != seen:
+            seen, since = signs, time.monotonic()
+        if missing and time.monotonic() - since > patience:
+            raise OSError(
+                f"host {missing[0] % hosts} of {hosts} has written nothing to {directory} for {patience:g} seconds; "
+                "see what it said, and give the same command again: finished shards are kept"
+            )
+        time.sleep(every)
+    return header
+
+
+def _touched(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _each(batches: Iterator[dict[str, Any]], alive: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        alive()
+        yield batch
 
 
 def _encoded(batches: Iterator[dict[str, Any]], encode: Encode, flip: bool) -> Iterator[dict[str, Any]]:
@@ -147,15 +202,15 @@ def _write_shard(
                 rows = np.flatnonzero(batch["mask"])
                 at = span.start + number * len(batch["mask"])
                 views = [tuple(_stored(part, rows, at, layout) for part in parts) for parts in batch["encoded"]]
-                for parts in views if len(rows) else ():
-                    piece = (LatentStatistics.of if len(parts) == 2 else LatentStatistics.of_values)(*parts)
-                    statistics = piece if statistics is None else statistics.merge(piece)
-                    shape = parts[0].shape[1:]
                 for place, row in enumerate(rows):
                     about = {"label": int(batch["label"][row]), "index": int(batch["index"][row])}
                     captions = json.loads(batch["captions"][row]) if "captions" in batch else ()
-                    for parts in views:
-                        write(pack(*(part[place] for part in parts), captions=captions, **about))
+                    for view in views:
+                        parts = [part[place] for part in view]
+                        piece = LatentStatistics.of_parts(*parts)
+                        statistics = piece if statistics is None else statistics.merge(piece)
+                        shape = parts[0].shape
+                        write(pack(*parts, captions=captions, **about))
                         records += 1
                 pictures += len(rows)
                 if report:
@@ -176,7 +231,7 @@ def _write_shard(
         size=size,
         statistics=statistics,
     )
-    _write_json(path.with_suffix(".json"), {**shard.to_json(), "shape": list(shape)})
+    write_json(path.with_suffix(".json"), {**shard.to_json(), "shape": list(shape)})
 
 
 def _stored(values: Any, rows: np.ndarray, position: int, layout: Layout) -> np.ndarray:
@@ -197,7 +252,7 @@ def _finish(directory: Path, identity: CacheIdentity, source: Source, shards: in
         return None
     shape = json.loads((directory / f"{Path(_shard_name(0)).stem}.json").read_text())["shape"]
     header = Header(identity=identity, classes=tuple(source.classes), shape=tuple(shape), shards=whole)
-    _write_json(directory / HEADER, header.to_json())
+    write_json(directory / HEADER, header.to_json())
     return header
 
 
@@ -225,29 +280,16 @@ def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
                 f"asked for is {json.dumps(wanted)}; choose another folder or remove this one"
             )
         return
-    _write_json(path, wanted)
+    write_json(path, wanted)
 
 
 def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.array_record"
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a file that is either complete under its name or not there."""
-    temporary = path.with_name(f"{path.name}.part-{socket.gethostname()}-{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 @contextlib.contextmanager
-def _only_writer(directory: Path, host: int) -> Iterator[None]:
+def _only_writer(directory: Path, host: int) -> Iterator[Callable[[], None]]:
+    """Holds this host's lock file; gives a function that touches it, a sign of life for other hosts."""
     with open(directory / f"writer-{host}.lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -259,4 +301,4 @@ def _only_writer(directory: Path, host: int) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        yield
+        yield lambda: os.utime(lock.fileno())

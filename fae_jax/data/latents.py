@@ -29,6 +29,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from fae_jax.data import storage
 from fae_jax.data.record_files import RecordFiles
 from fae_jax.data.statistics import LatentStatistics
 
@@ -213,12 +214,12 @@ def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
       FileNotFoundError: there is no cache, or it is not finished.
       ValueError: the header is damaged or of another format.
     """
-    path = Path(directory) / HEADER
-    if not path.exists():
-        state = "is not finished" if Path(directory).is_dir() else "does not exist"
+    path = storage.join(str(directory), HEADER)
+    if not storage.exists(path):
+        state = "is not finished" if storage.exists(str(directory)) else "does not exist"
         raise FileNotFoundError(f"{layout.noun} {directory} {state}; {layout.maker} makes it, or goes on with it")
     try:
-        return Header.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Header.from_json(json.loads(storage.read_bytes(path)))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{layout.noun} header {path} cannot be read ({error}); {layout.maker} mends it") from error
 
@@ -244,7 +245,7 @@ def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
 
 
 class LatentSource:
-    """Random access to the posteriors of a finished cache.
+    """Random access to the posteriors of a finished cache, here or in a bucket.
 
     Raises:
       FileNotFoundError: a shard is missing.
@@ -252,22 +253,22 @@ class LatentSource:
     """
 
     def __init__(self, directory: str | Path, header: Header):
-        self.directory = Path(directory)
+        self.directory = str(directory)
         self.header = header
         self.classes = header.classes
         self.layout = layout = header.identity.layout
         counts = [shard.pictures * header.views for shard in header.shards]
-        self._records = RecordFiles([str(self.directory / shard.file) for shard in header.shards], counts)
-        for shard in header.shards:
-            path = self.directory / shard.file
-            if not path.exists():
+        paths = [storage.join(self.directory, shard.file) for shard in header.shards]
+        self._records = RecordFiles(paths, counts)
+        for path, shard in zip(paths, header.shards, strict=True):
+            if not storage.exists(path):
                 raise FileNotFoundError(
                     f"shard {path} of the {layout.noun} is missing; {layout.maker} writes it again"
                 )
-            if path.stat().st_size != shard.size:
+            size = storage.stat(path).size
+            if size != shard.size:
                 raise ValueError(
-                    f"shard {path} has {path.stat().st_size} bytes, its header says {shard.size}; "
-                    f"remove it and run {layout.maker}"
+                    f"shard {path} has {size} bytes, its header says {shard.size}; remove it and run {layout.maker}"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -147,8 +147,13 @@ def ordered(source: Any, pictures: grain.MapDataset, seed: int) -> grain.MapData
     """
     if not isinstance(source, Mixture):
         return shuffled(pictures, derived_seed(seed, "order"))
+    return mixed(pictures, source.starts, source, seed)
+
+
+def mixed(pictures: grain.MapDataset, starts: Sequence[int], source: Mixture, seed: int) -> grain.MapDataset:
+    """The parts of a mixture, which begin at `starts` of `pictures`, dealt out by weight."""
     parts = []
-    for number, (start, stop) in enumerate(itertools.pairwise(source.starts)):
+    for number, (start, stop) in enumerate(itertools.pairwise(starts)):
         parts.append(shuffled(pictures[start:stop], derived_seed(seed, f"order of part {number}")).repeat())
     return grain.MapDataset.mix(parts, weights=source.weights)
 
@@ -180,6 +185,8 @@ class Loader:
       image_size: side of the square pictures it yields.
       flip: mirror half of them.
       crop: one of `CROPS`.
+      crop_area: smallest and largest share of a picture's area in a random resized crop.
+      captions: yield a caption with each picture, where the source has them.
       caption_dropout: share of captions left empty.
       host, hosts: which rows this process yields.
       reading: processes, threads and batches ahead.
@@ -194,6 +201,8 @@ class Loader:
     image_size: int
     flip: bool
     crop: str = "adm_centre"
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    captions: bool = True
     caption_dropout: float = 0.0
     host: int = 0
     hosts: int = 1
@@ -233,13 +242,16 @@ class Loader:
             raise ValueError(f"a step is at least 0, got {step}")
         examples = ordered(self.source, self._pictures, self.seed)
         if self.crop == "random_resized":
-            crop = RandomResizedCrop(size=self.image_size)
+            crop = RandomResizedCrop(size=self.image_size, area=self.crop_area)
             examples = examples.random_map(crop, seed=derived_seed(self.seed, "crop"))
         if self.flip:
             examples = examples.random_map(RandomFlip(), seed=derived_seed(self.seed, "flip"))
         if getattr(self.source, "captioned", False):
-            choose = ChooseCaption(dropout=self.caption_dropout)
-            examples = examples.random_map(choose, seed=derived_seed(self.seed, "caption"))
+            if self.captions:
+                choose = ChooseCaption(dropout=self.caption_dropout)
+                examples = examples.random_map(choose, seed=derived_seed(self.seed, "caption"))
+            else:
+                examples = examples.map(_without_captions)
         rows = Rows(examples, batch=self.batch, host=self.host, hosts=self.hosts, first=step)
         return self.reading.batches(rows, self._noted)
 
@@ -262,6 +274,10 @@ class Loader:
         if self.reading.workers == 0 and 3 * self.image_size**2 * len(self.source) <= self.keep:
             return InMemory(readable, self.image_size)
         return grain.MapDataset.source(readable).map(CentreCrop(size=self.image_size))
+
+
+def _without_captions(element: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in element.items() if name != "captions"}
 
 
 class InMemory(grain.MapDataset):

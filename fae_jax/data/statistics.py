@@ -55,6 +55,11 @@ class LatentStatistics:
         return cls(count=len(values), mean=centre, deviation=np.square(values - centre).sum(0), noise=noise)
 
     @classmethod
+    def of_parts(cls, *parts: np.ndarray) -> LatentStatistics:
+        """Of what a record holds: mean and log-variance, or values alone."""
+        return cls.of(*parts) if len(parts) == 2 else cls.of_values(*parts)
+
+    @classmethod
     def of_values(cls, values: np.ndarray) -> LatentStatistics:
         """Of plain values (…, c): posteriors without variance, such as features."""
         flat = values.reshape(-1, values.shape[-1])

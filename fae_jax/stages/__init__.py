@@ -57,6 +57,8 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         name = experiment.config.encoder.name
         raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
     check_boards(experiment.config.logging)
+    if stage == "generator" and experiment.config.data.captions:
+        raise ValueError("stage generator trains on classes, and data.captions=True has none; it reads no text yet")
     if stage:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
     try:
@@ -71,6 +73,10 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         _ = experiment.networks
         if experiment.feature_store is not None and stage in (None, "features", "pixels", "finetune"):
             experiment.feature_store.check_room()
+        if stage == "cache" and not experiment.is_done("cache"):
+            experiment.check_cache_room()
+        if stage == "generator":
+            _ = experiment.cache
     else:
         size = experiment.config.data.image_size // experiment.config.encoder.patch
         build_networks(experiment.config, (size, size), experiment.config.encoder.width)

@@ -1,19 +1,20 @@
 """The latent cache: every training picture encoded once, so that the generator never runs the encoder.
 
 picture → encoder → compressor (μ, log σ²) → record, statistics
+
+Every host encodes its own shards on its own devices, and waits for the others at the end alone.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
-from fae_jax.data.latent_writer import write_cache
+from fae_jax.data.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.loader import Reading
-from fae_jax.parallel.mesh import put_batch
 from fae_jax.stages.experiment import Experiment, to_pixels
 from fae_jax.stages.feature_store import report_progress
 from fae_jax.workdir import RunFailed
@@ -22,30 +23,29 @@ from fae_jax.workdir import RunFailed
 def run(experiment: Experiment) -> None:
     """Writes the cache; shards an earlier run finished are kept."""
     config, networks, space = experiment.config, experiment.networks, experiment.space
-    # Every host encodes pictures of its own, so that none waits for another.
-    mesh, encoder = experiment.own_mesh, experiment.own_encoder
-    compressor = experiment.load_params("features", "autoencoder", mesh=mesh)["compressor"]
 
-    @jax.jit
     def posterior(encoder: Any, compressor: Any, image: Array) -> tuple[Array, Array]:
         features = space.enter(experiment.encoder.features(encoder, to_pixels(image)))
         return tuple(networks.compressor.apply({"params": compressor}, features))
 
-    def encode(images: np.ndarray) -> tuple[Array, Array]:
-        return posterior(encoder, compressor, put_batch({"image": images}, mesh)["image"])
-
+    mesh = experiment.own_mesh
+    compressor = experiment.load_params("features", "autoencoder", mesh=mesh)["compressor"]
+    encode = experiment.run_here(posterior, experiment.own_encoder, compressor)
+    place = (experiment.cache_directory, experiment.cache_identity, experiment.source("train"))
+    host, hosts, shard_size = jax.process_index(), jax.process_count(), config.cache.shard_size
     try:
+        print(f"cache: {experiment.check_cache_room()}", file=sys.stderr, flush=True)
         write_cache(
-            experiment.cache_directory,
-            experiment.cache_identity,
-            experiment.source("train"),
+            *place,
             encode,
-            batch=config.cache.batch // jax.process_count(),
-            shard_size=config.cache.shard_size,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            reading=Reading(workers=config.data.workers),
+            batch=max(config.cache.batch // hosts, 1),
+            shard_size=shard_size,
+            host=host,
+            hosts=hosts,
+            reading=Reading(workers=config.data.workers, threads=config.data.threads, ahead=config.data.ahead),
+            tolerate=config.data.tolerate,
             progress=report_progress("cache"),
         )
+        wait_for_hosts(*place, shard_size=shard_size, hosts=hosts)
     except ValueError as error:
         raise RunFailed(f"cache: {error}") from error

@@ -18,10 +18,13 @@ from einops import rearrange
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from fae_jax.data import storage
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
-from fae_jax.data.replacement import Readable
+from fae_jax.data.mixture import Mixture
+from fae_jax.data.replacement import BadPictures, Readable
+from fae_jax.data.room import bytes_to_write, check_room
 from fae_jax.data.sources import Source, open_source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
@@ -95,7 +98,7 @@ class Experiment:
         if stage == "features" and not self.has_autoencoder:
             return (self.workdir.stage("features") / "statistics.json").is_file()
         if stage == "cache":
-            return self.is_done("features") and (self.cache_directory / HEADER).is_file()
+            return self.is_done("features") and storage.exists(storage.join(self.cache_directory, HEADER))
         steps = self.checkpoints(stage).steps()
         return bool(steps) and steps[-1] >= self.section(stage).steps
 
@@ -150,15 +153,28 @@ class Experiment:
         data = self.config.data
         apart = split == "heldout" and data.heldout_path != ""
         path = data.heldout_path if apart else data.path
-        source = open_source(
-            data.source,
-            path=path or None,
+        opened = functools.partial(
+            open_source,
             split="train" if apart else split,
             holdout=data.holdout,
             seed=self.seed("holdout"),
             image_size=data.image_size,
         )
-        if len(source.classes) != data.classes:
+        source: Source
+        if data.mixture:
+            kinds, paths, weights = zip(*data.mixture, strict=True)
+            parts = [opened(kind, path=place or None) for kind, place in zip(kinds, paths, strict=True)]
+            source, path = Mixture(parts, weights), " + ".join(paths)
+        else:
+            source = opened(data.source, path=path or None)
+        captioned = getattr(source, "captioned", False)
+        if captioned != data.captions:
+            has = "captions and no classes" if captioned else "classes and no captions"
+            raise ValueError(
+                f"field data.captions={data.captions}, but {path or data.source} has {has}; "
+                f"set --config.data.captions={captioned}"
+            )
+        if not captioned and len(source.classes) != data.classes:
             raise ValueError(
                 f"field data.classes={data.classes}, but {path or data.source} has {len(source.classes)}; "
                 f"set --config.data.classes={len(source.classes)}"
@@ -169,8 +185,17 @@ class Experiment:
     def _hosts(self) -> dict[str, Any]:
         return {"host": jax.process_index(), "hosts": jax.process_count()}
 
+    @property
+    def _reading(self) -> Reading:
+        data = self.config.data
+        return Reading(workers=data.workers, threads=data.threads, ahead=data.ahead)
+
+    @property
+    def _bad_pictures(self) -> Path:
+        return self.workdir.root / f"bad-pictures-{jax.process_index()}.txt"
+
     def loader(self, batch: int) -> Loader:
-        """Shuffled batches of training pictures."""
+        """Shuffled batches of training pictures and labels; undecodable ones are named in the working directory."""
         data = self.config.data
         return Loader(
             source=self.source("train"),
@@ -178,16 +203,21 @@ class Experiment:
             seed=self.seed("data"),
             image_size=data.image_size,
             flip=data.flip,
-            reading=Reading(workers=data.workers),
+            crop=data.crop,
+            crop_area=data.crop_area,
+            captions=False,
+            tolerate=data.tolerate,
+            bad_pictures=self._bad_pictures,
+            reading=self._reading,
             keep=2**40 if data.in_memory else 0,
             **self._hosts,
         )
 
     def ordered(self, split: str, batch: int) -> Any:
         """One pass over a split, in order, in batches of `batch` with a mask."""
-        reading = Reading(workers=self.config.data.workers)
-        size = self.config.data.image_size
-        return ordered_batches(self.source(split), batch=batch, image_size=size, reading=reading, **self._hosts)
+        source, size = self.source(split), self.config.data.image_size
+        bad = BadPictures(source, self.config.data.tolerate, self._bad_pictures)
+        return ordered_batches(source, batch=batch, image_size=size, reading=self._reading, bad=bad, **self._hosts)
 
     @functools.cache  # noqa: B019
     def preview_batch(self) -> dict[str, np.ndarray]:
@@ -239,17 +269,25 @@ class Experiment:
     def networks(self) -> Networks:
         return build_networks(self.config, self.encoder.grid, self.encoder.width)
 
-    @functools.cached_property
-    def encode_here(self) -> Callable[[np.ndarray], Array]:
-        """uint8 pictures of this host → features, on this host's devices; no other host has part in it."""
-        run = jax.jit(lambda params, image: self.encoder.features(params, to_pixels(image)))
+    def run_here(self, function: Callable[..., Any], *params: Any) -> Callable[[np.ndarray], Any]:
+        """`function(*params, images)` of this host's pictures, on this host's devices; no other host has part in it.
 
-        def encode(images: np.ndarray) -> Array:
+        Pictures are padded to divide over the devices, and what is made of them is cut to their number.
+        """
+        run = jax.jit(function)
+
+        def encode(images: np.ndarray) -> Any:
             missing = -len(images) % batch_divisor(self.own_mesh)
             padded = np.concatenate([images, images[-1:].repeat(missing, 0)]) if missing else images
-            return run(self.own_encoder, put_batch({"image": padded}, self.own_mesh)["image"])[: len(images)]
+            made = run(*params, put_batch({"image": padded}, self.own_mesh)["image"])
+            return jax.tree.map(lambda part: part[: len(images)], made) if missing else made
 
         return encode
+
+    @functools.cached_property
+    def encode_here(self) -> Callable[[np.ndarray], Array]:
+        """uint8 pictures of this host → features, on this host's devices."""
+        return self.run_here(lambda params, image: self.encoder.features(params, to_pixels(image)), self.own_encoder)
 
     @property
     def feature_store(self) -> FeatureStore | None:
@@ -297,7 +335,9 @@ class Experiment:
             flip=data.flip,
             pictures=self.source("train") if pictures else None,
             image_size=data.image_size,
-            reading=Reading(workers=data.workers),
+            captions=False,
+            mixture=self._mixture,
+            reading=self._reading,
             **self._hosts,
         )
 
@@ -399,8 +439,26 @@ class Experiment:
         }
 
     @property
-    def cache_directory(self) -> Path:
-        return self.workdir.latents / self.cache_identity.hash
+    def cache_directory(self) -> str:
+        """Where the latent cache is, or will be; perhaps in a bucket."""
+        return storage.join(self.config.cache.path or str(self.workdir.latents), self.cache_identity.hash)
+
+    def check_cache_room(self) -> str:
+        """How many pictures, views and bytes the latent cache will take, and what is free.
+
+        Raises:
+          ValueError: the disk is too small, or it would be written to a bucket.
+        """
+        pictures, networks = len(self.source("train")), self.networks
+        views = 2 if self.config.data.flip else 1
+        shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
+        room = check_room(
+            self.cache_directory,
+            bytes_to_write(self.cache_directory, self.cache_identity, pictures, shape),
+            f"the latent cache of {pictures:,} pictures",
+            "name another folder with --config.cache.path",
+        )
+        return f"{pictures:,} pictures, {pictures * views:,} records of {shape[0]} × {shape[1]}, {room}"
 
     @functools.cached_property
     def cache(self) -> LatentSource:
@@ -413,6 +471,19 @@ class Experiment:
 
     def latent_loader(self, batch: int) -> LatentLoader:
         """Shuffled batches of cached posteriors."""
-        reading = Reading(workers=self.config.data.workers)
-        seed, flip = self.seed("latents"), self.config.data.flip
-        return LatentLoader(source=self.cache, batch=batch, seed=seed, flip=flip, reading=reading, **self._hosts)
+        data = self.config.data
+        return LatentLoader(
+            source=self.cache,
+            batch=batch,
+            seed=self.seed("latents"),
+            flip=data.flip,
+            caption_dropout=data.caption_dropout,
+            mixture=self._mixture,
+            reading=self._reading,
+            **self._hosts,
+        )
+
+    @property
+    def _mixture(self) -> Mixture | None:
+        source = self.source("train")
+        return source if isinstance(source, Mixture) else None

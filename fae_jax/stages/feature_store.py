@@ -14,7 +14,6 @@ ImageNet through DINOv2-g at 16×16 tokens, with twins: 2.02 TB; Imagenette's 9,
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -24,26 +23,35 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from fae_jax.data.latent_writer import write_cache
-from fae_jax.data.latents import FEATURES, HEADER, CacheIdentity, LatentSource, open_cache, planned_bytes
+from fae_jax.data.latent_writer import wait_for_hosts, write_cache
+from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import READ_AHEAD, Reading
+from fae_jax.data.room import bytes_to_write, check_room
 from fae_jax.data.sources import Source
-from fae_jax.parallel.hosts import first_says, wait_for_all
+from fae_jax.parallel.hosts import first_says
 
 REPORT_EVERY = 10.0  # seconds between lines of progress
-MARGIN = 1.01  # the files' own index beside equation (1)
+FIRST_REPORT = 4  # calls after which the first is printed: batches that are past compiling
 
 
 def report_progress(what: str) -> Callable[[int, int], None]:
-    """A function of (pictures done, pictures in all) that prints a line now and then."""
-    begun = last = time.monotonic()
+    """A function of (pictures done, pictures in all) that prints a line after the first batches, and now and then.
+
+    The rate is of what was done since its second call, so that neither what an earlier run left nor compiling counts.
+    """
+    calls, start, last = 0, (0.0, 0), 0.0
 
     def progress(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > REPORT_EVERY:
-            last = time.monotonic()
-            rate = done / max(last - begun, 1e-9)
-            print(f"{what}: {done} of {total} pictures, {rate:.3g} pictures/s", file=sys.stderr, flush=True)
+        nonlocal calls, start, last
+        calls, now = calls + 1, time.monotonic()
+        if calls <= 2:
+            start = (now, done)
+        if done == total or calls == FIRST_REPORT or (calls > FIRST_REPORT and now - last > REPORT_EVERY):
+            last, line = now, f"{what}: {done} of {total} pictures"
+            if done > start[1]:
+                rate = (done - start[1]) / max(now - start[0], 1e-9)
+                line += f", {rate:.3g} pictures/s, {(total - done) / rate / 3600:.2f} hours left"
+            print(line, file=sys.stderr, flush=True)
 
     return progress
 
@@ -84,27 +92,20 @@ class FeatureStore:
 
     def bytes_to_write(self) -> int:
         """Equation (1), less what an interrupted run has left."""
-        if self.finished:
-            return 0
-        planned = MARGIN * planned_bytes(len(self.source), self.shape, self.identity.flip, FEATURES)
-        written = sum(file.stat().st_size for file in self.directory.glob("shard-*.array_record"))
-        return max(round(planned) - written, 0)
+        return bytes_to_write(str(self.directory), self.identity, len(self.source), self.shape)
 
-    def check_room(self) -> None:
-        """Refuses a store for which the disk lacks room, before anything is written.
+    def check_room(self) -> str:
+        """Refuses a store for which the disk lacks room, before anything is written; otherwise says how it stands.
 
         Raises:
           ValueError: the disk is too small, or a file is in the way.
         """
-        there = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
-        if not there.is_dir():
-            raise ValueError(f"field data.features={str(self.root)!r}: {there} is a file; name a folder")
-        wanted, free = self.bytes_to_write(), shutil.disk_usage(there).free
-        if wanted > free:
-            raise ValueError(
-                f"the features of {len(self.source)} pictures take {wanted / 1e9:.1f} GB more in {self.root}, where "
-                f"{free / 1e9:.1f} GB are free; name another disk with --config.data.features, or leave it empty"
-            )
+        return check_room(
+            str(self.root),
+            self.bytes_to_write(),
+            f"the feature store of {len(self.source):,} pictures",
+            "name another disk with --config.data.features, or leave it empty",
+        )
 
     def open(self) -> LatentSource:
         """The finished store, written first where it is not; an interrupted one is gone on with.
@@ -114,10 +115,7 @@ class FeatureStore:
         """
         # What the first host sees: the last to write may have finished before another looks.
         if not first_says(self.finished):
-            self.check_room()
-            size = self.bytes_to_write()
-            if size:
-                print(f"features: writing {size / 1e9:.2f} GB to {self.directory}", file=sys.stderr, flush=True)
+            print(f"features: {self.check_room()}", file=sys.stderr, flush=True)
             write_cache(
                 self.directory,
                 self.identity,
@@ -130,5 +128,7 @@ class FeatureStore:
                 progress=report_progress("features"),
                 reading=self.reading,
             )
-            wait_for_all("feature store written")
+            wait_for_hosts(
+                self.directory, self.identity, self.source, shard_size=self.shard_size, hosts=jax.process_count()
+            )
         return open_cache(self.directory, self.identity)

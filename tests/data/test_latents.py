@@ -3,24 +3,29 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import ml_dtypes
 import numpy as np
 import pytest
 
 from fae_jax.data.digits import DigitsSource
+from fae_jax.data.latent_check import check_cache
 from fae_jax.data.latent_loader import LatentLoader
-from fae_jax.data.latent_writer import write_cache
+from fae_jax.data.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.latents import CacheIdentity, cache_directory, open_cache, pack, planned_bytes, read_header, unpack
 from fae_jax.data.loader import Reading
+from fae_jax.data.room import bytes_to_write, check_room
 
 Check = Callable[..., None]
 ROOT = str(Path(__file__).parents[2])
@@ -89,11 +94,102 @@ def test_its_size_is_known_before(cache: Path, digits: DigitsSource) -> None:
     assert planned_bytes(len(digits), (16, 5), True) == 2 * len(digits) * len(pack(values, values, label=0, index=0))
 
 
-def test_hosts_write_the_same_cache(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+def wait(directory: Path, source: Any, **options: Any) -> Any:
+    return wait_for_hosts(directory, identity_of(source), source, shard_size=100, hosts=2, **options)
+
+
+def test_hosts_write_the_same_cache_and_wait_for_each_other(
+    cache: Path, digits: DigitsSource, tmp_path: Path
+) -> None:
     assert write(tmp_path / "c", digits, host=0, hosts=2) is None
     with pytest.raises(FileNotFoundError, match="is not finished"):
         read_header(tmp_path / "c")
-    assert write(tmp_path / "c", digits, host=1, hosts=2).to_json() == read_header(cache).to_json()
+    with pytest.raises(OSError, match="host 1 of 2 has written nothing to .* for 0.1 seconds; see what it said"):
+        wait(tmp_path / "c", digits, patience=0.1, every=0.02)
+
+    def slow(images: np.ndarray) -> Any:
+        time.sleep(0.1)  # all of it takes longer than the other's patience, each batch does not
+        return encode(images)
+
+    other = threading.Thread(
+        target=write, args=(tmp_path / "c", digits), kwargs={"encode": slow, "host": 1, "hosts": 2}
+    )
+    other.start()
+    assert wait(tmp_path / "c", digits, patience=1.0, every=0.02).to_json() == read_header(cache).to_json()
+    other.join()
+
+
+def odd_batches(images: np.ndarray) -> Any:
+    return tuple(part[: len(images)] for part in encode(np.concatenate([images, images])[:16]))
+
+
+def test_no_bit_of_the_statistics_depends_on_batches(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    def any_batch(images: np.ndarray) -> Any:
+        parts = [odd_batches(images[start : start + 8]) for start in range(0, len(images), 8)]
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+    assert write(tmp_path, digits, encode=any_batch, batch=24).to_json() == read_header(cache).to_json()
+
+
+def test_every_record_can_be_checked(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    check_cache(open_cache(cache, identity_of(digits)))
+    shutil.copytree(cache, tmp_path / "c")
+    shard = tmp_path / "c" / "shard-00001.array_record"
+    whole = shard.read_bytes()
+    held = read_header(cache).shards[0].pictures + 17
+    record = open_cache(cache, identity_of(digits)).read([held], [1])
+    values = whole.index(record["mean"].tobytes() + record["log_variance"].tobytes())
+    for place in (values - 6, values, values + 300):  # in its label, and in both of its parts
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(
+            ValueError, match="shard-00001.array_record is damaged: .*; remove it and run `fae cache`"
+        ):
+            check_cache(open_cache(tmp_path / "c", identity_of(digits)))
+    shard.write_bytes(whole)
+    check_cache(open_cache(tmp_path / "c", identity_of(digits)))
+    header = json.loads((tmp_path / "c" / "header.json").read_text())
+    header["shards"][2]["statistics"]["mean"][0] += 1e-12
+    (tmp_path / "c" / "header.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match="shard-00002.array_record is damaged: its statistics are not those"):
+        check_cache(open_cache(tmp_path / "c", identity_of(digits)))
+
+
+def test_a_finished_cache_is_read_from_a_bucket(
+    cache: Path, digits: DigitsSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_equal: Check
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(cache), "/latents/cache", recursive=True)
+    try:
+        remote = open_cache("memory://latents/cache", identity_of(digits))
+        assert remote.header.to_json() == read_header(cache).to_json()
+        with LatentLoader(source=remote, batch=24, seed=7, flip=True).at(3) as iterator:
+            assert_equal([next(iterator) for _ in range(4)], latent_batches(cache, digits, 4, start=3))
+        bucket.rm("/latents/cache/shard-00001.array_record")
+        with pytest.raises(FileNotFoundError, match="shard memory://.*shard-00001.array_record .* is missing"):
+            open_cache("memory://latents/cache", identity_of(digits))
+    finally:
+        bucket.rm("/latents", recursive=True)
+    with pytest.raises(FileNotFoundError, match="latent cache memory://latents/cache does not exist"):
+        open_cache("memory://latents/cache", identity_of(digits))
+
+
+def test_room_is_known_before(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    identity, asked = identity_of(digits), ("the latent cache of 359 pictures", "clear it")
+    planned = planned_bytes(359, (16, 5), True)
+    assert bytes_to_write(str(tmp_path / "new"), identity, 359, (16, 5)) == round(1.01 * planned)
+    assert bytes_to_write(str(cache), identity, 359, (16, 5)) == 0
+    write(tmp_path / "half", digits, host=0, hosts=2)
+    left = bytes_to_write(str(tmp_path / "half"), identity, 359, (16, 5))
+    assert left == round(1.01 * planned_bytes(159, (16, 5), True))  # shards 0 and 2, of 100, are there
+    assert check_room(str(tmp_path / "a" / "b"), 10**6, *asked).startswith("1.00 MB to write to ")
+    with pytest.raises(ValueError, match=r"of 359 pictures takes 1,000,000,000.00 GB more in .*free; clear it"):
+        check_room(str(tmp_path / "a"), 10**18, *asked)
+    with pytest.raises(ValueError, match="cannot be written to gs://bucket/latents: write it to a disk, and copy"):
+        check_room("gs://bucket/latents", 1, *asked)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file; name a folder"):
+        check_room(str(tmp_path / "file" / "c"), 1, *asked)
 
 
 def test_finished_shards_are_kept_and_others_redone(digits: DigitsSource, tmp_path: Path) -> None:
@@ -113,7 +209,7 @@ def test_finished_shards_are_kept_and_others_redone(digits: DigitsSource, tmp_pa
     seen = []
     header = write(tmp_path, digits, progress=lambda done, total: seen.append((done, total)))
     assert (tmp_path / kept[0]).stat().st_mtime_ns == stamp
-    assert header.pictures == len(digits) and seen[0] == (100, 359) and seen[-1] == (359, 359)
+    assert header.pictures == len(digits) and seen[0] == (200, 359) and seen[-1] == (359, 359)
 
     def never(images: np.ndarray) -> Any:
         raise AssertionError("all is done")

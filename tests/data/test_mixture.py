@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fae_jax.data.decode import BadPicture
 from fae_jax.data.digits import DigitsSource
 from fae_jax.data.folder import FolderSource
+from fae_jax.data.latent_loader import LatentLoader
+from fae_jax.data.latent_writer import write_cache
+from fae_jax.data.latents import CacheIdentity, open_cache
 from fae_jax.data.loader import Loader, Reading
 from fae_jax.data.mixture import Mixture
 
@@ -47,6 +51,41 @@ def test_hosts_workers_and_seeking(mixture: Mixture, assert_equal: Callable[...,
     parts = [batches(mixture, 12, host=host, hosts=4) for host in range(4)]
     assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(12)], expected)
     assert_equal(batches(mixture, 3, start=9, reading=Reading(workers=2)), expected[9:])
+
+
+def test_the_cache_of_a_mixture_is_drawn_from_by_weight(
+    mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_equal: Callable[..., None]
+) -> None:
+    def encode(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = images.reshape(len(images), 4, -1)[..., :2].astype(np.float32)
+        return mean, mean / 300
+
+    def getitem(source: Mixture, position: int) -> Any:
+        if position in (0, 3, 38):
+            raise BadPicture(f"{position} is broken")
+        return original(source, position)
+
+    original = Mixture.__getitem__
+    monkeypatch.setattr(Mixture, "__getitem__", getitem)
+    known = {"encoder": "e", "encoder_weights": "w", "compressor": "c", "flip": True, "image_size": 32}
+    identity = CacheIdentity(source=mixture.fingerprint, **known)
+    write_cache(tmp_path, identity, mixture, encode, batch=8, shard_size=100)
+    cache = open_cache(tmp_path, identity)
+
+    def latents(steps: int, start: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
+        chosen = {"source": cache, "batch": 16, "seed": 2, "flip": True, "mixture": mixture, **options}
+        with LatentLoader(**chosen).at(start) as iterator:
+            return [next(iterator) for _ in range(steps)]
+
+    expected = latents(60)
+    index = np.concatenate([batch["index"] for batch in expected])
+    first = index[index < 39]
+    assert abs(len(first) / len(index) - 0.25) < 0.005
+    for epoch in range(len(first) // 36):
+        assert set(first[epoch * 36 : (epoch + 1) * 36].tolist()) == set(range(39)) - {0, 3, 38}
+    parts = [latents(60, host=host, hosts=4) for host in range(4)]
+    assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(60)], expected)
+    assert_equal(latents(4, start=50, reading=Reading(workers=1)), expected[50:54])
 
 
 def test_parts_with_the_same_classes_share_labels(digits: DigitsSource) -> None:

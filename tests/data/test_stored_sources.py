@@ -60,17 +60,26 @@ def batches(source: Source, steps: int, start: int = 0, **options: Any) -> list[
         return [next(iterator) for _ in range(steps)]
 
 
+STEPS = 201  # batches 0 to 200
+
+
+def hold_for(source: Source, assert_equal: Callable[..., None], **options: Any) -> None:
+    """Batches 0 to 200 are the same on 1, 2, 4 and 8 hosts, with any number of workers, and after seeking."""
+    expected = batches(source, STEPS, **options)
+    for hosts in (2, 4, 8):
+        parts = [batches(source, STEPS, host=host, hosts=hosts, **options) for host in range(hosts)]
+        joined = [{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(STEPS)]
+        assert_equal(joined, expected)
+    for workers in (1, 2):
+        assert_equal(batches(source, STEPS, reading=Reading(workers=workers), **options), expected)
+    for step in (1, 77, 200):
+        assert_equal(batches(source, STEPS - step, start=step, **options)[:4], expected[step : step + 4])
+
+
 def test_hosts_workers_and_seeking_change_nothing_for_every_source(
     stored: Stored, assert_equal: Callable[..., None]
 ) -> None:
-    source = opened(*stored)
-    expected = batches(source, 12)
-    for hosts in (2, 4, 8):
-        parts = [batches(source, 12, host=host, hosts=hosts) for host in range(hosts)]
-        joined = [{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(12)]
-        assert_equal(joined, expected)
-    assert_equal(batches(source, 4, start=8, reading=Reading(workers=2)), expected[8:])
-    assert_equal(batches(source, 3, start=5, crop="adm_centre"), expected[5:8])
+    hold_for(opened(*stored), assert_equal)
 
 
 def test_random_crops_are_as_deterministic(pictures: list, tmp_path: Path, repack: Any, assert_equal: Any) -> None:
@@ -167,16 +176,57 @@ def real(name: str) -> Path:
 
 
 @pytest.mark.real_data
+@pytest.mark.parametrize("crop", ["adm_centre", "random_resized"])
+@pytest.mark.parametrize("kind", ["folder", "tar", "tfds", "array_record", "parquet"])
+def test_real_batches_of_every_source(kind: str, crop: str, tmp_path: Path, repack: Any, assert_equal: Any) -> None:
+    """Of 200 of the validation photographs, augmentations included."""
+    names = [f"class {label}" for label in range(10)]
+    place = repack(kind, archived("imagenette224-val-00000.tar")[::7][:200], tmp_path / kind, classes=names)
+    hold_for(opened(kind, place), assert_equal, crop=crop)
+
+
+@pytest.mark.real_data
+def test_real_batches_with_captions(assert_equal: Callable[..., None]) -> None:
+    source = opened("tar", str(real("captions/flickr8k-00000.tar")))
+    assert source.captioned and len(source) == 500
+    hold_for(source, assert_equal, caption_dropout=0.1)
+
+
+def archived(name: str) -> list[tuple[str, int, bytes]]:
+    """Key, class and file of every photograph of the tars, as tarfile reads them, by class."""
+    pictures = []
+    for path in sorted(real("images").glob(name)):
+        with tarfile.open(path) as archive:
+            members = {member.name: archive.extractfile(member).read() for member in archive}
+        keys = [name[:-4] for name in members if name.endswith(".jpg")]
+        pictures += [(key, int(members[f"{key}.cls"]), members[f"{key}.jpg"]) for key in keys]
+    return sorted(pictures, key=lambda picture: picture[1])
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["folder", "tfds", "array_record", "parquet"])
+def test_all_real_photographs_are_the_same_however_stored(kind: str, tmp_path: Path, repack: Any) -> None:
+    """Labels, bytes and pixels of all 10,969."""
+    pictures = archived("imagenette224-*.tar")
+    assert len(pictures) == 10_969
+    place = repack(kind, pictures, tmp_path / kind, classes=[f"class {label}" for label in range(10)])
+    source = opened(kind, place)
+    assert len(source) == len(pictures)
+    for position, (key, label, data) in enumerate(pictures):
+        element, stored = source[position], source.stored(position)
+        assert stored.data == data and element["label"] == stored.label == label
+        np.testing.assert_array_equal(element["image"], decode_picture(data, key))
+
+
+@pytest.mark.real_data
 @pytest.mark.parametrize("kind", ["folder", "tfds", "array_record", "parquet"])
 def test_real_photographs_are_the_same_however_stored(kind: str, tmp_path: Path, repack: Any) -> None:
     """Every file of the 1,500 validation photographs, and the pixels of every tenth."""
     path = real("images/imagenette224-val-00000.tar")
     tars = TarSource(str(path), split="train", holdout=0.0, seed=0)
-    with tarfile.open(path) as archive:
-        members = {member.name: archive.extractfile(member).read() for member in archive}
-    keys = [name[:-4] for name in members if name.endswith(".jpg")]
-    pictures = sorted(((key, int(members[f"{key}.cls"]), members[f"{key}.jpg"]) for key in keys), key=lambda p: p[1])
-    there = {members[f"{key}.jpg"]: position for position, key in enumerate(keys)}
+    pictures = archived("imagenette224-val-00000.tar")
+    there = {tars.stored(position).data: position for position in range(len(tars))}
     assert len(tars) == len(there) == 1500
     kinds = {"folder": opened, "tfds": TfdsSource, "array_record": PackedSource, "parquet": ParquetSource}
     place = repack(kind, pictures, tmp_path / kind, classes=[f"class {label}" for label in range(10)])

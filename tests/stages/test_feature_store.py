@@ -125,11 +125,11 @@ def test_an_interrupted_store_is_gone_on_with(stored: Experiment, tmp_path: Path
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_path, monkeypatch):
     experiment = begun(finished, tmp_path / "run", ("data.features", str(tmp_path / "a" / "b")))
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 10**5))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 10**5))
     pictures = len(experiment.source("train"))
     wanted = 1.01 * 2 * pictures * (16 + 2 * 16 * 16)
     with pytest.raises(
-        ValueError, match=f"features of {pictures} pictures take {wanted / 1e9:.1f} GB more in .*free"
+        ValueError, match=f"feature store of {pictures} pictures takes {wanted / 1e6:.2f} MB more in .*free"
     ):
         check_request(experiment, "features")
     assert not (tmp_path / "a").exists()

@@ -1,0 +1,37 @@
+"""Resident memory of the loaders, worker processes included, stays where it is however many batches are drawn."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def resident(*words: str) -> list[float]:
+    """MiB after 1,000 batches and after every tenth of all of them, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "benchmarks" / "data.py"), *words]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["resident_mib"]
+
+
+LOADERS = {"pictures": (), "latents": ("--latents", "300")}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_thousands_of_batches_take_no_more_memory_than_one_thousand(loader: str) -> None:
+    found = resident("--memory", "6000", "--workers_list", "0", *LOADERS[loader])
+    assert found[-1] - found[2] < 6, found  # two kilobytes kept of each batch would be 8 MiB more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_100_000_batches_take_no_more_memory_than_ten_thousand(loader: str, workers: str) -> None:
+    found = resident("--memory", "100000", "--workers_list", workers, *LOADERS[loader])
+    assert max(found[5:]) - found[2] < 16, found  # 200 bytes kept of each batch would be 15 MiB more

@@ -1,0 +1,149 @@
+"""What the fields of `data` do to the batches that stages train on, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import TINY, fae
+
+from fae_jax.configuration import check, load_config, override
+from fae_jax.data.mixture import Mixture
+from fae_jax.stages import check_request
+from fae_jax.stages.experiment import Experiment
+from fae_jax.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of eight pictures of noise, 48×40."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (root / label).mkdir()
+        for number in range(8):
+            Image.fromarray(rng.integers(0, 256, (48, 40, 3), np.uint8)).save(root / label / f"{number}.png")
+    return root
+
+
+def experiment(tmp_path: Path, **fields: Any) -> Experiment:
+    config = override(load_config(str(TINY)), [(f"data.{name}", str(value)) for name, value in fields.items()])
+    return Experiment(check(config), Workdir(tmp_path / "run"))
+
+
+def of_folder(path: Path) -> dict[str, Any]:
+    return {"source": "folder", "path": path, "classes": 2, "holdout": 0.0}
+
+
+def batches(of: Experiment, steps: int) -> list[dict[str, np.ndarray]]:
+    with of.loader(8).at(0) as iterator:
+        return [next(iterator) for _ in range(steps)]
+
+
+def test_crops(photographs: Path, tmp_path: Path) -> None:
+    plain = batches(experiment(tmp_path, **of_folder(photographs)), 2)
+    wide = experiment(tmp_path, **of_folder(photographs), crop="random_resized", crop_area=(0.9, 1.0))
+    small = experiment(tmp_path, **of_folder(photographs), crop="random_resized", crop_area=(0.01, 0.02))
+    assert wide.loader(8).crop_area == (0.9, 1.0)
+    for one, other in ((plain, batches(wide, 2)), (batches(wide, 2), batches(small, 2))):
+        assert (one[0]["index"] == other[0]["index"]).all() and (one[0]["image"] != other[0]["image"]).any()
+    # A few pixels of noise, enlarged, are much smoother than the whole picture.
+    bend = lambda found: np.abs(np.diff(found[0]["image"].astype(int), axis=1)).mean()  # noqa: E731
+    assert bend(batches(small, 1)) < 0.6 * bend(batches(wide, 1))
+
+
+def test_mixtures(photographs: Path, tmp_path: Path) -> None:
+    parts = (("folder", str(photographs), 1), ("digits", "", 3.0))
+    mixed = experiment(tmp_path, mixture=parts, classes=12, holdout=0.25)
+    source = mixed.source("train")
+    assert isinstance(source, Mixture) and source.weights == (1, 3.0)
+    assert len(mixed.source("heldout").parts[0]) == 4
+    labels = np.concatenate([batch["label"] for batch in batches(mixed, 20)])
+    assert abs((labels < 2).mean() - 0.25) < 0.02 and labels.max() > 9
+    with pytest.raises(ValueError, match="field data.classes=10, but .* has 12"):
+        experiment(tmp_path, mixture=parts).source("train")
+
+
+def test_reading_ahead(photographs: Path, tmp_path: Path) -> None:
+    reading = experiment(tmp_path, **of_folder(photographs), threads=3, ahead=7).loader(8).reading
+    assert (reading.threads, reading.ahead, reading.workers) == (3, 7, 0)
+
+
+def test_captions(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(9):
+            buffer = io.BytesIO()
+            Image.new("RGB", (40, 40), (number * 20, 0, 0)).save(buffer, "JPEG")
+            for suffix, data in (("jpg", buffer.getvalue()), ("txt", f"shade {number}".encode())):
+                about = tarfile.TarInfo(f"{number}.{suffix}")
+                about.size = len(data)
+                archive.addfile(about, io.BytesIO(data))
+    tar = {"source": "tar", "path": tmp_path / "a.tar", "holdout": 0.0}
+    with pytest.raises(ValueError, match="has captions and no classes; set --config.data.captions=True"):
+        experiment(tmp_path, **tar).source("train")
+    with pytest.raises(ValueError, match="digits has classes and no captions; set --config.data.captions=False"):
+        experiment(tmp_path, captions=True).source("train")
+    told = experiment(tmp_path, **tar, captions=True)
+    assert set(batches(told, 1)[0]) == {"image", "label", "index"}  # texts cannot be put on devices
+    with pytest.raises(ValueError, match="stage generator trains on classes"):
+        check_request(told, "generator")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"crop": "random"}, "field data.crop must be one of adm_centre, random_resized, got 'random'"),
+        ({"crop_area": (0.5, 0.2)}, "data.crop_area holds two shares"),
+        ({"crop_area": (0.0, 1.0)}, "data.crop_area holds two shares"),
+        ({"caption_dropout": 1.5}, "field data.caption_dropout is a share"),
+        ({"mixture": (("digits", "", 0),)}, "data.mixture holds .source, path, weight. with weights above 0"),
+        ({"mixture": ("digits", "", 1)}, "one part is written"),
+        ({"mixture": (("digits", "", 1),), "path": "x"}, "data.mixture goes with no other path, got 'x'"),
+        ({"tolerate": -1}, "field data.tolerate must not be negative"),
+        ({"ahead": 0}, "field data.ahead must be at least 1"),
+        ({"threads": 0}, "field data.threads must be at least 1"),
+        ({"features": "f", "crop": "random_resized"}, "goes with no data.features"),
+    ],
+)
+def test_values_that_cannot_work(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        experiment(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("stage", ["encoder", "features"])
+def test_too_many_damaged_pictures_end_a_stage_with_one_line(
+    photographs: Path, tmp_path: Path, finished: Path, stage: str
+) -> None:
+    import shutil
+
+    root = tmp_path / "pictures"
+    shutil.copytree(photographs, root)
+    (root / "cat" / "3.png").write_bytes(b"")
+    (root / "dog" / "5.png").write_text("<!DOCTYPE html><html>not found</html>")
+    words = [f"--config.data.{name}={value}" for name, value in of_folder(root).items()]
+    command = [
+        "train",
+        stage,
+        "--config",
+        TINY,
+        "--workdir",
+        tmp_path / "run",
+        *words,
+        "--config.data.in_memory=False",
+    ]
+    if stage == "features":
+        (tmp_path / "run").mkdir()
+        shutil.copytree(finished / "encoder", tmp_path / "run" / "encoder")
+    _, err = fae(*command, "--config.data.tolerate=1", code=1)
+    failed = [line for line in err.splitlines() if line.startswith("fae: ")]
+    assert (
+        len(failed) == 1 and "2 pictures cannot be decoded, 1 are tolerated" in failed[0] and "Traceback" not in err
+    )
+    assert (
+        "all are named in" in failed[0]
+        and len((tmp_path / "run" / "bad-pictures-0.txt").read_text().split("\n")) == 3
+    )
+    fae(*command, "--config.data.tolerate=2")
