@@ -26,7 +26,7 @@ from fae_jax.data.sources import Source, open_source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
-from fae_jax.networks import Networks, build_networks
+from fae_jax.networks import Networks, build_networks, encoder_options
 from fae_jax.parallel.hosts import fetch, is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
@@ -206,19 +206,12 @@ class Experiment:
         Raises:
           ValueError, FileNotFoundError: it is unknown or its weights are not there.
         """
-        encoder, compute = self.config.encoder, self.config.compute
-        names = ("input_size", "interpolation", "resize", "layers", "revision")
-        options = {name: encoder[name] for name in names if encoder[name]}
-        if encoder.layers:
-            options["combine"] = encoder.combine
+        encoder = self.config.encoder
         return registry.create(
             encoder.name,
             weights=str(self.workdir.stage("encoder")) if encoder.train else encoder.weights or None,
             image_size=self.config.data.image_size,
-            dtype=compute.dtype,
-            kernel=compute.kernel,
-            scan=compute.scan,
-            **options,
+            **encoder_options(self.config),
         )
 
     @functools.cached_property
