@@ -56,7 +56,11 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
         "dtype": jnp.dtype(config.compute.dtype),
         "kernel": config.compute.kernel,
     }
-    loop = {"scan": config.compute.scan, "remat": config.compute.remat}
+    loop = {
+        "scan": config.compute.scan,
+        "remat": config.compute.remat,
+        "residual": jnp.dtype(config.compute.residual),
+    }
     shape: dict[str, Any] = {"grid": grid, "features": width, "compute": compute, "loop": loop}
     return Networks(
         grid=grid,

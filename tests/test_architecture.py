@@ -19,14 +19,19 @@ FLOORS = {
     "training": 3,
     "stages": 4,
     "model": 4,
-    "evaluation": 5,
-    "sweeps": 5,
+    **dict.fromkeys(("evaluation", "sweeps", "compiler"), 5),
     "commands": 6,
     **dict.fromkeys(("__init__", "__main__"), 7),  # the doors: `import fae_jax` and `python -m fae_jax`
 }
 # On one floor, and still one above the other.
 STAIRS = {
-    *(("workdir", "configuration"), ("workdir", "retry"), ("model", "stages"), ("costs", "networks"), ("sweeps", "evaluation")),
+    *(
+        ("workdir", "configuration"),
+        ("workdir", "retry"),
+        ("model", "stages"),
+        ("costs", "networks"),
+        ("sweeps", "evaluation"),
+    ),
     ("__main__", "commands"),
 }
 FORBIDDEN = ("torch", "tensorflow")

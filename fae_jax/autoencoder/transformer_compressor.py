@@ -37,6 +37,7 @@ class TransformerCompressor(nn.Module):
     hidden: int
     posterior: PosteriorKind = GAUSSIAN
     dtype: jnp.dtype = jnp.float32
+    residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"

@@ -45,7 +45,7 @@ def chip_of(device_kind: str) -> Chip | None:
     kind = device_kind.lower()
     exact = [chip for chip in CHIPS if kind in chip.kinds]
     held = [chip for chip in CHIPS if chip.name[0] != "v" and any(word in kind.split() for word in _words(chip))]
-    return (exact or held or [None])[0]
+    return next(iter(exact or held), None)
 
 
 def _words(chip: Chip) -> tuple[str, ...]:
