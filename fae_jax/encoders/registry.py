@@ -6,8 +6,8 @@ A third-party package adds an encoder by naming a builder in its entry points, w
     my_encoder = "my_package.module:build"
 
 A builder is `build(*, weights: str | None, image_size: int, **options) -> Encoder`. Options it names in its signature
-are fields of the configuration's section `encoder`; dtype, kernel and scan are always given. What an encoder costs can
-be said without its weights where the builder has an `outline(*, image_size: int, **options) -> Encoder`, whose `params`
+are fields of the configuration's section `encoder`; dtype, kernel and scan are always given. What an encoder costs is
+known without its weights where the builder has an `outline(*, image_size: int, **options) -> Encoder`, whose `params`
 are `jax.ShapeDtypeStruct`s: an argument of `register`, or an attribute of an entry point's builder.
 """
 
@@ -233,7 +233,7 @@ def outline(name: str, *, weights: str | None, image_size: int, **options: Any) 
     told = _outlines.get(name) or getattr(builder, "outline", None)
     if told is not None:
         return told(image_size=image_size, **options)
-    made = builder(weights=weights, image_size=image_size, **options)
+    made = create(name, weights=weights, image_size=image_size, **options)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
     return dataclasses.replace(made, params=shapes)
 
