@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 
 from fae_jax.diffusion.guidance import function_evaluations, make_schedule
 from fae_jax.diffusion.samplers import make_sampler
+from fae_jax.encoders import Encoder
 from fae_jax.networks import Networks, build_networks, encoder_outline
 from fae_jax.nn.flops import multiply_adds
 
+NETWORKS = ("encoder", "compressor", "feature_decoder", "pixel_decoder", "dit")
 # stage → (networks that are trained, networks that only run forward)
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "encoder": (("encoder",), ()),
@@ -32,8 +34,14 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def forward_multiply_adds(config: ConfigDict) -> dict[str, int]:
-    """Multiply-adds of one image through each network: encoder, compressor, feature_decoder, pixel_decoder, dit.
+def forward_multiply_adds(
+    config: ConfigDict, names: Collection[str] = NETWORKS, encoder: Encoder | None = None
+) -> dict[str, int]:
+    """Multiply-adds of one image through each network.
+
+    Args:
+      names: those of `NETWORKS` to be counted.
+      encoder: the experiment's, where it is made already; otherwise its outline is.
 
     Raises:
       ValueError, FileNotFoundError: sizes do not fit, or the encoder cannot be told without its weights.
@@ -42,14 +50,18 @@ def forward_multiply_adds(config: ConfigDict) -> dict[str, int]:
     with config.unlocked():
         config.compute.kernel = "xla"  # the same products in every kernel; only this one shows them
         config.compute.scan = True
-    encoder = encoder_outline(config)
+    encoder = encoder or encoder_outline(config)
     networks = build_networks(config, encoder.grid, encoder.width)
     image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
 
     # The resize in front of the encoder is products of matrices as well: left out, as in everybody's figures.
     pixels = jax.eval_shape(encoder.preprocess, image)
-    counts = {"encoder": multiply_adds(lambda params, x: encoder.apply(params, x).patches, encoder.params, pixels)}
+    counts = {}
+    if "encoder" in names:
+        counts["encoder"] = multiply_adds(lambda params, x: encoder.apply(params, x).patches, encoder.params, pixels)
     for name, inputs in network_inputs(networks, 1).items():
+        if name not in names:
+            continue
         module = getattr(networks, name)
         params = jax.eval_shape(module.init, jax.random.key(0), *inputs)
         counts[name] = multiply_adds(module.apply, params, *inputs)
@@ -70,19 +82,21 @@ def network_inputs(networks: Networks, batch: int) -> dict[str, tuple[jax.ShapeD
     }
 
 
-def image_flops(config: ConfigDict, stage: str) -> int:
-    """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample.
+def image_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
+    """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
+    features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
 
     Args:
       stage: a key of `STAGES`, or `sample`: all evaluations of the configured sampler, then both decoders.
+      encoder: see `forward_multiply_adds`.
 
     Raises:
       ValueError: the stage is unknown, or as in `forward_multiply_adds`.
     """
     if stage != "sample" and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown; choose one of {', '.join((*STAGES, 'sample'))}")
-    counts = forward_multiply_adds(config)
     if stage == "sample":
+        counts = forward_multiply_adds(config, ("dit", "feature_decoder", "pixel_decoder"), encoder)
         sampling = config.sampling
         sampler = make_sampler(
             sampling.sampler, steps=sampling.steps, shift=sampling.shift, last_step=sampling.last_step
@@ -90,10 +104,13 @@ def image_flops(config: ConfigDict, stage: str) -> int:
         evaluations = function_evaluations(sampler.evaluation_times(), make_schedule(sampling.guidance))
         return 2 * (evaluations * counts["dit"] + counts["feature_decoder"] + counts["pixel_decoder"])
     trained, frozen = STAGES[stage]
+    if config.data.features and stage != "cache":
+        frozen = tuple(name for name in frozen if name != "encoder")
+    counts = forward_multiply_adds(config, trained + frozen, encoder)
     return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen))
 
 
-def step_flops(config: ConfigDict, stage: str) -> int:
+def step_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
     """FLOPs of one optimizer step of a stage over its whole batch, all devices together."""
     section = config["encoder_training" if stage == "encoder" else stage]
-    return section.batch * image_flops(config, stage)
+    return section.batch * image_flops(config, stage, encoder)

@@ -59,3 +59,9 @@ def test_a_sample_counts_its_evaluations(paper: dict[str, int]):
 def test_a_stage_that_is_none_is_refused():
     with pytest.raises(ValueError, match="stage 'generate' is unknown; choose one of encoder, features"):
         image_flops(PAPER, "generate")
+
+
+def test_features_that_are_kept_need_no_encoder(paper: dict[str, int]):
+    kept = override(PAPER, [("data.features", "somewhere")])
+    assert image_flops(PAPER, "pixels") - image_flops(kept, "pixels") == 2 * paper["encoder"]
+    assert image_flops(kept, "cache") == image_flops(PAPER, "cache")

@@ -221,6 +221,11 @@ def _tried(encoder: Encoder, image_size: int) -> Encoder:
     return encoder
 
 
+def has_outline(name: str) -> bool:
+    """Whether `outline` needs no weights."""
+    return name in _outlines or hasattr(_builders.get(name), "outline")
+
+
 def outline(name: str, *, weights: str | None, image_size: int, **options: Any) -> Encoder:
     """The encoder called `name` with shapes in the place of its weights, where its builder can say them; otherwise
     `create`, of which only the shapes are kept.
