@@ -26,4 +26,5 @@ def get_config() -> ConfigDict:
     config.compressor.latent_width = 32
     config.generator.train_shift = 0.4
     config.sampling.shift = 0.4
+    config.compute.remat = "full"  # fits the paper's batches on 8 to 16 chips of any generation (docs/scaling.md)
     return config

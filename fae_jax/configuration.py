@@ -30,6 +30,7 @@ OPERATIONAL = (
     "compute.scan",
     "compute.remat",
     "data.tolerate",
+    "compute.compilation_cache",
     "data.workers",
     "data.threads",
     "data.ahead",
@@ -236,9 +237,11 @@ def default_config() -> ConfigDict:
             },
             "compute": {
                 "dtype": "bfloat16",  # of matrix products; parameters, norms, softmax and losses are float32
-                "kernel": "auto",  # of attention: auto, xla, cudnn
+                "residual": "float32",  # of the stream that blocks add to: float32, or bfloat16 for half the memory
+                "kernel": "auto",  # of attention: auto, xla, cudnn (NVIDIA), splash (TPU)
                 "scan": True,  # compile one block and loop (fast to compile); False unrolls (fast on a CPU)
-                "remat": "none",  # what the backward pass recomputes: none, full, dots
+                "compilation_cache": "auto",  # of programs: a folder, off, or auto (the user's on accelerators)
+                "remat": "none",  # what the backward pass keeps: none (= all), dots, branches, qkv, attention, full
             },
             "mesh": {
                 "replica": 1,  # copies of the state, across slices
@@ -533,8 +536,9 @@ def check(config: ConfigDict) -> ConfigDict:
         "dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
         "sampling.sampler": ("euler", "heun", "euler_maruyama"),
         "compute.dtype": ("float32", "bfloat16"),
-        "compute.kernel": ("auto", "xla", "cudnn"),
-        "compute.remat": ("none", "full", "dots"),
+        "compute.residual": ("float32", "bfloat16"),
+        "compute.kernel": ("auto", "xla", "cudnn", "splash"),
+        "compute.remat": ("none", "dots", "branches", "qkv", "attention", "full"),
         "evaluation.probe.linear": ("sgd", "logistic"),
         "evaluation.probe.latent_pooling": ("mean", "flat"),
         **{f"{stage}.schedule": ("constant", "cosine") for stage in TRAINED},

@@ -25,6 +25,7 @@ from fae_jax.diffusion.samplers import Sampler, make_sampler, sample, sample_key
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.networks import looped
 from fae_jax.parallel.mesh import batch_divisor, put_batch
+from fae_jax.parallel.rules import constrained
 from fae_jax.stages import check_stages
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
@@ -256,7 +257,7 @@ class FAE:
             latents = sample(sampler, lambda z, t: velocity(z, t, labels), keys, shape)
             return self._decode(feature_decoder, pixel_decoder, statistics.unstandardise(latents))
 
-        return jax.jit(run)
+        return jax.jit(constrained(run, self.experiment.mesh))
 
 
 def _chunks(labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -20,6 +20,8 @@ from fae_jax.autoencoder import (
     make_compressor,
     make_feature_decoder,
 )
+from fae_jax.encoders import registry, small
+from fae_jax.encoders.vit import ViTConfig
 from fae_jax.generators import DiT
 
 
@@ -54,7 +56,11 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
         "dtype": jnp.dtype(config.compute.dtype),
         "kernel": config.compute.kernel,
     }
-    loop = {"scan": config.compute.scan, "remat": config.compute.remat}
+    loop = {
+        "scan": config.compute.scan,
+        "remat": config.compute.remat,
+        "residual": jnp.dtype(config.compute.residual),
+    }
     shape: dict[str, Any] = {"grid": grid, "features": width, "compute": compute, "loop": loop}
     return Networks(
         grid=grid,
@@ -75,6 +81,41 @@ def _compressor_fields(config: ConfigDict) -> dict[str, Any]:
         log_variance_range=tuple(fields.pop("log_variance_range")),
     )
     return {**fields, "posterior": posterior}
+
+
+def trained_encoder(config: ConfigDict) -> ViTConfig:
+    """The ViT that `config.encoder` describes where it is trained here, with a class head."""
+    # The class is read off the mean patch alone, so that patch tokens, which FAE keeps, have to hold it.
+    return small.small_config(
+        image_size=config.data.image_size,
+        classes=config.data.classes,
+        classifier="mean",
+        **{name: config.encoder[name] for name in ("patch", "width", "depth", "heads", "hidden")},
+    )
+
+
+def encoder_outline(config: ConfigDict) -> registry.Encoder:
+    """The frozen encoder of `config` with shapes in the place of its weights.
+
+    Raises:
+      ValueError, FileNotFoundError: see `fae_jax.encoders.registry.outline`.
+    """
+    image_size = config.data.image_size
+    if config.encoder.train:
+        compute = {name: config.compute[name] for name in ("dtype", "kernel", "scan")}
+        return small.outline(config=trained_encoder(config), image_size=image_size, **compute)
+    weights = config.encoder.weights or None
+    return registry.outline(config.encoder.name, weights=weights, image_size=image_size, **encoder_options(config))
+
+
+def encoder_options(config: ConfigDict) -> dict[str, Any]:
+    """What a configuration says of a published encoder beside its name, weights and pictures."""
+    encoder = config.encoder
+    names = ("input_size", "interpolation", "resize", "layers", "revision")
+    options = {name: encoder[name] for name in names if encoder[name]}
+    if encoder.layers:
+        options["combine"] = encoder.combine
+    return {**options, **{name: config.compute[name] for name in ("dtype", "kernel", "scan")}}
 
 
 def looped(networks: Networks) -> Networks:

@@ -15,18 +15,23 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.r
 FLOORS = {
     **dict.fromkeys(("configuration", "workdir", "ending", "retry", "nn", "weights"), 0),
     **dict.fromkeys(("encoders", "autoencoder", "generators", "diffusion", "losses", "launchers"), 1),
-    **dict.fromkeys(("data", "parallel", "networks"), 2),
+    **dict.fromkeys(("data", "parallel", "networks", "costs"), 2),
     "training": 3,
     "stages": 4,
     "model": 4,
-    "evaluation": 5,
-    "sweeps": 5,
+    **dict.fromkeys(("evaluation", "sweeps", "compiler"), 5),
     "commands": 6,
     **dict.fromkeys(("__init__", "__main__"), 7),  # the doors: `import fae_jax` and `python -m fae_jax`
 }
 # On one floor, and still one above the other.
 STAIRS = {
-    *(("workdir", "configuration"), ("workdir", "retry"), ("model", "stages"), ("sweeps", "evaluation")),
+    *(
+        ("workdir", "configuration"),
+        ("workdir", "retry"),
+        ("model", "stages"),
+        ("costs", "networks"),
+        ("sweeps", "evaluation"),
+    ),
     ("__main__", "commands"),
 }
 FORBIDDEN = ("torch", "tensorflow")

@@ -28,6 +28,7 @@ class FeatureDecoder(nn.Module):
       width: channels of the encoder's features.
       depth, heads, hidden: number of blocks, heads, inner width of the SwiGLU.
       inner_width: channels of the blocks; 0 means `width`.
+      dtype, residual: dtypes of the matrix products and of the residual stream.
       last_norm: end with an RMSNorm (right for a ViT's raw final-norm features, which have a fixed energy).
     """
 
@@ -38,6 +39,7 @@ class FeatureDecoder(nn.Module):
     hidden: int
     last_norm: bool
     dtype: jnp.dtype = jnp.float32
+    residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
@@ -55,7 +57,7 @@ class FeatureDecoder(nn.Module):
         head_width = split_width(inner, self.heads)
         init = nn.initializers.xavier_uniform()
         x = nn.Dense(inner, dtype=self.dtype, kernel_init=init, name="embed")(latents)
-        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
+        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x.astype(self.residual))
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )

@@ -43,7 +43,7 @@ def make_compressor(
       heads, head_width, activation: see `Compressor`; heads also of the transformer.
       depth, width, hidden: see `TransformerCompressor`; a width of 0 means that of the features.
       posterior: what it says of a latent.
-      compute, loop: dtype and kernel; scan and remat.
+      compute, loop: dtype and kernel; scan, remat and residual.
 
     Raises:
       ValueError: the kind is unknown, or heads do not divide the transformer's width.

@@ -26,6 +26,7 @@ class PixelDecoder(nn.Module):
       grid: rows and columns of tokens.
       patch: side of the square of pixels each token paints.
       width, depth, heads, hidden: shape of the ViT.
+      dtype, residual: dtypes of the matrix products and of the residual stream.
     """
 
     grid: tuple[int, int]
@@ -35,6 +36,7 @@ class PixelDecoder(nn.Module):
     heads: int
     hidden: int
     dtype: jnp.dtype = jnp.float32
+    residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
@@ -49,7 +51,7 @@ class PixelDecoder(nn.Module):
         check_tokens(features.shape[1], self.grid)
         init = nn.initializers.xavier_uniform()
         x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
-        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
+        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x.astype(self.residual))
         head_width = split_width(self.width, self.heads)
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel

@@ -26,7 +26,7 @@ class TransformerCompressor(nn.Module):
       grid: rows and columns of tokens, n = rows · columns.
       depth, width, heads, hidden: blocks, their channels, heads, and inner width of the SwiGLU.
       posterior: what the last linear's numbers mean.
-      dtype: dtype of the matrix products.
+      dtype, residual: dtypes of the matrix products and of the residual stream.
     """
 
     latent_width: int
@@ -37,6 +37,7 @@ class TransformerCompressor(nn.Module):
     hidden: int
     posterior: PosteriorKind = GAUSSIAN
     dtype: jnp.dtype = jnp.float32
+    residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
@@ -54,6 +55,7 @@ class TransformerCompressor(nn.Module):
         if self.width != features.shape[-1]:
             init = nn.initializers.xavier_uniform()
             x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(x)
+        x = x.astype(self.residual)
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )

@@ -22,6 +22,7 @@ from fae_jax import __version__
 from fae_jax.commands.stopping import ending_at_sigterm
 from fae_jax.ending import leave_now
 from fae_jax.parallel.host_memory import keep_freed_memory
+from fae_jax.parallel.xla_flags import set_flags
 from fae_jax.workdir import RunFailed
 
 # verb → what it does; each is a module of this folder with add_arguments(parser) and run(arguments) → result
@@ -34,6 +35,7 @@ COMMANDS = {
     "evaluate": "scores and figures, as JSON and as a page",
     "weights": "pretrained encoders and text towers: list, pull, check, convert",
     "sweep": "many experiments that differ in a few fields: here, on Slurm, on TPUs or on GKE; their table and plots",
+    "compile": "will this run fit that machine? every stage compiled for it, here",
     "prepare": "index and check raw data; says what it left out and why",
 }
 
@@ -109,6 +111,7 @@ def _report(error: BaseException, code: int) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line `words` (default: the process's) and returns the exit code."""
     keep_freed_memory()
+    set_flags()
     if not os.environ.get("FAE_TRACEBACK"):
         _quiet_threads()
     try:

@@ -173,19 +173,11 @@ def build(
     Raises:
       ValueError: an option is unknown, or the weights do not fit; FileNotFoundError, OSError: see `find_files`.
     """
-    if combine not in COMBINE:
-        raise ValueError(f"combine {combine!r} is unknown; choose one of {', '.join(COMBINE)}")
-    if interpolation is not None and interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}")
     files = find_files(weights, entry, revision=revision)
     found: Recognised = recognise(files.fields)
     if entry is not None:
         _same_network(name, found.config, entry)
-    config = found.config
-    if interpolation is not None:
-        config = dataclasses.replace(config, interpolation=interpolation)
-    side = input_size or input_side(image_size, config.patch)
-    grid = config.grid(side, side)
+    config, side = _structure(found.config, image_size, input_size, interpolation, combine)
     like = shapes(config)
     params = mapping.load(
         files.source,
@@ -195,8 +187,70 @@ def build(
         dtype=jnp.dtype(parameter_dtype),
         shardings=None if place is None else place(like),
     )
-    preprocessing = files.preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    made = _assemble(
+        *(name, config, params, side, image_size, files.preprocessing, resize, layers, combine),
+        ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan),
+    )
+    settings = {"source": files.source, "commit": files.commit, **made.settings}
+    return dataclasses.replace(made, weights_hash=files.tensors.hash(), settings=settings)
+
+
+def outline(
+    name: str,
+    entry: Published,
+    *,
+    image_size: int,
+    input_size: int | None = None,
+    interpolation: str | None = None,
+    resize: str = "bicubic",
+    layers: tuple[int, ...] = (),
+    combine: str = "mean",
+    dtype: str = "float32",
+    parameter_dtype: str = "float32",
+    kernel: str = "auto",
+    scan: bool = True,
+    revision: str | None = None,
+) -> Encoder:
+    """A published encoder without its weights: shapes in their place and no hash; arguments as `build`'s.
+
+    Raises:
+      ValueError: an option is unknown, or sizes do not fit.
+    """
+    config, side = _structure(recognise(entry.fields).config, image_size, input_size, interpolation, combine)
+    held = jnp.dtype(parameter_dtype)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), shapes(config))
     module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
+    return _assemble(name, config, params, side, image_size, entry.preprocessing, resize, layers, combine, module)
+
+
+def _structure(
+    config: ViTConfig, image_size: int, input_size: int | None, interpolation: str | None, combine: str
+) -> tuple[ViTConfig, int]:
+    """The network and the side of its input, options applied."""
+    if combine not in COMBINE:
+        raise ValueError(f"combine {combine!r} is unknown; choose one of {', '.join(COMBINE)}")
+    if interpolation is not None and interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}")
+    if interpolation is not None:
+        config = dataclasses.replace(config, interpolation=interpolation)
+    return config, input_size or input_side(image_size, config.patch)
+
+
+def _assemble(
+    name: str,
+    config: ViTConfig,
+    params: Any,
+    side: int,
+    image_size: int,
+    preprocessing: Preprocessing | None,
+    resize: str,
+    layers: tuple[int, ...],
+    combine: str,
+    module: ViT,
+) -> Encoder:
+    """The encoder around `params`, wherever they are from."""
+    grid = config.grid(side, side)
+    preprocessing = preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
 
     def apply(params: Any, pixels: jax.Array) -> EncoderOutput:
         output = module.apply({"params": params}, pixels, layers)
@@ -218,10 +272,8 @@ def build(
         preprocess=preparer(side, resize, preprocessing),
         grid=grid,
         width=config.width,
-        weights_hash=files.tensors.hash(),
+        weights_hash="",
         settings={
-            "source": files.source,
-            "commit": files.commit,
             "input_size": side,
             "resize": resize if side != image_size else "none",
             "interpolation": config.interpolation if config.table_grid not in (None, grid) else "none",
@@ -237,5 +289,5 @@ def build(
 
 
 for _name, _entry in ENCODERS.items():
-    register(_name, functools.partial(build, _name, _entry))
+    register(_name, functools.partial(build, _name, _entry), functools.partial(outline, _name, _entry))
 register("pretrained", functools.partial(build, "pretrained", None))

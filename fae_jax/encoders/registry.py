@@ -6,7 +6,9 @@ A third-party package adds an encoder by naming a builder in its entry points, w
     my_encoder = "my_package.module:build"
 
 A builder is `build(*, weights: str | None, image_size: int, **options) -> Encoder`. Options it names in its signature
-are fields of the configuration's section `encoder`; dtype, kernel and scan are always given.
+are fields of the configuration's section `encoder`; dtype, kernel and scan are always given. What an encoder costs is
+known without its weights where the builder has an `outline(*, image_size: int, **options) -> Encoder`, whose `params`
+are `jax.ShapeDtypeStruct`s: an argument of `register`, or an attribute of an entry point's builder.
 """
 
 from __future__ import annotations
@@ -124,12 +126,15 @@ class TextEncoder:
 
 Builder = Callable[..., Encoder]
 _builders: dict[str, Builder] = {}
+_outlines: dict[str, Builder] = {}
 _text_builders: dict[str, Callable[..., TextEncoder]] = {}
 
 
-def register(name: str, builder: Builder) -> None:
-    """Makes `builder` answer to `name` in this process."""
+def register(name: str, builder: Builder, outline: Builder | None = None) -> None:
+    """Makes `builder` answer to `name` in this process, and `outline` to who has no weights."""
     _builders[name] = builder
+    if outline is not None:
+        _outlines[name] = outline
 
 
 def register_text(name: str, builder: Callable[..., TextEncoder]) -> None:
@@ -214,6 +219,28 @@ def _tried(encoder: Encoder, image_size: int) -> Encoder:
     if patches.shape != promised:
         raise ValueError(f"the encoder {encoder.name!r} promises features {promised} and gives {patches.shape}")
     return encoder
+
+
+def has_outline(name: str) -> bool:
+    """Whether `outline` needs no weights."""
+    return name in _outlines or hasattr(_builders.get(name), "outline")
+
+
+def outline(name: str, *, weights: str | None, image_size: int, **options: Any) -> Encoder:
+    """The encoder called `name` with shapes in the place of its weights, where its builder can say them; otherwise
+    `create`, of which only the shapes are kept.
+
+    Raises:
+      ValueError: no encoder has that name; the nearest one is suggested.
+      FileNotFoundError: it cannot be told without weights, and they are not there.
+    """
+    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    told = _outlines.get(name) or getattr(builder, "outline", None)
+    if told is not None:
+        return told(image_size=image_size, **options)
+    made = create(name, weights=weights, image_size=image_size, **options)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
+    return dataclasses.replace(made, params=shapes)
 
 
 def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncoder:

@@ -6,6 +6,7 @@ in as images in [−1, 1], as they are.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -78,11 +79,23 @@ def build(
             f"{folder / CONFIG} describes a {content.get('model_type')!r}, which the encoder {NAME!r} is not"
         )
     config = ViTConfig.from_json(content["vit"])
+    made = outline(config=config, image_size=image_size, dtype=dtype, scan=scan, kernel=kernel)
+    params = jax.tree.map(jnp.asarray, load_tree(folder, made.params))
+    settings = {**made.settings, "training": content.get("training", {})}
+    return dataclasses.replace(made, params=params, weights_hash=hash_tree(params), settings=settings)
+
+
+def outline(
+    *, config: ViTConfig, image_size: int, dtype: str = "float32", scan: bool = False, kernel: str = "auto"
+) -> Encoder:
+    """The encoder that `config` describes, with shapes in the place of its weights and no hash.
+
+    Raises:
+      ValueError: `image_size` is not a multiple of the patch.
+    """
     grid = config.grid(image_size, image_size)
     module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
     pixels = jax.ShapeDtypeStruct((1, image_size, image_size, config.channels), jnp.float32)
-    like = jax.eval_shape(module.init, jax.random.key(0), pixels)["params"]
-    params = jax.tree.map(jnp.asarray, load_tree(folder, like))
 
     def classify(params: Any, patches: jax.Array, cls: jax.Array | None) -> jax.Array:
         return module.apply({"params": params}, patches, cls, method="classify")
@@ -90,12 +103,12 @@ def build(
     return Encoder(
         name=NAME,
         apply=lambda params, pixels: module.apply({"params": params}, pixels),
-        params=params,
+        params=jax.eval_shape(module.init, jax.random.key(0), pixels)["params"],
         preprocess=lambda images: images.astype(jnp.float32),
         grid=grid,
         width=config.width,
-        weights_hash=hash_tree(params),
-        settings={"interpolation": config.interpolation, "training": content.get("training", {})},
+        weights_hash="",
+        settings={"interpolation": config.interpolation},
         head=classify if config.classes else None,
     )
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from fae_jax.nn.attention import SelfAttention, split_width
 from fae_jax.nn.blocks import FeedForward, make_norm, stack
 from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, check_tokens, rotary_table, sincos_table
+from fae_jax.nn.tags import tag
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Float[Array, "b n d"]:
@@ -48,6 +49,7 @@ class DiTBlock(nn.Module):
         width = x.shape[-1]
         zeros = nn.initializers.zeros
         modulation = nn.Dense(6 * width, kernel_init=zeros, name="modulation")(nn.silu(condition))
+        modulation = tag(modulation, "modulation")
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         affine = self.norm == "rms"  # SiT's LayerNorm has no weights of its own; LightningDiT's RMSNorm has
 
@@ -65,7 +67,8 @@ class DiTBlock(nn.Module):
         )
         feed = FeedForward(self.feed_forward, self.hidden, dtype=self.dtype, name="feed_forward")
         x = x + (gate_1[:, None] * attend(norm("attention_norm", x, shift_1, scale_1), rotary)).astype(x.dtype)
-        return x + (gate_2[:, None] * feed(norm("feed_forward_norm", x, shift_2, scale_2))).astype(x.dtype)
+        normed = tag(norm("feed_forward_norm", x, shift_2, scale_2), "feed_forward_input")
+        return x + (gate_2[:, None] * feed(normed)).astype(x.dtype)
 
 
 class DiT(nn.Module):
@@ -78,6 +81,7 @@ class DiT(nn.Module):
       norm, feed_forward, rotary, qk_norm: the switches from SiT (layer, gelu_tanh, no, no) to LightningDiT
         (rms, swiglu, yes, no).
       time_scale: what times are multiplied by before their embedding; 1 in SiT and LightningDiT.
+      dtype, residual: dtypes of the matrix products and of the residual stream; all else is float32.
     """
 
     grid: tuple[int, int]
@@ -92,6 +96,7 @@ class DiT(nn.Module):
     qk_norm: bool = False
     time_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
@@ -114,7 +119,7 @@ class DiT(nn.Module):
         head_width = split_width(self.width, self.heads)
         zeros = nn.initializers.zeros
         embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="embed")
-        x = embed(latents) + sincos_table(self.width, self.grid).astype(self.dtype)
+        x = embed(latents).astype(self.residual) + sincos_table(self.width, self.grid).astype(self.residual)
         condition = TimeEmbedding(self.width, scale=self.time_scale, name="time")(time)
         condition = condition + LabelEmbedding(self.classes, self.width, name="label")(label)
         block = functools.partial(

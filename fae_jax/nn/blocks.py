@@ -19,6 +19,8 @@ from jaxtyping import Array, Bool, Float
 
 from fae_jax.nn.attention import SelfAttention
 from fae_jax.nn.embeddings import Rotary
+from fae_jax.nn.joint import JointDense
+from fae_jax.nn.tags import tag
 
 NORMS = ("rms", "layer")
 ACTIVATIONS = {
@@ -29,10 +31,15 @@ ACTIVATIONS = {
 }
 GATED = {"swiglu": nn.silu, "geglu": ACTIVATIONS["gelu"], "geglu_tanh": ACTIVATIONS["gelu_tanh"]}
 FEED_FORWARDS = (*GATED, *ACTIVATIONS)
+# name → what is kept of each block for the backward pass beside the stream between blocks; the rest is computed again
+_saved = jax.checkpoint_policies.save_only_these_names
 REMAT_POLICIES = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "none": None,  # everything
+    "full": jax.checkpoint_policies.nothing_saveable,  # nothing
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # results of products with weights
+    "attention": _saved("attended"),  # attention is not run again for the feed-forward's sake
+    "qkv": _saved("qkv", "attended"),  # and its inputs are kept
+    "branches": _saved("qkv", "attended", "feed_forward_input"),  # both branches begin from what is kept
 }
 
 
@@ -69,14 +76,14 @@ class FeedForward(nn.Module):
             nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
         )
         if self.kind in GATED:
-            joint = linear(2 * self.hidden, name="gate_and_value")(x)
-            gate, value = jnp.split(joint, 2, axis=-1)
+            joint = JointDense((2, self.hidden), use_bias=self.bias, dtype=self.dtype, name="gate_and_value")(x)
+            gate, value = joint[..., 0, :], joint[..., 1, :]
             hidden = GATED[self.kind](gate) * value
         elif self.kind in ACTIVATIONS:
             hidden = ACTIVATIONS[self.kind](linear(self.hidden, name="hidden")(x))
         else:
             raise ValueError(f"feed-forward {self.kind!r} is unknown; choose one of {', '.join(FEED_FORWARDS)}")
-        return linear(x.shape[-1], name="out")(hidden)
+        return linear(x.shape[-1], name="out")(tag(hidden, "hidden"))
 
 
 class Block(nn.Module):
@@ -138,7 +145,8 @@ class Block(nn.Module):
         feed = FeedForward(
             self.feed_forward, self.hidden, dtype=self.dtype, bias=self.feed_forward_bias, name="feed_forward"
         )
-        return x + scaled("feed_forward_scale", feed(norm("feed_forward_norm", x)))
+        normed = tag(norm("feed_forward_norm", x), "feed_forward_input")
+        return x + scaled("feed_forward_scale", feed(normed))
 
 
 def stack(
@@ -196,9 +204,10 @@ def _loop(
     class Body(nn.Module):
         @nn.compact
         def __call__(self, carry: Array, *rest: object) -> tuple[Array, Array | None]:
-            carry = block(name="block")(carry, *rest)
+            carry = tag(block(name="block")(carry, *rest), "stream")
             return carry, carry if keep else None
 
+    x = tag(x, "stream")
     body = Body if remat == "none" else nn.remat(Body, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
     loop = nn.scan(
         body,

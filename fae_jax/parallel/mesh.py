@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,13 +17,13 @@ AXES = ("replica", "fsdp", "tensor")
 BATCH_AXES = ("replica", "fsdp")
 
 
-def make_mesh(replica: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; one size may be −1 and takes what the others leave.
+def make_mesh(replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over `devices`, or all there are; one size may be −1 and takes what the others leave.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices()
+    devices = list(jax.devices() if devices is None else devices)
     sizes = [replica, fsdp, tensor]
     if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
         raise ValueError(f"mesh replica={replica} fsdp={fsdp} tensor={tensor}: sizes are positive, one may be -1")

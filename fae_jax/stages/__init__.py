@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from fae_jax.data.replacement import Readable, TooManyBadPictures
 from fae_jax.networks import build_networks
+from fae_jax.parallel.compilation_cache import keep_compiled
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.stages import cache, encoder, features, generator, pixels
 from fae_jax.stages.experiment import Experiment
@@ -91,6 +92,7 @@ def run_stage(experiment: Experiment, stage: str) -> bool:
     if first_says(experiment.is_done(stage)):
         return False
     try:
+        keep_compiled(experiment.config.compute.compilation_cache)
         with experiment.timed(stage):
             STAGES[stage][1](experiment)
             wait_for_all(f"stage {stage} finished")

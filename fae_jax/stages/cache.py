@@ -8,6 +8,7 @@ Every host encodes its own shards on its own devices, and waits for the others a
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,22 +16,28 @@ from jaxtyping import Array
 
 from fae_jax.data.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.loader import Reading
+from fae_jax.parallel.rules import constrained
 from fae_jax.stages.experiment import Experiment, to_pixels
 from fae_jax.stages.feature_store import report_progress
 from fae_jax.workdir import RunFailed
 
 
-def run(experiment: Experiment) -> None:
-    """Writes the cache; shards an earlier run finished are kept."""
-    config, networks, space = experiment.config, experiment.networks, experiment.space
+def make_posterior(experiment: Experiment) -> Callable[[Any, Any, Array], tuple[Array, Array]]:
+    """(encoder's parameters, compressor's parameters, uint8 pictures) → mean and log-variance, compiled."""
+    networks, space = experiment.networks, experiment.space
 
     def posterior(encoder: Any, compressor: Any, image: Array) -> tuple[Array, Array]:
         features = space.enter(experiment.encoder.features(encoder, to_pixels(image)))
         return tuple(networks.compressor.apply({"params": compressor}, features))
 
-    mesh = experiment.own_mesh
-    compressor = experiment.load_params("features", "autoencoder", mesh=mesh)["compressor"]
-    encode = experiment.run_here(posterior, experiment.own_encoder, compressor)
+    return jax.jit(constrained(posterior, experiment.own_mesh))
+
+
+def run(experiment: Experiment) -> None:
+    """Writes the cache; shards an earlier run finished are kept."""
+    config = experiment.config
+    compressor = experiment.load_params("features", "autoencoder", mesh=experiment.own_mesh)["compressor"]
+    encode = experiment.run_here(make_posterior(experiment), experiment.own_encoder, compressor)
     place = (experiment.cache_directory, experiment.cache_identity, experiment.source("train"))
     host, hosts, shard_size = jax.process_index(), jax.process_count(), config.cache.shard_size
     try:

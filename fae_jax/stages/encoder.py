@@ -24,26 +24,14 @@ from einops import rearrange
 from jaxtyping import Array
 
 from fae_jax.encoders import small
-from fae_jax.encoders.vit import ViT, ViTConfig
-from fae_jax.networks import init_params
+from fae_jax.encoders.vit import ViT
+from fae_jax.networks import init_params, trained_encoder
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
-
-
-def make_config(experiment: Experiment) -> ViTConfig:
-    """The ViT that `config.encoder` describes, with a class head."""
-    encoder, data = experiment.config.encoder, experiment.config.data
-    # The class is read off the mean patch alone, so that patch tokens, which FAE keeps, have to hold it.
-    return small.small_config(
-        image_size=data.image_size,
-        classes=data.classes,
-        classifier="mean",
-        **{name: encoder[name] for name in ("patch", "width", "depth", "heads", "hidden")},
-    )
 
 
 def shift_pictures(images: Array, keys: Array, reach: int) -> Array:
@@ -67,7 +55,7 @@ def blank_patches(keys: Array, tokens: int, share: float) -> Array:
 
 def run(experiment: Experiment) -> None:
     """Trains it, and leaves `encoder/config.json` and `encoder/model.safetensors`."""
-    section, config = experiment.config.encoder_training, make_config(experiment)
+    section, config = experiment.config.encoder_training, trained_encoder(experiment.config)
     module = ViT(config, dtype=jnp.dtype(experiment.config.compute.dtype), scan=experiment.config.compute.scan)
     to_patch = nn.Dense(config.patch**2 * 3)
     size = experiment.config.data.image_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from einops import rearrange
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from fae_jax.costs import step_flops
 from fae_jax.data import storage
 from fae_jax.data.latent_loader import LatentLoader
 from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
@@ -29,7 +31,8 @@ from fae_jax.data.sources import Source, open_source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
-from fae_jax.networks import Networks, build_networks
+from fae_jax.networks import Networks, build_networks, encoder_options
+from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import fetch, is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
@@ -236,19 +239,12 @@ class Experiment:
         Raises:
           ValueError, FileNotFoundError: it is unknown or its weights are not there.
         """
-        encoder, compute = self.config.encoder, self.config.compute
-        names = ("input_size", "interpolation", "resize", "layers", "revision")
-        options = {name: encoder[name] for name in names if encoder[name]}
-        if encoder.layers:
-            options["combine"] = encoder.combine
+        encoder = self.config.encoder
         return registry.create(
             encoder.name,
             weights=str(self.workdir.stage("encoder")) if encoder.train else encoder.weights or None,
             image_size=self.config.data.image_size,
-            dtype=compute.dtype,
-            kernel=compute.kernel,
-            scan=compute.scan,
-            **options,
+            **encoder_options(self.config),
         )
 
     @functools.cached_property
@@ -402,6 +398,7 @@ class Experiment:
         """
         section = task.section
         self.check_batch(f"{SECTIONS.get(task.name, task.name)}.batch", section.batch, section.microbatches)
+        task = dataclasses.replace(task, **self._cost(task.name))
         phases = Phases()
         try:
             return train(task, self.workdir.stage(task.name), self.mesh, self.config, phases)
@@ -409,6 +406,17 @@ class Experiment:
             if is_first():
                 with contextlib.suppress(OSError):
                     self.workdir.add_phases(phases.seconds())
+
+    def _cost(self, stage: str) -> dict[str, Any]:
+        """FLOPs of a stage's step and of the devices, as `Task` wants them; None where they cannot be told."""
+        config = self.config
+        made = None if config.encoder.train or registry.has_outline(config.encoder.name) else self.encoder
+        try:
+            flops = float(step_flops(config, stage, made))
+        except ValueError:
+            return {"flops": None, "peak": None}
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        return {"flops": flops, "peak": peak and peak * self.mesh.size}
 
     # The latent cache
 

@@ -97,14 +97,23 @@ def make_task(
     )
 
 
+def pixels_task(experiment: Experiment) -> Task:
+    """Stage Ib."""
+    return make_task(experiment, "pixels", noisy_features(experiment), experiment.frozen_for_features, {})
+
+
+def finetune_task(experiment: Experiment) -> Task:
+    """Stage Ic, from the parameters of Ib."""
+    frozen = {**experiment.frozen_for_features, **experiment.load_params("features", "autoencoder")}
+    start = {"pixel_decoder": experiment.load_params("pixels", "pixel_decoder")}
+    return make_task(experiment, "finetune", returned_features(experiment), frozen, start)
+
+
 def run_pixels(experiment: Experiment) -> None:
     """Trains stage Ib to its end."""
-    frozen = experiment.frozen_for_features
-    experiment.train(make_task(experiment, "pixels", noisy_features(experiment), frozen, {}))
+    experiment.train(pixels_task(experiment))
 
 
 def run_finetune(experiment: Experiment) -> None:
-    """Trains stage Ic to its end, from the parameters of Ib."""
-    frozen = {**experiment.frozen_for_features, **experiment.load_params("features", "autoencoder")}
-    start = {"pixel_decoder": experiment.load_params("pixels", "pixel_decoder")}
-    experiment.train(make_task(experiment, "finetune", returned_features(experiment), frozen, start))
+    """Trains stage Ic to its end."""
+    experiment.train(finetune_task(experiment))

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from fae_jax.parallel.mesh import batch_sharding
+from fae_jax.parallel.rules import constrained, shardings
 from fae_jax.training.state import Player, PlayerState, TrainState, state_shardings
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
@@ -33,10 +34,21 @@ def example_keys(seed: int, step: Array, batch: int) -> Array:
 
 
 def _gradient(
-    player: Player, params: Any, frozen: Mapping[str, Any], batch: Any, keys: Array, step: Array, parts: int
+    player: Player,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Any,
+    keys: Array,
+    step: Array,
+    parts: int,
+    place: Callable[[Any], Any],
 ) -> tuple[Any, Array, dict[str, Array]]:
-    """Equation (1): mean gradient, loss and metrics over `parts` microbatches."""
-    differentiate = jax.value_and_grad(player.loss, has_aux=True)
+    """Equation (1): mean gradient, loss and metrics over `parts` microbatches; `place` says where gradients lie."""
+
+    def differentiate(*args: Any) -> tuple[tuple[Array, dict[str, Array]], Any]:
+        value, gradient = jax.value_and_grad(player.loss, has_aux=True)(*args)
+        return value, place(gradient)
+
     if parts == 1:
         (loss, metrics), gradient = differentiate(params, frozen, batch, keys, step)
         return gradient, loss, metrics
@@ -56,17 +68,24 @@ def _gradient(
 
 
 def train_step(
-    players: Mapping[str, Player], parts: int, seed: int, state: TrainState, frozen: Mapping[str, Any], batch: Any
+    players: Mapping[str, Player],
+    parts: int,
+    seed: int,
+    state: TrainState,
+    frozen: Mapping[str, Any],
+    batch: Any,
+    place: Callable[[Any], Any] = lambda gradient: gradient,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """The algorithm above. Metrics: `loss` and what the losses report, `gradient_norm`, `skipped`; with several
-    players each name is led by the player's."""
+    """The algorithm above; `place` says where gradients lie. Metrics: `loss` and what the losses report,
+    `gradient_norm`, `skipped`; with several players each name is led by the player's."""
     size = jax.tree.leaves(batch)[0].shape[0]
     keys = example_keys(seed, state.step, size)
     stepped, metrics, finite = {}, {}, jnp.array(True)
     for name, player in players.items():
         own = state.players[name]
         others = {other: value.params for other, value in state.players.items() if other != name}
-        gradient, loss, extra = _gradient(player, own.params, {**frozen, **others}, batch, keys, state.step, parts)
+        given = {**frozen, **others}
+        gradient, loss, extra = _gradient(player, own.params, given, batch, keys, state.step, parts, place)
         norm = optax.tree.norm(gradient)
         finite = finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimizer = player.optimizer.update(gradient, own.optimizer, own.params)
@@ -85,11 +104,17 @@ def train_step(
 
 
 def compile_step(players: Mapping[str, Player], parts: int, seed: int, mesh: Mesh) -> Step:
-    """`train_step` jitted: the state is donated and stays where the rules put it, the batch is split."""
+    """`train_step` jitted: the state is donated and stays where the rules put it, batch and tagged activations are
+    split over examples, and gradients, their sums over microbatches too, lie like the parameters."""
     _, places = state_shardings(players, mesh)
+
+    def place(gradient: Any) -> Any:
+        return jax.lax.with_sharding_constraint(gradient, shardings(gradient, mesh))
 
     def step(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding(mesh))
-        return train_step(players, parts, seed, state, frozen, batch)
+        return train_step(players, parts, seed, state, frozen, batch, place)
 
-    return jax.jit(step, donate_argnums=0, in_shardings=(places, None, None), out_shardings=(places, None))
+    return jax.jit(
+        constrained(step, mesh), donate_argnums=0, in_shardings=(places, None, None), out_shardings=(places, None)
+    )

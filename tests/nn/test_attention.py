@@ -1,5 +1,7 @@
 """Attention and rotary positions against the NumPy reference and their own laws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import network_reference as reference
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from network_reference import assert_close, parameters
 
+import fae_jax.nn.attention as attention_module
 from fae_jax.nn.attention import SelfAttention, attention, split_width
 from fae_jax.nn.embeddings import apply_rotary, rotary_table
 
@@ -137,3 +140,27 @@ def test_rotary_is_the_reference_also_with_a_prefix():
 def test_rotary_needs_a_multiple_of_four():
     with pytest.raises(ValueError, match="multiple of 4, got 18"):
         rotary_table(18, (2, 2))
+
+
+def test_splash_is_the_same_attention_with_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
+    inputs = [jax.random.normal(key, (1, 128, 2, 72)) for key in jax.random.split(jax.random.key(0), 3)]
+    monkeypatch.setattr(attention_module, "_splash", functools.partial(attention_module._splash, interpret=True))
+
+    def total(kernel: str, *inputs: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(attention(*inputs, kernel=kernel)))
+
+    def both(kernel: str):
+        return jax.jit(jax.value_and_grad(functools.partial(total, kernel), (0, 1, 2)))(*inputs)
+
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-4, rtol=1e-3), both("splash"), both("xla"))
+
+
+@pytest.mark.parametrize("tokens", [128, 257])
+def test_splash_leaves_what_it_cannot_do_to_xla(monkeypatch: pytest.MonkeyPatch, tokens: int):
+    called = []
+    monkeypatch.setattr(attention_module, "_splash", lambda query, key, value: called.append(1) or value)
+    x = jnp.ones((1, tokens, 1, 8))
+    attention(x, x, x, kernel="splash")
+    assert bool(called) == (tokens == 128)
+    attention(x, x, x, mask=jnp.ones((1, 1, tokens, tokens), bool), kernel="splash")
+    assert len(called) == (tokens == 128)

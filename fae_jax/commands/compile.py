@@ -1,0 +1,90 @@
+"""Will this run fit that machine? Compiles every stage for it, here; for TPU slices by the TPU compiler.
+
+fae compile --config C --topology v5e:16x16     a slice by its sides, in chips
+    fae compile --config C --topology v4-16         by Google's name: cores on v4 and v5p, chips on v5e and v6e
+fae compile --config C --topology auto          the smallest slice on which the stages fit; auto:v5p of v5p alone
+fae compile --config C                          the GPUs, TPUs or CPU that are here
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from typing import Any
+
+from fae_jax.compiler.advice import advise, smallest
+from fae_jax.compiler.child import ask, check_compiler
+from fae_jax.compiler.programs import STAGES
+from fae_jax.configuration import check, load_config, override
+from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
+
+GIB = 2**30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    stages = ", ".join(STAGES)
+    parser.add_argument("--config", required=True, metavar="C", help="configuration file or name")
+    parser.add_argument("--stage", action="append", choices=STAGES, metavar="S", help=f"{stages}; default: all")
+    parser.add_argument("--topology", metavar="T", help="v5e:16x16, v4-16, … or auto; default: the devices here")
+    parser.add_argument("--tries", type=int, default=3, metavar="N", help="compilations spent on making it fit")
+
+
+def _candidates(word: str) -> list[Topology]:
+    """The slices that `auto` or `auto:GENERATION` stands for, fewest chips first.
+
+    Raises:
+      ValueError: there is no such generation.
+    """
+    _, _, generation = word.partition(":")
+    if generation and generation not in SHAPES:
+        raise ValueError(f"generation {generation!r} is unknown; choose one of {', '.join(SHAPES)}")
+    found = [slice for name in SHAPES if generation in ("", name) for slice in slices(name)]
+    return sorted(found, key=lambda slice: slice.chips)
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """One stage's figures as a line."""
+    memory = f" of {figures['memory'] / GIB:.1f}" if figures["memory"] else ""
+    inside = "" if figures["temporaries"] is None else f", temporaries {figures['temporaries'] / GIB:.2f}"
+    sent = {kind: each["bytes"] / 1e9 for kind, each in figures["collectives"].items()}
+    kinds = f" ({', '.join(f'{kind} {size:.2f}' for kind, size in sent.items())})" if sent else ""
+    flops = figures["flops"] / figures["devices"] / 1e12
+    return (
+        f"{figures['stage']:9} {'fits' if figures['fits'] else 'DOES NOT FIT':12} per device: "
+        f"peak {figures['peak'] / GIB:.2f}{memory} GiB (state {figures['state'] / GIB:.2f}{inside}), "
+        f"{flops:.1f} TFLOP, {sum(sent.values()):.2f} GB sent{kinds}; batch {figures['batch']} on "
+        f"{figures['devices']} × {figures['kind']}, compiled in {figures['seconds']:.0f} s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = check(override(load_config(arguments.config), arguments.overrides))
+    word = arguments.topology
+    stages = list(dict.fromkeys(arguments.stage or STAGES))
+    automatic = bool(word) and word.split(":")[0] == "auto"
+    topology = None if automatic or not word else parse_topology(word)
+    candidates = _candidates(word) if automatic else []
+    check_compiler(word)
+    say = functools.partial(print, file=sys.stderr, flush=True)
+
+    def asked(config: Any, stage: str, name: str | None) -> dict[str, Any]:
+        say(f"compiling {stage} for {name or 'this machine'} …")
+        return ask(config, stage, name)
+
+    if automatic:
+        found = smallest(asked, config, stages, candidates)
+    else:
+        found = []
+        for stage in stages:
+            figures = asked(config, stage, topology.name if topology else None)
+            if not figures["fits"]:
+                figures["advice"] = advise(asked, config, stage, topology, figures["devices"], arguments.tries)
+            found.append({**figures, "topology": topology.slice_name if topology else "here"})
+    for figures in found:
+        print(describe(figures))
+        if "advice" in figures:
+            print(f"{'':9} {figures['advice']}")
+    if automatic:
+        print(f"smallest slice: {found[0]['topology']}")
+    return {"config": config.name, "fits": all(figures["fits"] for figures in found), "stages": found}

@@ -1,0 +1,89 @@
+"""What would make a stage fit that does not, found by compiling it so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import override
+from fae_jax.parallel.topologies import Topology, slices
+
+Ask = Callable[[ConfigDict, str, str | None], dict[str, Any]]
+Change = tuple[tuple[str, str], ...]
+_BATCHES = {"cache": "cache.batch", "sample": "sampling.batch"}
+
+
+def changes(config: ConfigDict, stage: str, devices: int) -> Iterator[Change]:
+    """Overrides that take less memory, the least costly first: recompute more, compute the batch in parts (or make it
+    smaller where it decides nothing), keep a bfloat16 residual stream, split products over two devices."""
+    if stage in _BATCHES:
+        field = _BATCHES[stage]
+        batch = config[field.split(".")[0]].batch
+        sizes = [batch // parts for parts in (2, 4, 8) if batch % (parts * devices) == 0]
+        yield from (((field, str(size)),) for size in sizes)
+        return
+    remat: Change = () if config.compute.remat == "full" else (("compute.remat", "full"),)
+    if remat:
+        yield remat
+    section = config[stage]
+    for parts in (2, 4, 8):
+        wanted = section.microbatches * parts
+        if section.batch % (wanted * devices) == 0:
+            yield (*remat, (f"{stage}.microbatches", str(wanted)))
+    if config.compute.residual == "float32":
+        yield (*remat, ("compute.residual", "bfloat16"))
+    if config.mesh.tensor == 1 and devices % 2 == 0:
+        yield (*remat, ("mesh.tensor", "2"))
+
+
+def advise(ask: Ask, config: ConfigDict, stage: str, topology: Topology | None, devices: int, tries: int) -> str:
+    """The first change, or else the next larger slice, with which the stage fits, in words, of at most `tries` tried.
+
+    Args:
+      ask: as `fae_jax.compiler.child.ask`.
+      topology: where it does not fit; None for the devices that are here.
+    """
+    tried: list[str] = []
+    for change in changes(config, stage, devices):
+        if len(tried) >= tries:
+            break
+        words = " ".join(f"--config.{field}={value}" for field, value in change)
+        found = ask(override(config, change), stage, topology.name if topology else None)
+        if found["fits"]:
+            return f"fits with {words} ({found['peak'] / 2**30:.1f} GiB)"
+        tried.append(words)
+    larger = [each for each in slices(topology.generation) if each.chips > devices] if topology else []
+    for slice in larger[: max(tries - len(tried), 0)]:
+        found = ask(config, stage, slice.name)
+        if found["fits"]:
+            return f"fits on {slice.slice_name} ({found['peak'] / 2**30:.1f} GiB)"
+        tried.append(slice.slice_name)
+    return f"does not fit with any of: {'; '.join(tried)}" if tried else "nothing was tried (--tries 0)"
+
+
+def smallest(ask: Ask, config: ConfigDict, stages: list[str], candidates: list[Topology]) -> list[dict[str, Any]]:
+    """Every stage's figures on the first of `candidates` on which all of them fit.
+
+    Raises:
+      ValueError: there is none.
+    """
+    for topology in candidates:
+        found = []
+        for stage in stages:
+            try:
+                figures = ask(config, stage, topology.name)
+            except ValueError as error:
+                if "must be a multiple of" not in str(error):
+                    raise
+                break  # the batch does not divide over so many
+            if not figures["fits"]:
+                break
+            found.append({**figures, "topology": topology.slice_name})
+        if len(found) == len(stages):
+            return found
+    tried = ", ".join(each.slice_name for each in candidates)
+    raise ValueError(
+        f"{', '.join(stages)} fits none of {tried}; try --config.compute.remat=full or more microbatches"
+    )

@@ -1,0 +1,84 @@
+"""A process of its own for each compilation: JAX's platform and the TPU compiler are chosen once per process.
+
+`python -m fae_jax.compiler.child` reads a request as JSON from standard input, and leaves one line of JSON on
+standard output: the figures of `weigh`, or {"error": text, "code": 2 or 1}.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fae_jax.configuration import from_json, to_json
+from fae_jax.parallel.topologies import parse_topology
+from fae_jax.workdir import RunFailed
+
+# On a machine without TPU: do not look for one, and do not ask a metadata server that is not there
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def check_compiler(topology: str | None) -> None:
+    """Refuses a TPU topology where there is no TPU compiler.
+
+    Raises:
+      ValueError: it says what to install.
+    """
+    if topology and importlib.util.find_spec("libtpu") is None:
+        raise ValueError("the TPU compiler is not installed; run: pip install 'fae_jax[tpu]'")
+
+
+def ask(config: ConfigDict, stage: str, topology: str | None, limit: float = 1800.0) -> dict[str, Any]:
+    """`weigh` in a process of its own.
+
+    Args:
+      topology: see `fae_jax.parallel.topologies`; None for the devices that are here.
+      limit: seconds it may take.
+
+    Raises:
+      ValueError: the request cannot be compiled; RunFailed: the compiler failed or took too long.
+    """
+    request = json.dumps({"config": to_json(config), "stage": stage, "topology": topology})
+    environment = {**os.environ, **(ENVIRONMENT if topology else {})}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fae_jax.compiler.child"],
+            input=request,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"compiling {stage} for {topology or 'this machine'} took over {limit:.0f} s") from None
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunFailed(f"compiling {stage} for {topology or 'this machine'} failed: {last[:300]}")
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        raise (ValueError if answer["code"] == 2 else RunFailed)(answer["error"])
+    return answer
+
+
+def main() -> None:
+    from fae_jax.compiler.weigh import topology_devices, weigh
+
+    request = json.load(sys.stdin)
+    try:
+        devices = topology_devices(parse_topology(request["topology"])) if request["topology"] else None
+        answer = weigh(from_json(request["config"]), request["stage"], devices)
+    except (ValueError, FileNotFoundError) as error:
+        answer = {"error": str(error), "code": 2}
+    except RunFailed as error:
+        answer = {"error": str(error), "code": 1}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

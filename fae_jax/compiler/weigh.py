@@ -1,0 +1,108 @@
+"""One stage's program, compiled for one mesh, as figures per device."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fae_jax.compiler.collectives import collectives
+from fae_jax.compiler.programs import Program, lower
+from fae_jax.configuration import override
+from fae_jax.costs import image_flops
+from fae_jax.parallel.chips import chip_of
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.topologies import Topology
+from fae_jax.workdir import RunFailed
+
+# What the TPU compiler prints of a program that is too large, in GiB or MiB
+_USED = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm", re.IGNORECASE)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def topology_devices(topology: Topology) -> list[Any]:
+    """The devices of a slice, by the TPU compiler that libtpu brings; none of them is there.
+
+    Raises:
+      ValueError: libtpu is not installed, or knows no such slice.
+    """
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+    except (ImportError, RuntimeError, NotImplementedError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"topology {topology.name} cannot be compiled for: {reason}") from None
+    return list(described.devices)
+
+
+def per_device(tree: Any) -> int:
+    """Bytes of a tree of shapes with places that one device holds."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str, Any]:
+    """Compiles a stage's program and says what it takes, per device.
+
+    Args:
+      devices: of a topology; None for those that are here.
+
+    Returns:
+      JSON values: `stage`, `devices`, `kind`, `mesh`, `batch`, `fits`, `state`, `temporaries`, `peak` and `memory`
+      in bytes (`memory` None where nobody knows it), `collectives` {kind: {times, bytes}}, `flops` of a call over
+      all devices, `seconds` the compiler took.
+
+    Raises:
+      ValueError: batch or mesh do not fit the devices.
+      RunFailed: the compiler fails for another reason than memory.
+    """
+    if devices is not None and config.compute.kernel == "auto":
+        config = override(config, [("compute.kernel", "splash")])  # what auto is on a TPU
+    mesh = make_mesh(**config.mesh, devices=devices)
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    begun = time.monotonic()
+    program = lower(config, stage, mesh)
+    figures: dict[str, Any] = {
+        "stage": stage,
+        "devices": mesh.size,
+        "kind": chip.name if chip else mesh.devices.flat[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "batch": program.batch,
+        "state": per_device(program.state),
+        "memory": chip.memory if chip else None,
+        "flops": program.batch * image_flops(config, stage),
+    }
+    figures.update(_compiled(program, mesh))
+    if figures["memory"] is not None:
+        figures["fits"] = figures["fits"] and figures["peak"] <= figures["memory"]
+    return {**figures, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def _compiled(program: Program, mesh: Mesh) -> dict[str, Any]:
+    try:
+        compiled = program.lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = _USED.search(str(error))
+        if not used:
+            raise RunFailed(f"the compiler refuses the program: {' '.join(str(error).split())[:300]}") from None
+        peak = int(float(used[1]) * _UNITS[used[2].upper()])
+        memory = int(float(used[3]) * _UNITS[used[4].upper()])
+        return {"fits": False, "peak": peak, "memory": memory, "temporaries": None, "collectives": {}}
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    traffic = collectives(compiled.as_text(), mesh.size)
+    return {
+        "fits": True,
+        "temporaries": memory.temp_size_in_bytes,
+        "peak": held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+        "collectives": {kind: each._asdict() for kind, each in traffic.items()},
+    }

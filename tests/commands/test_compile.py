@@ -1,0 +1,67 @@
+"""`fae compile`: for the machine that is here, and what it refuses in one line."""
+
+import json
+
+import pytest
+from running import TINY, fae
+
+from fae_jax.commands.compile import describe
+from fae_jax.compiler import child
+from fae_jax.configuration import load_config
+
+
+def test_what_is_here_is_compiled_for_and_weighed():
+    out, err = fae("compile", "--config", TINY, "--stage", "generator", "--stage", "cache", "--json")
+    answer = json.loads(out.splitlines()[-1])
+    assert answer["fits"] and [each["stage"] for each in answer["stages"]] == ["generator", "cache"]
+    generator = answer["stages"][0]
+    assert generator["kind"] == "cpu" and generator["devices"] == 1 and generator["topology"] == "here"
+    assert generator["peak"] >= generator["state"] > 0 and generator["collectives"] == {}
+    assert out.splitlines()[0].startswith("generator fits") and "compiling cache for this machine" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--topology", "v5e-17"], "topology 'v5e-17' is no slice; the nearest is v5e-16"),
+        (["--topology", "auto:v9"], "generation 'v9' is unknown; choose one of v4, v5p, v5e, v6e"),
+        (["--stage", "generate"], "'generate' is unknown; did you mean 'generator'?"),
+        (["--stage", "generator", "--config.mesh.fsdp=3"], "does not fit 1 devices"),
+        (["--config.compute.kernel=splosh"], "field compute.kernel must be one of auto, xla, cudnn, splash"),
+    ],
+)
+def test_wrong_requests_are_one_line(words: list[str], message: str):
+    _, err = fae("compile", "--config", TINY, *words, code=2)
+    last = err.splitlines()[-1]
+    assert last.startswith("fae: error: ") and message in last
+
+
+def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(child.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"run: pip install 'fae_jax\[tpu\]'"):
+        child.check_compiler("v5e-16")
+    child.check_compiler(None)
+
+
+def test_a_stage_that_does_not_fit_says_so_in_its_line():
+    figures = {
+        "stage": "generator",
+        "fits": False,
+        "peak": 20 * 2**30,
+        "memory": 16 * 2**30,
+        "state": 2**30,
+        "temporaries": None,
+        "collectives": {},
+        "flops": 3.2e15,
+        "devices": 16,
+        "batch": 512,
+        "kind": "v5e",
+        "seconds": 40.0,
+    }
+    line = describe(figures)
+    assert "DOES NOT FIT" in line and "peak 20.00 of 16.0 GiB (state 1.00)" in line and "200.0 TFLOP" in line
+
+
+def test_a_compilation_that_takes_too_long_ends():
+    with pytest.raises(child.RunFailed, match="took over 0 s"):
+        child.ask(load_config(str(TINY)), "generator", None, limit=0.01)

@@ -1,0 +1,50 @@
+"""The real TPU compiler: needs libtpu, and runs where FAE_TPU_COMPILER=1 says that it is there."""
+
+import importlib.util
+import os
+
+import pytest
+
+from fae_jax.compiler.child import ask
+from fae_jax.configuration import load_config
+
+pytestmark = [
+    pytest.mark.tpu_compiler,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.environ.get("FAE_TPU_COMPILER") != "1", reason="FAE_TPU_COMPILER=1 asks for these"),
+]
+PAPER = load_config("imagenet256_dinov2g")
+GIB = 2**30
+
+
+def test_libtpu_is_there():
+    assert importlib.util.find_spec("libtpu"), "FAE_TPU_COMPILER=1 needs: pip install '.[tpu]'"
+
+
+# One stage a slice: together every stage that trains from scratch and every generation, in minutes.
+@pytest.mark.parametrize(
+    ("stage", "slice", "chips", "memory"),
+    [
+        ("features", "v5e-16", 16, 16),
+        ("pixels", "v4-16", 8, 32),
+        ("generator", "v6e-8", 8, 32),
+    ],
+)
+def test_the_papers_stages_fit_at_the_papers_batch(stage: str, slice: str, chips: int, memory: int):
+    figures = ask(PAPER, stage, slice)
+    assert figures["devices"] == chips and figures["batch"] == PAPER[stage].batch
+    assert figures["fits"] and figures["state"] < figures["peak"] <= memory * GIB
+    sent = figures["collectives"]
+    assert sent["all-gather"]["bytes"] > figures["state"]  # what a device lacks of the weights has to come
+    held = {"features": 208_595_008, "pixels": 305_360_896, "generator": 674_961_824}[stage]
+    copies = 3 + len(PAPER[stage].ema)  # parameters, two moments, averages
+    frozen = 0 if stage == "generator" else 1_136_480_768
+    assert figures["state"] == pytest.approx(4 * (copies * held + frozen) / chips, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slice", ["v4-16", "v5e-16", "v5p-16", "v6e-8"])
+@pytest.mark.parametrize("stage", ["features", "pixels", "generator"])
+def test_all_of_them_fit_everywhere(stage: str, slice: str):
+    figures = ask(PAPER, stage, slice)
+    assert figures["fits"] and figures["batch"] == PAPER[stage].batch

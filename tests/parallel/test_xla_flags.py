@@ -1,0 +1,52 @@
+"""Flags by machine: beneath the user's own, and never one that the library does not hold."""
+
+from pathlib import Path
+
+import pytest
+
+from fae_jax.parallel import xla_flags
+from fae_jax.parallel.xla_flags import FLAGS, known, machine, set_flags
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A library that knows two of the flags."""
+    file = tmp_path / "libtpu.so"
+    file.write_bytes(b"\0xla_enable_async_all_gather\0xla_tpu_overlap_compute_collective_tc\0")
+    monkeypatch.setattr(xla_flags, "_library", lambda row: file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [("v4-16", "v4"), ("v5litepod-256", "v5e"), ("v5p-16", "v5p"), ("v6e-8", "v6e"), ("v99-8", None), ("", None)],
+)
+def test_a_machine_says_what_it_is(kind: str, row: str | None, tmp_path: Path):
+    assert machine({"TPU_ACCELERATOR_TYPE": kind}, tmp_path) == row
+
+
+def test_a_gpu_is_seen_by_its_device(tmp_path: Path):
+    (tmp_path / "nvidia0").touch()
+    assert machine({}, tmp_path) == "gpu" and machine({"TPU_ACCELERATOR_TYPE": "v4-8"}, tmp_path) == "v4"
+
+
+def test_only_flags_that_the_library_holds_are_set(library: Path):
+    environment: dict[str, str] = {}
+    added = set_flags(environment, "v5e")
+    assert added == ("--xla_enable_async_all_gather=true", "--xla_tpu_overlap_compute_collective_tc=true")
+    assert environment == {"LIBTPU_INIT_ARGS": " ".join(added)}
+    assert known(FLAGS["v6e"], library) == added
+
+
+def test_what_the_user_set_stays_and_counts(library: Path):
+    environment = {"LIBTPU_INIT_ARGS": "--xla_enable_async_all_gather=false --mine=1"}
+    assert set_flags(environment, "v4") == ("--xla_tpu_overlap_compute_collective_tc=true",)
+    assert environment["LIBTPU_INIT_ARGS"].endswith("--xla_enable_async_all_gather=false --mine=1")
+
+
+def test_a_machine_without_accelerator_or_library_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    environment = {"XLA_FLAGS": "--own"}
+    monkeypatch.setattr(xla_flags, "machine", lambda environment: None)
+    assert set_flags(environment) == ()
+    monkeypatch.setattr(xla_flags, "_library", lambda row: None)
+    assert set_flags(environment, "gpu") == () and environment == {"XLA_FLAGS": "--own"}

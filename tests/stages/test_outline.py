@@ -1,0 +1,49 @@
+"""Every stage's program from shapes alone is the one that really runs."""
+
+import jax
+import pytest
+from running import TINY
+
+from fae_jax.compiler.programs import STAGES, lower
+from fae_jax.compiler.weigh import per_device
+from fae_jax.configuration import load_config, override
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages.outline import TASKS, Outline
+
+CONFIG = load_config(str(TINY))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_lowers_without_data_or_weights(stage: str):
+    program = lower(CONFIG, stage, make_mesh())
+    assert program.batch == {"cache": 16, "sample": 5}.get(stage, 8)
+    assert per_device(program.state) > 0
+    assert "stablehlo" in program.lowered.as_text()[:5000]
+
+
+def test_a_published_encoder_needs_no_weights():
+    paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
+    paper = override(paper, [("feature_decoder.heads", "6"), ("compressor.heads", "2")])
+    outline = Outline(paper, make_mesh())
+    assert outline.networks.grid == (4, 4) and outline.networks.width == 384
+    assert {type(leaf) for leaf in jax.tree.leaves(outline.frozen_encoder)} == {jax.ShapeDtypeStruct}
+    task = TASKS["finetune"](outline)
+    assert set(task.frozen) == {"encoder", "compressor", "feature_decoder"}
+
+
+def test_a_batch_that_does_not_divide_names_its_field():
+    class Wide(Outline):
+        def check_batch(self, field, size, parts=1):
+            raise ValueError(field)
+
+    from fae_jax.compiler import programs
+
+    original, programs.Outline = programs.Outline, Wide
+    try:
+        for stage, field in (("cache", "cache.batch"), ("sample", "sampling.batch"), ("pixels", "pixels.batch")):
+            with pytest.raises(ValueError, match=f"^{field}$"):
+                lower(CONFIG, stage, make_mesh())
+    finally:
+        programs.Outline = original
+    with pytest.raises(ValueError, match="stage 'encoder' cannot be compiled; choose one of features"):
+        lower(CONFIG, "encoder", make_mesh())
