@@ -67,11 +67,16 @@ def test_channels_are_watched():
     assert float(metrics["inactive_channels"]) == 1
 
 
-def test_feature_noise_hides_features_from_the_compressor_and_not_from_the_target(plain):
-    """A large noise changes x̂ to what random features give; the target's own spread stays."""
-    _, metrics = lose(("features.feature_noise", "100.0"))
-    assert metrics["feature_error"] != pytest.approx(plain[1]["feature_error"], rel=1e-3)
-    assert metrics["feature_error"] < 1000 and metrics["kl_per_token"] > 50 * plain[1]["kl_per_token"]
+def test_feature_noise_hides_features_from_the_compressor_and_not_from_the_target():
+    """With a decoder that says nothing, the error is the target's energy, whatever the compressor saw."""
+    found = {}
+    for noise in ("0.0", "2.0"):
+        networks, section, params = setting(("features.feature_noise", noise))
+        silent = {**params, "feature_decoder": jax.tree.map(jnp.zeros_like, params["feature_decoder"])}
+        found[noise] = autoencoder_loss(networks, SPACE, section, silent, RAW, KEYS)[1]
+    energy = float(jnp.mean(SPACE.enter(RAW) ** 2))
+    assert all(float(metrics["feature_error"]) == pytest.approx(energy, rel=1e-5) for metrics in found.values())
+    assert float(found["2.0"]["kl_per_token"]) > 1.2 * float(found["0.0"]["kl_per_token"])
 
 
 def test_latent_noise_has_one_level_for_each_picture():
@@ -88,7 +93,7 @@ def test_each_weight_adds_its_term_and_no_other(plain):
     for name in ("structure", "continuity", "semantics"):
         loss, metrics = lose((f"features.{name}_weight", "2.0"))
         terms[name] = metrics[name]
-        assert loss == pytest.approx(plain[0] + 2 * metrics[name], rel=1e-5)
+        assert loss == pytest.approx(plain[0] + 2 * metrics[name], rel=1e-4)
         assert set(metrics) - set(plain[1]) == {name}
     assert all(value > 0 for value in terms.values())
 
