@@ -4,6 +4,7 @@ fae weights list                                 the names that are known
 fae weights pull dinov2_g14                      fetch into the hub's cache (owner/name@revision works too)
 fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
 fae weights check FOLDER --as dinov2_g14
+fae weights check FILE --as NAME                 the same by an encoder that another package registers
 fae weights convert FILE --out FOLDER            one safetensors file from shards, .npz or .pth (never executed)
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from fae_jax.encoders import registry
 from fae_jax.encoders.pretrained import find_files, shapes
 from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS, Published
 from fae_jax.encoders.recognise import FAMILIES, recognise
@@ -31,6 +33,7 @@ from fae_jax.weights.tensors import FILE, PICKLES
 from fae_jax.weights.tree import check_finite
 
 ACTIONS = ("list", "pull", "check", "convert")
+IMAGE_SIZE = 256  # side of the pictures that a registered encoder is built for, to be checked
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -59,7 +62,10 @@ def _list() -> dict[str, Any]:
     known = {**ENCODERS, **TEXT_TOWERS}
     for name, entry in known.items():
         print(f"{name:22} {entry.repository}")
-    return {"weights": {name: entry.repository for name, entry in known.items()}}
+    registered = sorted({*registry.names()} - {*known})
+    for name in registered:
+        print(f"{name:22} registered, without a repository of its own")
+    return {"weights": {name: entry.repository for name, entry in known.items()}, "registered": registered}
 
 
 def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -93,6 +99,8 @@ def _networks(fields: Mapping[str, Any]) -> dict[str, tuple[mapping.NameMap, dic
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.known or arguments.weights
     entry = _known(name)
+    if entry is None and name in registry.names():
+        return _check_registered(name, arguments.weights if arguments.known else None)
     if arguments.known and entry is None:
         raise ValueError(f"{arguments.known!r} is not a known name; see `fae weights list`")
     given = None if arguments.weights in (*ENCODERS, *TEXT_TOWERS) else arguments.weights
@@ -110,6 +118,24 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{tower}: {count:,} parameters")
     print(f"{len(files.tensors)} tensors, {files.tensors.size / 1e6:.1f} MB, all finite\nweights {digest}")
     return {"source": files.source, "parameters": counts, "tensors": len(files.tensors), "hash": digest}
+
+
+def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
+    """Builds an encoder that is known by its builder alone, and looks at what it made of its weights."""
+    encoder = registry.create(name, weights=weights, image_size=IMAGE_SIZE)
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(encoder.params).items()}
+    for path, leaf in leaves.items():
+        check_finite(weights or name, path, leaf)
+    count = sum(leaf.size for leaf in leaves.values())
+    grid = "×".join(map(str, encoder.grid))
+    print(f"pictures: {count:,} parameters, features {grid}×{encoder.width} of pictures of {IMAGE_SIZE} pixels")
+    print(f"{len(leaves)} tensors, all finite\nweights {encoder.weights_hash}")
+    return {
+        "source": weights or name,
+        "parameters": {"pictures": count},
+        "tensors": len(leaves),
+        "hash": encoder.weights_hash,
+    }
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The example package: a real network from outside, found by name, without a change to fae_jax."""
 
 import io
+import json
 import os
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fae_jax.commands.program import main
 from fae_jax.encoders import registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inception_encoder"
@@ -70,6 +72,18 @@ def test_it_is_found_by_name_and_asks_for_its_weights(installed):
 def test_it_is_small():
     lines = (EXAMPLE / "fae_inception" / "encoder.py").read_text().splitlines()
     assert len(lines) <= 40
+
+
+@pytest.mark.real_data
+def test_its_weights_are_listed_and_checked_by_name(installed, data, capsys):
+    weights = data / "weights" / "inception_2015_12_05_partial_fp16.npz"
+    assert main(["weights", "list", "--json"]) == 0
+    assert "inception" in json.loads(capsys.readouterr().out.splitlines()[-1])["registered"]
+    assert main(["weights", "check", str(weights), "--as", "inception", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["tensors"] == 2 * 92 and result["parameters"]["pictures"] > 15_000_000
+    assert main(["weights", "check", "inception"]) == 2
+    assert "set encoder.weights" in capsys.readouterr().err
 
 
 @pytest.mark.real_data
