@@ -47,7 +47,7 @@ setup(
         "wandb": ["wandb>=0.17"],
         "parquet": ["pyarrow>=15"],
         "test": [
-            *("pytest>=8", "pytest-timeout>=2.3", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
+            *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
             *("pyarrow>=15", "regex", "sentencepiece>=0.2", "jsonschema>=4.20"),
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
