@@ -14,10 +14,10 @@ encoder ablation; results and commands in docs/understanding.md.
     6 layers     --config.compressor.kind=transformer
     raw features --config.encoder.feature_norm=none --config.feature_decoder.last_norm=True
 
-The first of them encodes the pictures once (3.7 GB in `features/` for all 9,469) for all four. Expected, of half of
-the pictures: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂. Cost on two shared cores:
-5 pictures a second to encode (a quarter to half an hour), then 8 minutes to train each. The sizes below are chosen
-for that; with more time, train longer before anything else.
+The first of them encodes the pictures once (3.7 GB in `features/` for all 9,469) for all four.
+Expected, of half of the pictures: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂.
+Cost on two shared cores: 5 pictures a second to encode (a quarter to half an hour), then 7 to 11 minutes to train
+each of the three that were run to their end. With more time, train longer before anything else.
 """
 
 from ml_collections import ConfigDict
