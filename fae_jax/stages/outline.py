@@ -122,6 +122,9 @@ class Outline(Experiment):
         image = ((size, size, 3), jnp.uint8)
         return _Batches(shapes=self.shaped(batch, image=image, label=((), jnp.int32), index=((), jnp.int32)))
 
+    def feature_loader(self, batch: int, *, pictures: bool) -> Any:
+        return self.loader(batch)
+
     def latent_loader(self, batch: int) -> Any:
         latent = (
             (self.networks.grid[0] * self.networks.grid[1], self.networks.compressor.latent_width),

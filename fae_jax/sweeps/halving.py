@@ -24,7 +24,7 @@ def best(values: Sequence[Number | None], *, lower: bool) -> list[int]:
         value = values[place]
         if value is None or not math.isfinite(value):
             return (True, 0.0)
-        return (False, value if lower else -value)
+        return (False, float(value if lower else -value))
 
     return sorted(range(len(values)), key=rank)
 

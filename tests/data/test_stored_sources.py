@@ -175,6 +175,7 @@ def real(name: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("crop", ["adm_centre", "random_resized"])
 @pytest.mark.parametrize("kind", ["folder", "tar", "tfds", "array_record", "parquet"])
@@ -185,6 +186,7 @@ def test_real_batches_of_every_source(kind: str, crop: str, tmp_path: Path, repa
     hold_for(opened(kind, place), assert_equal, crop=crop)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_batches_with_captions(assert_equal: Callable[..., None]) -> None:
     source = opened("tar", str(real("captions/flickr8k-00000.tar")))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from running import ROOT, environment
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 MESHES = {"1,8,1": 8, "2,4,1": 4, "1,4,2": 8, "2,2,2": 4}  # replica, fsdp, tensor → devices a state is split over
 SMALL = 0.06  # share of the state in arrays too small to split
@@ -34,7 +36,7 @@ def seen() -> dict[str, Any]:
 @pytest.mark.parametrize("mesh", MESHES)
 def test_twenty_steps_on_any_mesh_are_those_on_one_device(seen: dict[str, Any], mesh: str):
     losses = seen["1"]["losses"]
-    assert len(losses) == 20 and losses[-1] < losses[0]
+    assert len(set(losses)) == 20 and np.isfinite(losses).all()
     np.testing.assert_allclose(seen[mesh]["losses"], losses, rtol=1e-5)
 
 
@@ -46,8 +48,8 @@ def test_a_device_holds_its_share_and_no_more(seen: dict[str, Any], mesh: str, p
 
 
 def test_tensor_splits_what_a_linear_puts_out_and_the_next_one_sums_over(seen: dict[str, Any]):
-    assert seen["1,4,2"]["qkv"] == "PartitionSpec(None, 'fsdp', 'tensor')"
-    assert seen["1,4,2"]["out"] == "PartitionSpec(None, 'tensor', 'fsdp')"
+    assert seen["1,4,2"]["qkv"] == str(PartitionSpec(None, "fsdp", "tensor"))
+    assert seen["1,4,2"]["out"] == str(PartitionSpec(None, "tensor", "fsdp"))
     assert "tensor" not in seen["1,8,1"]["qkv"] + seen["1,8,1"]["out"]
 
 

@@ -95,8 +95,8 @@ def test_another_experiment_shares_it_and_the_encoder_never_runs(finished, store
 def test_only_an_encoder_without_class_token_is_evaluated_from_a_store(stored: Experiment, monkeypatch):
     """The tiny ViT has a class token, which is not stored; without one, held-out features are kept as well."""
     assert stored.stored_features("heldout") is None
-    patches = lambda params, pixels: stored.encoder.apply(params, pixels)._replace(cls=None)
-    bare = dataclasses.replace(stored.encoder, apply=patches)
+    whole = stored.encoder
+    bare = dataclasses.replace(whole, apply=lambda params, pixels: whole.apply(params, pixels)._replace(cls=None))
     monkeypatch.setitem(vars(stored), "encoder", bare)
     found = stored.stored_features("heldout")
     assert len(found) == len(stored.source("heldout")) and found.directory != stored.feature_store.directory

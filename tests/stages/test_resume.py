@@ -54,6 +54,7 @@ def assert_same_run(workdir: Path, finished: Path) -> None:
         assert ours == theirs and ours, pattern
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_the_run_is_bitwise_the_run_that_was_not(finished: Path, tmp_path: Path):
     seed = time.time_ns() % 10**6
     rng, workdir, landed = random.Random(seed), tmp_path / "killed", []

@@ -97,14 +97,20 @@ def test_noise_for_the_pixel_decoder_is_absolute_or_relative(relative: bool, sta
 
 def test_options_of_the_encoder_are_handed_on_where_they_are_set(monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(registry, "create", lambda name, **options: asked.append(options))
+
+    def create(name: str, **options: object) -> None:
+        asked.append(options)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(registry, "create", create)
     own = [("encoder.train", "False"), ("encoder.name", "dinov2_b14"), ("encoder.layers", "(-3, -1)")]
     for more in (
         [],
         own,
         [*own, ("encoder.input_size", "448"), ("encoder.revision", "abc"), ("encoder.combine", "mean")],
     ):
-        _ = Experiment(override(load_config(str(TINY)), more), Workdir("w")).encoder
+        with pytest.raises(ValueError, match="seen"):
+            _ = Experiment(override(load_config(str(TINY)), more), Workdir("w")).encoder
     common = {"weights", "image_size", "dtype", "kernel", "scan"}
     assert set(asked[0]) == common
     assert {name: asked[1][name] for name in set(asked[1]) - common} == {"layers": (-3, -1), "combine": "sum"}
