@@ -113,6 +113,7 @@ def swept(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "s"
 
 
+@pytest.mark.slow
 def test_the_autoencoder_is_not_trained_again(swept: Path, finished: Path):
     for point in SweepDirectory.open(swept).points:
         for name in ("features/metrics.jsonl", "encoder/model.safetensors"):
@@ -120,6 +121,7 @@ def test_the_autoencoder_is_not_trained_again(swept: Path, finished: Path):
         assert point.workdir.read_config().generator.learning_rate == point.values["generator.learning_rate"]
 
 
+@pytest.mark.slow
 def test_the_one_behind_is_stopped_at_the_step_and_the_other_is_the_run_it_would_be_alone(
     swept: Path, finished: Path
 ):
@@ -134,6 +136,7 @@ def test_the_one_behind_is_stopped_at_the_step_and_the_other_is_the_run_it_would
     assert list((swept / "plots").glob("generator.loss_over_*.svg"))
 
 
+@pytest.mark.slow
 def test_done_is_done_and_what_is_missing_goes_on(swept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     root = tmp_path / "again"
     shutil.copytree(swept, root)
@@ -147,6 +150,7 @@ def test_done_is_done_and_what_is_missing_goes_on(swept: Path, tmp_path: Path, c
     assert json.loads((points[1].workdir.root / "outcome.json").read_text()) == {"outcome": "done"}
 
 
+@pytest.mark.slow
 def test_directories_metrics_and_sources_that_are_not_this_sweeps(
     swept: Path, finished: Path, tmp_path: Path, refuse: Refuse
 ):

@@ -76,6 +76,7 @@ def hold_for(source: Source, assert_equal: Callable[..., None], **options: Any) 
         assert_equal(batches(source, STEPS - step, start=step, **options)[:4], expected[step : step + 4])
 
 
+@pytest.mark.slow
 def test_hosts_workers_and_seeking_change_nothing_for_every_source(
     stored: Stored, assert_equal: Callable[..., None]
 ) -> None:

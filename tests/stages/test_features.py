@@ -121,9 +121,8 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [name if name == "sphere" else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_latent_goes_through_cache_and_generator_to_pictures(kind: str, finished: Path, tmp_path: Path):
     sizes = [
         ("compressor.hidden", "24"),

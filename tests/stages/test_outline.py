@@ -40,7 +40,7 @@ def test_a_batch_that_does_not_divide_names_its_field():
 
     original, programs.Outline = programs.Outline, Wide
     try:
-        for stage, field in (("cache", "cache.batch"), ("sample", "sampling.batch"), ("pixels", "pixels.batch")):
+        for stage, field in (("sample", "sampling.batch"), ("pixels", "pixels.batch")):
             with pytest.raises(ValueError, match=f"^{field}$"):
                 lower(CONFIG, stage, make_mesh())
     finally:
