@@ -173,6 +173,7 @@ def test_chosen_steps_are_traced_and_the_curve_does_not_notice(tmp_path: Path):
 def test_the_inputs_of_the_step_that_ends_a_run_are_kept(tmp_path: Path):
     with pytest.raises(RunFailed, match="nonfinite/4.npz"):
         run(tmp_path, poisoned, max_skipped=1, steps=20)
-    kept = np.load(tmp_path / "nonfinite" / "4.npz")
+    with np.load(tmp_path / "nonfinite" / "4.npz") as archive:
+        kept = dict(archive)
     np.testing.assert_array_equal(kept["batch/x"], next(poisoned(3))["x"])
     assert (int(kept["step"]), int(kept["seed"])) == (3, 3)
