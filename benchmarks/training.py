@@ -7,7 +7,7 @@ Stages run on features and latents that are there already: the frozen encoder ha
 Both sides do the same work (AdamW, clipping, no average; the parameter counts of both are printed) on random numbers,
 warm up, then take turns; the best and the median of the turns are shown. `diffusers`' DiT has LayerNorm, a tanh-GELU
 feed-forward and no rotary positions, so `generator` and `sampling` compare ours switched to that structure, and
-`lightning` shows the paper's. MFU is by `fae_jax.costs` where the chip's peak is known.
+`lightning` shows the paper's.
 """
 
 from __future__ import annotations
