@@ -55,6 +55,21 @@ def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
     return out, err
 
 
+def on_eight_devices(script: Path) -> Any:
+    """What a script prints as its last line, JSON, run with eight fake devices and warnings as errors."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script],
+        env=environment(XLA_FLAGS=flags, PYTHONPATH=paths),
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def signal_when(process: subprocess.Popen, reached: Callable[[], bool], number: int) -> tuple[int, str]:
     """Sends a signal as soon as `reached`, waits for the end; (exit code, standard error)."""
     deadline = time.monotonic() + 400

@@ -1,32 +1,18 @@
 """Eight devices: the state really is split, and neither the curve nor a checkpoint knows of it."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from running import ROOT, environment
+from running import on_eight_devices
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    paths = os.pathsep.join([str(ROOT), str(HERE.parent / "training")])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "eight_devices.py"],
-        env=environment(XLA_FLAGS=flags, PYTHONPATH=paths),
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return on_eight_devices(HERE / "eight_devices.py")
 
 
 @pytest.mark.parametrize("part", ["params", "mu", "nu", "ema"])

@@ -1,16 +1,12 @@
 """One curve on every mesh, products split over `tensor` included, and a state that is split as the rules say."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from running import ROOT, environment
+from running import on_eight_devices
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -20,17 +16,7 @@ SMALL = 0.06  # share of the state in arrays too small to split
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    paths = os.pathsep.join([str(ROOT), str(HERE.parent / "training")])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "meshes.py"],
-        env=environment(XLA_FLAGS=flags, PYTHONPATH=paths),
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return on_eight_devices(HERE / "meshes.py")
 
 
 @pytest.mark.parametrize("mesh", MESHES)
