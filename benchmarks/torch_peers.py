@@ -1,8 +1,8 @@
 """The networks of every stage as PyTorch users have them: blocks of `diffusers` and `transformers`.
 
 Each has the widths, depths and tokens of ours for the same configuration. The transformers' SwiGLU blocks carry a
-LayerScale, and LayerNorms where ours have RMSNorms. `diffusers`' DiT is compared with ours switched to its structure; it
-embeds time and class in every block, so it has more parameters.
+LayerScale, and LayerNorms where ours have RMSNorms. `diffusers`' DiT is compared with ours switched to its structure;
+it embeds time and class in every block, so it has more parameters.
 """
 
 from __future__ import annotations
