@@ -13,14 +13,27 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from fae_jax.compiler.report import read_report
+from fae_jax.compiler.weigh import judge, topology_devices, weigh
 from fae_jax.configuration import from_json, to_json
 from fae_jax.parallel.topologies import parse_topology
+from fae_jax.parallel.xla_flags import set_flags
 from fae_jax.workdir import RunFailed
 
-# On a machine without TPU: do not look for one, and do not ask a metadata server that is not there
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+# On a machine without TPU: do not look for one, nor ask a metadata server that is not there; two processes may load
+# the compiler at once; and it reports on standard error, not in files
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_MIN_LOG_LEVEL": "0",
+    "TPU_STDERR_LOG_LEVEL": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "0",
+}
 
 
 def check_compiler(topology: str | None) -> None:
@@ -33,18 +46,23 @@ def check_compiler(topology: str | None) -> None:
         raise ValueError("the TPU compiler is not installed; run: pip install 'fae_jax[tpu]'")
 
 
-def ask(config: ConfigDict, stage: str, topology: str | None, limit: float = 1800.0) -> dict[str, Any]:
-    """`weigh` in a process of its own.
+def ask(
+    config: ConfigDict, stage: str, topology: str | None, quick: bool = False, limit: float = 1800.0
+) -> dict[str, Any]:
+    """`weigh` in a process of its own, with the flags of `fae_jax.parallel.xla_flags` for the topology's chips.
 
     Args:
       topology: see `fae_jax.parallel.topologies`; None for the devices that are here.
+      quick: the compiler makes little effort (O1). Up to five times as fast; memory differs by some per cent.
       limit: seconds it may take.
 
     Raises:
       ValueError: the request cannot be compiled; RunFailed: the compiler failed or took too long.
     """
-    request = json.dumps({"config": to_json(config), "stage": stage, "topology": topology})
+    request = json.dumps({"config": to_json(config), "stage": stage, "topology": topology, "quick": quick})
     environment = {**os.environ, **(ENVIRONMENT if topology else {})}
+    if topology:
+        set_flags(environment, parse_topology(topology).generation)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fae_jax.compiler.child"],
@@ -63,13 +81,13 @@ def ask(config: ConfigDict, stage: str, topology: str | None, limit: float = 180
     answer = json.loads(lines[-1])
     if "error" in answer:
         raise (ValueError if answer["code"] == 2 else RunFailed)(answer["error"])
-    return answer
+    return judge({**answer, **(read_report(done.stderr) if answer["fits"] else {})})
 
 
 def main() -> None:
-    from fae_jax.compiler.weigh import topology_devices, weigh
-
     request = json.load(sys.stdin)
+    if request["quick"]:
+        jax.config.update("jax_optimization_level", "O1")
     try:
         devices = topology_devices(parse_topology(request["topology"])) if request["topology"] else None
         answer = weigh(from_json(request["config"]), request["stage"], devices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from typing import Any
 
@@ -14,16 +13,13 @@ from ml_collections import ConfigDict
 
 from fae_jax.compiler.collectives import collectives
 from fae_jax.compiler.programs import Program, lower
+from fae_jax.compiler.report import too_large
 from fae_jax.configuration import override
 from fae_jax.costs import image_flops
 from fae_jax.parallel.chips import chip_of
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.topologies import Topology
 from fae_jax.workdir import RunFailed
-
-# What the TPU compiler prints of a program that is too large, in GiB or MiB
-_USED = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm", re.IGNORECASE)
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def topology_devices(topology: Topology) -> list[Any]:
@@ -34,8 +30,9 @@ def topology_devices(topology: Topology) -> list[Any]:
     """
     from jax.experimental import topologies
 
+    one_device_a_chip = {"chip_config_name": "megacore"} if topology.generation == "v4" else {}
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **one_device_a_chip)
     except (ImportError, RuntimeError, NotImplementedError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"topology {topology.name} cannot be compiled for: {reason}") from None
@@ -58,8 +55,9 @@ def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str
 
     Returns:
       JSON values: `stage`, `devices`, `kind`, `mesh`, `batch`, `fits`, `state`, `temporaries`, `peak` and `memory`
-      in bytes (`memory` None where nobody knows it), `collectives` {kind: {times, bytes}}, `flops` of a call over
-      all devices, `seconds` the compiler took.
+      in bytes (`memory` None where nobody knows it; the compiler's log says the last three more exactly, see
+      `fae_jax.compiler.report`), `collectives` {kind: {times, bytes}}, `flops` of a call over all devices, `seconds`
+      that lowering and compiling took.
 
     Raises:
       ValueError: batch or mesh do not fit the devices.
@@ -82,21 +80,30 @@ def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str
         "flops": program.batch * image_flops(config, stage),
     }
     figures.update(_compiled(program, mesh))
-    if figures["memory"] is not None:
-        figures["fits"] = figures["fits"] and figures["peak"] <= figures["memory"]
     return {**figures, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def judge(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures with `fits` false also where the peak is above the memory."""
+    fits = figures["fits"] and (figures["memory"] is None or figures["peak"] <= figures["memory"])
+    return {**figures, "fits": fits}
 
 
 def _compiled(program: Program, mesh: Mesh) -> dict[str, Any]:
     try:
         compiled = program.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        used = _USED.search(str(error))
-        if not used:
+        sizes = too_large(str(error))
+        if sizes is None:
             raise RunFailed(f"the compiler refuses the program: {' '.join(str(error).split())[:300]}") from None
-        peak = int(float(used[1]) * _UNITS[used[2].upper()])
-        memory = int(float(used[3]) * _UNITS[used[4].upper()])
-        return {"fits": False, "peak": peak, "memory": memory, "temporaries": None, "collectives": {}}
+        temporaries, available = sizes
+        return {
+            "fits": False,
+            "temporaries": temporaries,
+            "peak": temporaries + per_device(program.state),
+            "memory": available,
+            "collectives": {},
+        }
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     traffic = collectives(compiled.as_text(), mesh.size)
