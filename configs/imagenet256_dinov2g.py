@@ -1,6 +1,6 @@
 """FAE's main experiment: DINOv2-g/14, ImageNet 256×256, LightningDiT-XL/1 (arXiv 2512.07829, main results table).
 
-    fae run --config configs/imagenet256_dinov2g.py --workdir gs://bucket/imagenet256
+    fae run --config configs/imagenet256_dinov2g.py --workdir runs/imagenet256
 
 Expected (paper): FID 2.08 unguided, 1.70 guided at 80 epochs; 1.48 and 1.29 at 800; linear probe on x̂ 86.17 %.
 Parameters: compressor 38,166,592 · feature decoder 170,428,416 · pixel decoder 305,360,896 · DiT 675,256,736.

@@ -69,9 +69,9 @@ def commands(workdir: str) -> list[tuple[str, str, list[str]]]:
         ),
         (
             "A TPU pod",
-            "The same command on every host; they find each other. The working directory is a bucket.",
+            "The same command on every host; they find each other. launch/tpu_setup.sh mounts a bucket at /mnt/fae.",
             [
-                f"gcloud compute tpus tpu-vm ssh POD --worker=all --command='{imagenet.replace('runs/', 'gs://BUCKET/')}'"
+                f"gcloud compute tpus tpu-vm ssh POD --worker=all --command='{imagenet.replace('runs/', '/mnt/fae/')}'"
             ],
         ),
         (
