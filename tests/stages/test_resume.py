@@ -17,7 +17,6 @@ from fae_jax.training.monitoring import read_metrics
 
 STAGES = ("encoder", "features", "pixels", "finetune", "cache", "generator")
 OUT = 30  # seconds from SIGTERM until the process is gone
-KILLS = {"generator": 2}  # kills in one stage, where more than one
 
 
 def progress(workdir: Path, stage: str) -> int:
@@ -52,30 +51,6 @@ def assert_same_run(workdir: Path, finished: Path) -> None:
     ):
         ours, theirs = ({p.relative_to(w): p.read_bytes() for p in w.glob(pattern)} for w in (workdir, finished))
         assert ours == theirs and ours, pattern
-
-
-@pytest.mark.slow
-def test_killed_in_every_stage_the_run_is_bitwise_the_run_that_was_not(finished: Path, tmp_path: Path):
-    seed = time.time_ns() % 10**6
-    rng, workdir, landed = random.Random(seed), tmp_path / "killed", []
-    for stage in STAGES:
-        while landed.count(stage) < KILLS.get(stage, 1):
-            # How far: a later step than any seen before where it is killed twice; a shard of the cache.
-            so_far = min(progress(workdir, stage), STEPS - 4) if stage in landed else 0
-            wanted = so_far + rng.randint(1, 3)
-            process = start("run", "--config", TINY, "--workdir", workdir)
-            reached = functools.partial(lambda stage, wanted: progress(workdir, stage) >= wanted, stage, wanted)
-            code, _ = signal_when(process, reached, signal.SIGKILL)
-            if is_done(workdir, stage):  # the kill came too late
-                forget(workdir, stage)
-                landed = [name for name in landed if name != stage]
-            else:
-                assert code == -signal.SIGKILL
-                landed.append(stage)
-    fae("run", "--config", TINY, "--workdir", workdir)
-    assert set(landed) == set(STAGES)
-    print(f"seed {seed}, killed in {landed}")
-    assert_same_run(workdir, finished)
 
 
 MOMENTS = {"encoder": 3, "features": 3, "pixels": 3, "finetune": 3, "cache": 3, "generator": 5}  # twenty
