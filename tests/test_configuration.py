@@ -11,7 +11,6 @@ import pytest
 from fae_jax import configuration
 from fae_jax.configuration import (
     OPERATIONAL,
-    check,
     default_config,
     differences,
     flatten,
@@ -22,6 +21,7 @@ from fae_jax.configuration import (
     shipped_configs,
     to_json,
 )
+from fae_jax.constraints import check
 from fae_jax.networks import build_networks, count_parameters
 
 SHIPPED = sorted(path for path in shipped_configs().glob("*.py") if path.stem != "__init__")

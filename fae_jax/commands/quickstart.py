@@ -12,7 +12,8 @@ from typing import Any
 
 from fae_jax.commands.evaluate import evaluate
 from fae_jax.commands.run import run_stages
-from fae_jax.configuration import check, load_config, override
+from fae_jax.configuration import load_config, override
+from fae_jax.constraints import check
 from fae_jax.data.sources import open_source
 from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.tasks import Evaluation, write_sizes

@@ -18,7 +18,8 @@ from typing import Any
 
 from fae_jax.commands.evaluate import TASKS
 from fae_jax.commands.sweep_point import run_point, run_shared
-from fae_jax.configuration import check, load_config, override
+from fae_jax.configuration import load_config, override
+from fae_jax.constraints import check
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment

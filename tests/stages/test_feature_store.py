@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from running import TINY, curve
 
-from fae_jax.configuration import check, load_config, override
+from fae_jax.configuration import load_config, override
+from fae_jax.constraints import check
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
 from fae_jax.stages import check_request, run_stage

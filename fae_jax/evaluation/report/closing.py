@@ -43,6 +43,7 @@ def commands(workdir: str) -> list[tuple[str, str, list[str]]]:
     """(title, what it does, lines) of the ways to go on; shell-safe whatever the working directory is called."""
     here = shlex.quote(workdir)
     imagenet = "fae run --config imagenet256_dinov2g --workdir runs/imagenet256 --config.data.path=/data/imagenet"
+    on_bucket = imagenet.replace("runs/", "/mnt/fae/")
     return [
         (
             "Sample",
@@ -70,9 +71,7 @@ def commands(workdir: str) -> list[tuple[str, str, list[str]]]:
         (
             "A TPU pod",
             "The same command on every host; they find each other. launch/tpu_setup.sh mounts a bucket at /mnt/fae.",
-            [
-                f"gcloud compute tpus tpu-vm ssh POD --worker=all --command='{imagenet.replace('runs/', '/mnt/fae/')}'"
-            ],
+            [f"gcloud compute tpus tpu-vm ssh POD --worker=all --command='{on_bucket}'"],
         ),
         (
             "Slurm",
