@@ -46,9 +46,10 @@ setup(
         "tpu": ["jax[tpu]>=0.10.1", "gcsfs>=2024.6"],
         "wandb": ["wandb>=0.17"],
         "parquet": ["pyarrow>=15"],
+        "jpeg": ["simplejpeg>=1.8"],
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
-            *("pyarrow>=15", "regex", "sentencepiece>=0.2", "jsonschema>=4.20"),
+            *("pyarrow>=15", "simplejpeg>=1.8", "regex", "sentencepiece>=0.2", "jsonschema>=4.20"),
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
         "demo": ["gradio>=5"],

@@ -5,12 +5,13 @@
     python benchmarks/data.py --data … --memory 100000                             # resident memory over batches
     python benchmarks/data.py --latents 2000 --memory 100000                       # the same, of the latent loader
     python benchmarks/data.py --data … --profile                                   # where the time of a picture goes
+    python benchmarks/data.py --data … --enlarge 500x375                           # the same pictures, enlarged
 
 The same tar is repacked into a folder, a packed array_record and, with pyarrow, parquet. Both loaders read the same
-bytes, crop by the same function and flip half, and before they are timed both decode the same 200 pictures, compared
-bit for bit; torch's also runs as it usually is, to normalised float32. Every measurement is a process of its own;
-repeats alternate, and the best of each is shown. Latents are read cold (their files put out of the page cache) and
-warm. torch is optional.
+bytes, crop by the same function and flip half (torch's as pictures of Pillow from file to crop), and before they are
+timed both decode the same 200 pictures, compared bit for bit; torch's also runs as it usually is, to normalised
+float32. Every measurement is a process of its own; repeats alternate, and the best of each is shown. Latents are read
+cold (their files put out of the page cache) and warm. torch is optional, and so is simplejpeg, which ours then uses.
 """
 
 from __future__ import annotations
@@ -67,17 +68,17 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
     from torch.utils.data import DataLoader, Dataset
 
     from fae_jax.data.sources import open_source
-    from fae_jax.data.transforms import adm_centre_crop
+    from fae_jax.data.transforms import adm_centre_crop, centre_crop
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
     normalised = options.measure == "torch_float"
 
-    def cropped(data: bytes) -> np.ndarray:
-        return adm_centre_crop(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), options.size)
+    def cropped(data: bytes) -> Image.Image:
+        return centre_crop(Image.open(io.BytesIO(data)).convert("RGB"), options.size)
 
     for position in np.linspace(0, len(source) - 1, 200).astype(int).tolist():
         ours = adm_centre_crop(source[position]["image"], options.size)
-        assert np.array_equal(ours, cropped(source.stored(position).data)), f"picture {position} differs"
+        assert np.array_equal(ours, np.asarray(cropped(source.stored(position).data))), f"picture {position} differs"
 
     class Pictures(Dataset):
         def __len__(self) -> int:
@@ -87,8 +88,8 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
             picture = source.stored(position)
             image = cropped(picture.data)
             if torch.rand(()) < 0.5:
-                image = image[:, ::-1]
-            pixels = torch.from_numpy(np.ascontiguousarray(image))
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = torch.from_numpy(np.array(image))
             if normalised:
                 pixels = (pixels.permute(2, 0, 1).contiguous().float().div(255) - 0.5) / 0.5
             return pixels, picture.label
@@ -122,6 +123,7 @@ def measure_latents(options: argparse.Namespace) -> dict[str, float]:
 def measure_profile(options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds per picture of each part of the loader's work, one thread, the rest of the process asleep."""
     from fae_jax.data.decode import decode_picture
+    from fae_jax.data.loader import stacked
     from fae_jax.data.sources import open_source
     from fae_jax.data.transforms import adm_centre_crop
 
@@ -134,13 +136,54 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
         clock.append(time.perf_counter())
         images = [decode_picture(picture.data, "") for picture in stored]
         clock.append(time.perf_counter())
-        images = [adm_centre_crop(image, options.size) for image in images]
+        images = [adm_centre_crop(image, options.size)[:, :: 1 - 2 * (n % 2)] for n, image in enumerate(images)]
         clock.append(time.perf_counter())
-        np.stack(images)
+        stacked(images)
         clock.append(time.perf_counter())
         for name, (begun, ended) in zip(spent, itertools.pairwise(clock), strict=True):
             spent[name] += ended - begun
     return {f"{name} ms": round(1000 * seconds / len(places), 4) for name, seconds in spent.items()}
+
+
+def measure_floor(options: argparse.Namespace) -> dict[str, float]:
+    """Pictures per second of decoding and cropping alone, by Pillow and as we do it, on one and on two threads."""
+    import io
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import Image
+
+    from fae_jax.data.decode import decode_picture
+    from fae_jax.data.sources import open_source
+    from fae_jax.data.transforms import adm_centre_crop, centre_crop
+
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    places = np.random.default_rng(0).permutation(len(source))[:1000].tolist()
+    files = [source.stored(place).data for place in places]
+
+    def pillow(data: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    work = {
+        "Pillow decodes": lambda data: np.asarray(pillow(data)),
+        "Pillow decodes and crops": lambda data: np.asarray(centre_crop(pillow(data), options.size)),
+        "ours decodes": lambda data: decode_picture(data, ""),
+        "ours decodes and crops": lambda data: adm_centre_crop(decode_picture(data, ""), options.size),
+    }
+    found = {}
+    for name, each in work.items():
+        for threads in (1, 2):
+            spent = []
+            for _ in range(3):
+                begun = time.perf_counter()
+                with ThreadPoolExecutor(threads) as pool:
+                    list(
+                        pool.map(
+                            lambda part, each=each: [each(data) for data in part], [files[k::10] for k in range(10)]
+                        )
+                    )
+                spent.append(time.perf_counter() - begun)
+            found[f"{name}, {threads} threads"] = round(len(files) / min(spent))
+    return found
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
@@ -231,10 +274,36 @@ def repack(pattern: str, folder: Path) -> dict[str, str]:
     return kinds
 
 
+def enlarged(pattern: str, size: str, folder: Path, count: int = 1500) -> str:
+    """A tar of the first pictures, resized to WIDTHxHEIGHT: most photographs of ImageNet are 500 by 375."""
+    import io
+    import tarfile
+
+    from PIL import Image
+
+    from fae_jax.data.tars import TarSource
+
+    source = TarSource(pattern, split="train", holdout=0.0, seed=0)
+    width, height = map(int, size.split("x"))
+    folder.mkdir()
+    with tarfile.open(folder / "00000.tar", "w") as archive:
+        for position in range(min(count, len(source))):
+            picture, buffer = source.stored(position), io.BytesIO()
+            small = Image.open(io.BytesIO(picture.data)).convert("RGB")
+            small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+            for suffix, data in (("jpg", buffer.getvalue()), ("cls", str(picture.label).encode())):
+                about = tarfile.TarInfo(f"{position:06d}.{suffix}")
+                about.size = len(data)
+                archive.addfile(about, io.BytesIO(data))
+    return str(folder / "00000.tar")
+
+
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
-        kinds = repack(arguments.data, Path(folder))
+        if arguments.enlarge:
+            arguments.data = enlarged(arguments.data, arguments.enlarge, Path(folder) / "enlarged")
+        kinds = {"tar": arguments.data} if arguments.kinds == "tar" else repack(arguments.data, Path(folder))
         wanted = arguments.kinds.split(",") if arguments.kinds else list(kinds)
         for kind in wanted:
             for workers in arguments.workers_list:
@@ -254,6 +323,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                             size=arguments.size,
                             batch=arguments.batch,
                             seconds=arguments.seconds,
+                            threads=arguments.threads,
                         )
                         if found["per_second"] > best.get(measure, {"per_second": 0})["per_second"]:
                             best[measure] = found
@@ -272,6 +342,7 @@ def main() -> None:
     parser.add_argument("--kinds", help="of source, separated by commas; default: all")
     parser.add_argument("--workers_list", type=lambda text: [int(w) for w in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--enlarge", metavar="WIDTHxHEIGHT", help="resize the pictures of --data first")
     parser.add_argument("--latents", type=int, help="pictures in a made-up latent cache to read")
     parser.add_argument("--memory", type=int, help="batches over which resident memory is watched")
     parser.add_argument("--profile", action="store_true", help="milliseconds per picture of each part of the work")
@@ -281,11 +352,12 @@ def main() -> None:
     hidden = (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int), ("cold", int))
     for name, kind in hidden:
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, default=2, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=2, help="of ours, in each worker")
     arguments = parser.parse_args()
     if arguments.measure:
         measures = {"ours": measure_ours, "torch_uint8": measure_torch, "torch_float": measure_torch}
         measures |= {"latents": measure_latents, "memory": measure_memory, "profile": measure_profile}
+        measures["floor"] = measure_floor
         print(json.dumps(measures[arguments.measure](arguments)))
         return
     if arguments.latents:
@@ -310,7 +382,12 @@ def main() -> None:
         options = {"path": arguments.data, "kind": kind, "size": 16 if arguments.data else 32, "batch": 2}
         print(json.dumps(alone("memory", count=arguments.memory, workers=arguments.workers_list[0], **options)))
     elif arguments.data and arguments.profile:
-        print(json.dumps(alone("profile", path=arguments.data, kind="tar", size=arguments.size, batch=64)))
+        with tempfile.TemporaryDirectory(prefix="fae-bench-") as folder:
+            path = arguments.data
+            if arguments.enlarge:
+                path = enlarged(path, arguments.enlarge, Path(folder) / "enlarged")
+            for measure in ("profile", "floor"):
+                print(json.dumps(alone(measure, path=path, kind="tar", size=arguments.size, batch=64)), flush=True)
     elif arguments.data:
         compare(arguments)
     else:

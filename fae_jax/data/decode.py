@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from fae_jax.data.jpeg import decode_plain_jpeg
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
@@ -30,9 +32,13 @@ def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
     """
     if not data:
         raise BadPicture(f"{name}: the file is empty")
+    plain = decode_plain_jpeg(data)
+    if plain is not None:
+        return plain
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)), np.uint8)
+            ImageOps.exif_transpose(picture, in_place=True)  # otherwise it copies what is upright
+            return np.asarray(_to_rgb(picture), np.uint8)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise almost anything on broken files
@@ -46,7 +52,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         shown = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _reason(data: bytes, error: Exception) -> str:

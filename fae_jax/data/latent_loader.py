@@ -30,6 +30,7 @@ from fae_jax.data.loader import (
     derived_seed,
     mixed,
     shuffled,
+    stacked,
 )
 from fae_jax.data.mixture import Mixture
 from fae_jax.data.sources import Source
@@ -130,9 +131,7 @@ class _LatentRows(grain.MapDataset):
         batch = loader.source.read(positions, views[mine].tolist())
         if loader.pictures is not None:
             shown = zip(batch["index"], views[mine], strict=True)
-            batch["image"] = np.stack(
-                [self._picture(loader.pictures, int(index), int(view)) for index, view in shown]
-            )
+            batch["image"] = stacked([self._picture(loader.pictures, int(index), int(view)) for index, view in shown])
         captions = batch.pop("captions", None)
         if captions is not None and loader.captions:
             batch["caption"] = self._chosen([json.loads(text) for text in captions], step, mine)

@@ -8,6 +8,7 @@ takes batches compares it with "index", so counting needs no word between proces
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ class TooManyBadPictures(OSError):
 
 
 class Readable:
-    """A source whose every position gives a picture, with "asked", int64, the position itself."""
+    """A source whose every position gives a picture, with "asked", int64, the position itself.
 
-    def __init__(self, source: Source):
-        self.source = source
+    Args:
+      source: some of whose pictures may be bad.
+      captions: keep "captions", where there are any.
+    """
+
+    def __init__(self, source: Source, captions: bool = True):
+        self.source, self._captions = source, captions
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,16 +42,20 @@ class Readable:
     def __getitem__(self, position: int) -> dict[str, Any]:
         for other in self.candidates(position):
             try:
-                return self.source[other] | {"asked": np.int64(position)}
+                element = self.source[other] | {"asked": np.int64(position)}
+                if not self._captions:
+                    element.pop("captions", None)
+                return element
             except BadPicture as error:
                 last = error
         raise TooManyBadPictures(f"none of {TRIES} pictures can be decoded, the last: {last}") from last
 
-    def candidates(self, position: int) -> list[int]:
+    def candidates(self, position: int) -> Iterator[int]:
         """`position`, then its replacements in order."""
+        yield position
         count = len(self.source)
         stride = 1 + int(name_hashes([f"replacement of {position}"])[0]) % max(count - 1, 1)
-        return [position, *((position + k * stride) % count for k in range(1, min(TRIES, count)))]
+        yield from ((position + k * stride) % count for k in range(1, min(TRIES, count)))
 
 
 class BadPictures:

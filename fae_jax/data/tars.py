@@ -9,6 +9,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,12 +60,16 @@ class TarSource(StoredSource):
         return f"{shard.path}, picture at byte {self._index.columns['offset'][position]}"
 
     def stored(self, position: int) -> StoredPicture:
-        row = {name: column[position].item() for name, column in self._index.columns.items()}
-        path = self._index.files[row["shard"]].path
+        shard, offset, size, label = self._row(position, "shard", "offset", "size", "label")
+        path = self._index.files[shard].path
         captions: tuple[str, ...] = ()
         if self.captioned:
-            captions = captions_of(storage.read_bytes(path, row["text_offset"], row["text_size"]), row["text_json"])
-        return StoredPicture(storage.read_bytes(path, row["offset"], row["size"]), row["label"], captions)
+            start, length, is_json = self._row(position, "text_offset", "text_size", "text_json")
+            captions = captions_of(storage.read_bytes(path, start, length), is_json)
+        return StoredPicture(storage.read_bytes(path, offset, size), label, captions)
+
+    def _row(self, position: int, *names: str) -> list[Any]:
+        return [self._index.columns[name][position].item() for name in names]
 
 
 def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[str, ...]]:

@@ -22,9 +22,15 @@ def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.nd
 
     Both sides are halved with a box filter while the shorter is at least 2·size; a bicubic resize then makes the
     shorter side `size`, the longer rounded half to even; the middle square is cut, an odd remainder to the right
-    and below.
+    and below. A picture that is so already is returned itself.
     """
-    picture = Image.fromarray(image)
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(centre_crop(Image.fromarray(image), size))
+
+
+def centre_crop(picture: Image.Image, size: int) -> Image.Image:
+    """`adm_centre_crop` of an RGB picture."""
     while min(picture.size) >= 2 * size:
         picture = _resized(picture, picture.width // 2, picture.height // 2, Image.Resampling.BOX)
     scale = size / min(picture.size)
@@ -36,7 +42,7 @@ def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.nd
         picture = picture.crop((left, 0, left + size, picture.height))
     if height != picture.height:
         picture = picture.resize((size, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture)[top : top + size]
+    return picture.crop((0, top, size, top + size)) if height != size else picture
 
 
 def _resized(picture: Image.Image, width: int, height: int, kind: Image.Resampling) -> Image.Image:
@@ -46,16 +52,6 @@ def _resized(picture: Image.Image, width: int, height: int, kind: Image.Resampli
     changes the last bits. Asking for one direction at a time gives the same pixels with all of them.
     """
     return picture.resize((width, picture.height), kind).resize((width, height), kind)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CentreCrop(grain.transforms.Map):
-    """`adm_centre_crop` of "image" to (size, size, 3)."""
-
-    size: int
-
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        return element | {"image": adm_centre_crop(element["image"], self.size)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
