@@ -12,6 +12,7 @@ from fae_jax.data.sources import listing_hash, name_hashes, split_positions
 from fae_jax.data.stored import StoredPicture, StoredSource
 
 Listing = dict[str, list[tuple[str, int]]]
+NAMED = 5  # empty folders in an error
 
 
 class FolderSource(StoredSource):
@@ -55,12 +56,14 @@ def _listing(root: str) -> Listing:
         raise ValueError(f"picture folder {root} has no subfolders; it needs one subfolder per class")
     if len(listing) < 2:
         raise ValueError(f"picture folder {root} has only {[*listing][0]!r} in it; it needs at least two classes")
-    for folder, pictures in listing.items():
-        if not pictures:
-            raise ValueError(
-                f"class folder {storage.join(root, folder)} has no pictures ({', '.join(SUFFIXES)}); "
-                "fill it or remove it"
-            )
+    empty = [storage.join(root, folder) for folder, pictures in listing.items() if not pictures]
+    if empty:
+        named = ", ".join(empty[:NAMED]) + (f" and {len(empty) - NAMED} more" if len(empty) > NAMED else "")
+        verb = "has" if len(empty) == 1 else "have"
+        raise ValueError(
+            f"{len(empty)} of {len(listing)} class folders: {named} {verb} no pictures ({', '.join(SUFFIXES)}); "
+            "fill or remove what is empty"
+        )
     return listing
 
 

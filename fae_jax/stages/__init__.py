@@ -23,6 +23,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
     "cache": (("features",), cache.run),
     "generator": (("cache",), generator.run),
 }
+OF_CLASSES = ("encoder", "generator")  # stages that need labels; the others need pictures alone
 
 
 def command_for(stage: str, experiment: Experiment) -> str:
@@ -58,8 +59,12 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         name = experiment.config.encoder.name
         raise ValueError(f"encoder {name!r} is pretrained (encoder.train=False); there is nothing to train")
     check_boards(experiment.config.logging)
-    if stage == "generator" and experiment.config.data.captions:
-        raise ValueError("stage generator trains on classes, and data.captions=True has none; it reads no text yet")
+    if stage in (None, *OF_CLASSES) and experiment.config.data.captions:
+        alone = "" if stage else "; give the other stages by name, `fae train features` and so on"
+        raise ValueError(
+            f"stage {stage or 'generator'} trains on classes, and data.captions=True has none; "
+            f"it reads no text yet{alone}"
+        )
     if stage:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
     try:

@@ -194,6 +194,11 @@ class Experiment:
         return Reading(workers=data.workers, threads=data.threads, ahead=data.ahead)
 
     @property
+    def _reading_stored(self) -> Reading:
+        """Of what needs no decoding: handing it on from another process would take longer than reading it."""
+        return dataclasses.replace(self._reading, workers=0)
+
+    @property
     def _bad_pictures(self) -> Path:
         return self.workdir.root / f"bad-pictures-{jax.process_index()}.txt"
 
@@ -333,7 +338,7 @@ class Experiment:
             image_size=data.image_size,
             captions=False,
             mixture=self._mixture,
-            reading=self._reading,
+            reading=self._reading if pictures else self._reading_stored,
             **self._hosts,
         )
 
@@ -487,7 +492,7 @@ class Experiment:
             flip=data.flip,
             caption_dropout=data.caption_dropout,
             mixture=self._mixture,
-            reading=self._reading,
+            reading=self._reading_stored,
             **self._hosts,
         )
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import TINY, fae
+from running import TINY, fae, start
 
 from fae_jax.commands.program import main
 
@@ -69,6 +70,19 @@ def test_pictures_that_are_none_are_counted(told, tmp_path: Path) -> None:
     assert code == 0 and "5 of 8 pictures are used" in lines[0] and "3 left out: it cannot be decoded" in lines[1]
     page = (tmp_path / "out" / "summary.html").read_text()
     assert all(words in page for words in ("truncated", "the file is empty", "a web page"))
+
+
+def test_an_empty_class_folder(told, tmp_path: Path) -> None:
+    for label in ("cat", "dog", "eel"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+    for number in range(4):
+        (tmp_path / "in" / ("cat", "dog")[number % 2] / f"{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "in" / "eel" / "notes.txt").write_text("none yet")
+    code, lines = told("prepare", "folder", tmp_path / "in", "--out", tmp_path / "out")
+    assert code == 2 and len(lines) == 1, lines
+    said = f"1 of 3 class folders: {tmp_path / 'in' / 'eel'} has no pictures"
+    assert said in lines[0] and "fill or remove" in lines[0]
+    assert not (tmp_path / "out").exists()
 
 
 def test_tars_that_are_cut_or_reach_outside(told, tmp_path: Path) -> None:
@@ -201,3 +215,28 @@ def test_a_disk_that_fills_up_while_caching(trained: Path, small_disk: Path) -> 
     fae(*words)
     for name, content in kept.items():
         assert (folder / name).read_bytes() == content == (of_cache(trained) / name).read_bytes()
+
+
+def test_two_runs_writing_one_cache(told, trained: Path, tmp_path: Path) -> None:
+    wanted = {path.name: path.read_bytes() for path in of_cache(trained).glob("shard-*")}
+    shutil.rmtree(of_cache(trained))
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    words = (f"--config.cache.path={tmp_path / 'shared'}", "--config.cache.shard_size=64")
+    first = start("cache", "--workdir", trained, *words)
+    lock = None
+    while first.poll() is None and lock is None:
+        lock = next((tmp_path / "shared").glob("*/writer-0.lock"), None)
+        lock = lock if lock and lock.read_text() else None
+    os.kill(first.pid, signal.SIGSTOP)  # in the middle of its work
+    try:
+        assert lock is not None and not (lock.parent / "header.json").exists()
+        code, lines = told("cache", "--workdir", other, *words)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert code == 1 and len(lines) == 1, lines
+    assert f"is being written by process {first.pid} on " in lines[0] and "wait for it or end it" in lines[0]
+    _, err = first.communicate(timeout=200)
+    assert first.returncode == 0, err
+    assert {path.name: path.read_bytes() for path in lock.parent.glob("shard-*")} == wanted
+    assert told("cache", "--workdir", other, *words)[0] == 0

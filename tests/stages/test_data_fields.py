@@ -70,6 +70,13 @@ def test_reading_ahead(photographs: Path, tmp_path: Path) -> None:
     assert (reading.threads, reading.ahead, reading.workers) == (3, 7, 0)
 
 
+def test_latents_are_read_without_worker_processes(tmp_path: Path, finished: Path) -> None:
+    config = override(load_config(str(TINY)), [("data.workers", "3")])
+    reading = Experiment(check(config), Workdir(finished)).latent_loader(8).reading
+    assert (reading.workers, reading.threads) == (0, 2)
+    assert experiment(tmp_path, workers=3).loader(8).reading.workers == 3
+
+
 def test_captions(tmp_path: Path) -> None:
     import io
     import tarfile
@@ -89,8 +96,9 @@ def test_captions(tmp_path: Path) -> None:
         experiment(tmp_path, captions=True).source("train")
     told = experiment(tmp_path, **tar, captions=True)
     assert set(batches(told, 1)[0]) == {"image", "label", "index"}  # texts cannot be put on devices
-    with pytest.raises(ValueError, match="stage generator trains on classes"):
-        check_request(told, "generator")
+    for stage in ("encoder", "generator"):
+        with pytest.raises(ValueError, match=f"stage {stage} trains on classes"):
+            check_request(told, stage)
 
 
 @pytest.mark.parametrize(
