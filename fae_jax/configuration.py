@@ -238,7 +238,7 @@ def default_config() -> ConfigDict:
             "compute": {
                 "dtype": "bfloat16",  # of matrix products; parameters, norms, softmax and losses are float32
                 "residual": "float32",  # of the stream that blocks add to: float32, or bfloat16 for half the memory
-                "kernel": "auto",  # of attention: auto, xla, cudnn (NVIDIA), splash (TPU)
+                "kernel": "auto",  # of attention: auto, xla, cpu, cudnn (NVIDIA), splash (TPU)
                 "scan": True,  # compile one block and loop (fast to compile); False unrolls (fast on a CPU)
                 "compilation_cache": "auto",  # of programs: a folder, off, or auto (the user's on accelerators)
                 "remat": "none",  # what the backward pass keeps: none (= all), dots, branches, qkv, attention, full

@@ -34,7 +34,7 @@ _CHOICES = {
     "sampling.sampler": ("euler", "heun", "euler_maruyama"),
     "compute.dtype": ("float32", "bfloat16"),
     "compute.residual": ("float32", "bfloat16"),
-    "compute.kernel": ("auto", "xla", "cudnn", "splash"),
+    "compute.kernel": ("auto", "xla", "cpu", "cudnn", "splash"),
     "compute.remat": ("none", "dots", "branches", "qkv", "attention", "full"),
     "evaluation.probe.linear": ("sgd", "logistic"),
     "evaluation.probe.latent_pooling": ("mean", "flat"),

@@ -22,7 +22,7 @@ def qkv(b=2, n=5, m=7, h=3, d=8):
     return normals(b, n, h, d), normals(b, m, h, d, seed=1), normals(b, m, h, d, seed=2)
 
 
-@pytest.mark.parametrize("kernel", ["auto", "xla"])
+@pytest.mark.parametrize("kernel", ["auto", "xla", "cpu"])
 @pytest.mark.parametrize("scale", [None, 0.9])
 def test_attention_is_the_reference(kernel, scale):
     query, key, value = qkv()
@@ -30,30 +30,55 @@ def test_attention_is_the_reference(kernel, scale):
     assert_close(got, reference.attention(*(part.astype(np.float64) for part in (query, key, value)), scale=scale))
 
 
-def test_mask_and_bias():
+@pytest.mark.parametrize("kernel", ["xla", "cpu"])
+def test_mask_and_bias(kernel):
     query, key, value = qkv()
     mask = np.random.default_rng(3).random((2, 3, 5, 7)) < 0.6
     mask[..., 0] = True
     bias = normals(2, 3, 5, 7, seed=4)
     arrays = tuple(map(jnp.asarray, (query, key, value)))
-    got = attention(*arrays, mask=jnp.asarray(mask), bias=jnp.asarray(bias))
+    got = attention(*arrays, mask=jnp.asarray(mask), bias=jnp.asarray(bias), kernel=kernel)
     assert_close(got, reference.attention(query, key, value, mask=mask, bias=bias))
     padding = mask[:, :1, :1]  # (b, 1, 1, m) broadcasts over heads and queries
-    got = attention(*arrays, mask=jnp.asarray(padding))
+    got = attention(*arrays, mask=jnp.asarray(padding), kernel=kernel)
     assert_close(got, reference.attention(query, key, value, mask=np.broadcast_to(padding, (2, 3, 5, 7))))
 
 
-def test_softmax_of_bfloat16_is_taken_in_float32():
+def test_kernels_have_the_same_gradients():
+    """With a mask whose last query attends to nothing, and logits far beyond the range of exp."""
+    arrays = tuple(map(jnp.asarray, (20 * normals(2, 5, 3, 8), *qkv()[1:])))
+    mask = jnp.asarray(np.random.default_rng(3).random((2, 1, 5, 7)) < 0.6).at[:, :, -1].set(False)
+    toward = jnp.asarray(normals(2, 5, 3, 8, seed=5))
+
+    def gradients(kernel):
+        loss = lambda *given: jnp.sum(toward * attention(*given, mask=mask, kernel=kernel))  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*arrays)
+
+    for ours, theirs in zip(gradients("cpu"), gradients("xla"), strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("backend", "chosen"), [("cpu", "cpu"), ("gpu", "xla"), ("tpu", "xla")])
+def test_auto_writes_for_the_cpu_on_a_cpu_alone(monkeypatch, backend, chosen):
+    """Five tokens in float32: neither cudnn nor splash applies on the accelerators."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    arrays = tuple(map(jnp.asarray, qkv()))
+    trace = lambda kernel: str(jax.make_jaxpr(lambda *given: attention(*given, kernel=kernel))(*arrays))  # noqa: E731
+    assert trace("auto") == trace(chosen) and trace("cpu") != trace("xla")
+
+
+@pytest.mark.parametrize("kernel", ["xla", "cpu"])
+def test_softmax_of_bfloat16_is_taken_in_float32(kernel):
     """Logits near 100 carry a rounding of 0.5 in bfloat16; a softmax in it would be off by half."""
     query, key, value = (jnp.asarray(part, jnp.bfloat16) for part in qkv(d=64))
-    got = attention(query, key, value, scale=4.0)
+    got = attention(query, key, value, scale=4.0, kernel=kernel)
     assert got.dtype == jnp.bfloat16
     assert_close(got, reference.attention(*(np.asarray(x, np.float64) for x in (query, key, value)), scale=4.0), 0.01)
 
 
 def test_unknown_kernel():
     query = jnp.ones((1, 2, 1, 4))
-    with pytest.raises(ValueError, match="attention kernel 'flash' is unknown; choose one of auto, xla, cudnn"):
+    with pytest.raises(ValueError, match="attention kernel 'flash' is unknown; choose one of auto, xla, cpu, cudnn"):
         attention(query, query, query, kernel="flash")
 
 
