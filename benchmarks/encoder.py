@@ -21,6 +21,7 @@ import numpy as np
 
 from fae_jax.encoders import create
 from fae_jax.encoders.published import ENCODERS
+from fae_jax.parallel.xla_flags import set_flags
 
 
 def reference(name: str, folder: str, pixels: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
@@ -51,6 +52,7 @@ def ours(name: str, folder: str, pixels: np.ndarray, scan: bool) -> Callable[[],
 
 
 def main() -> None:
+    set_flags()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["s", "b"], choices=["s", "b", "l", "g"])
     parser.add_argument("--batch", type=int, default=8)

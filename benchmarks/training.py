@@ -34,6 +34,7 @@ from fae_jax.losses.pixels import pixel_error
 from fae_jax.model import guidance_schedule
 from fae_jax.networks import build_networks, init_params
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.xla_flags import set_flags
 from fae_jax.stages.feature_space import FeatureSpace
 from fae_jax.stages.features import autoencoder_loss
 from fae_jax.training.optimizer import make_optimizer
@@ -361,6 +362,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    set_flags()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), default="laptop")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))

@@ -10,6 +10,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: cheap compilation halves their time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 install_import_hook("fae_jax", "beartype.beartype")
+from fae_jax.parallel.xla_flags import set_flags  # noqa: E402
+
+set_flags()  # as the command line does, so that its numbers are those of programs run here
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

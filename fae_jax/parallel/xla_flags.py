@@ -1,6 +1,6 @@
 """What XLA is told at start-up, by chip: one table, beneath whatever the user has set.
 
-TPU flags go into LIBTPU_INIT_ARGS, GPU flags into XLA_FLAGS; both are read once, when JAX meets its devices. A flag
+TPU flags go into LIBTPU_INIT_ARGS, the others into XLA_FLAGS; both are read once, when JAX meets its devices. A flag
 that the installed library does not hold would end the process, so each is looked for in the library first.
 """
 
@@ -22,34 +22,43 @@ _TPU = (
     "--xla_tpu_overlap_compute_collective_tc=true",
 )
 _GPU = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
+# XLA gives products on a CPU to YNNPACK, slower at them than Eigen (docs/performance.md); at sums it is faster
+_CPU = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
 FLAGS: dict[str, tuple[str, ...]] = {
     "v4": _TPU,
     "v5e": _TPU,
     "v5p": _TPU,
     "v6e": (*_TPU, "--xla_tpu_scoped_vmem_limit_kib=98304"),
     "gpu": _GPU,
+    "cpu": _CPU,
 }
 # What a TPU machine calls itself in TPU_ACCELERATOR_TYPE → generation
 _TYPES = {"v4": "v4", "v5litepod": "v5e", "v5e": "v5e", "v5p": "v5p", "v6e": "v6e"}
 
 
 def machine(environment: Mapping[str, str], devices: Path = Path("/dev")) -> str | None:
-    """The row of `FLAGS` for this machine, by what can be seen without JAX; None for a CPU or an unknown TPU."""
+    """The row of `FLAGS` for this machine, by what can be seen without JAX; None for an unknown TPU."""
     kind = environment.get("TPU_ACCELERATOR_TYPE", "").split("-")[0].lower()
-    if kind in _TYPES:
-        return _TYPES[kind]
-    return "gpu" if list(devices.glob("nvidia[0-9]*")) else None
+    if kind:
+        return _TYPES.get(kind)
+    return "gpu" if list(devices.glob("nvidia[0-9]*")) else "cpu"
 
 
 def known(flags: tuple[str, ...], library: Path) -> tuple[str, ...]:
-    """Those flags whose names the library holds."""
+    """Those flags whose names the library holds, and whose values it does where they are names in capitals."""
     with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return tuple(flag for flag in flags if text.find(flag.lstrip("-").partition("=")[0].encode()) >= 0)
+
+        def holds(flag: str) -> bool:
+            name, _, value = flag.lstrip("-").partition("=")
+            return all(text.find(word.encode()) >= 0 for word in (name, *([value] if value.isupper() else [])))
+
+        return tuple(flag for flag in flags if holds(flag))
 
 
 def _library(row: str) -> Path | None:
     """The file that reads a row's flags."""
-    package, pattern = ("jax_plugins", "xla_cuda*/xla_cuda_plugin.so") if row == "gpu" else ("libtpu", "libtpu.so")
+    own = {"gpu": ("jax_plugins", "xla_cuda*/xla_cuda_plugin.so"), "cpu": ("jaxlib", "libjax_common.so")}
+    package, pattern = own.get(row, ("libtpu", "libtpu.so"))
     found = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in found.submodule_search_locations or ()] if found else []
     return next((file for folder in folders for file in folder.glob(pattern)), None)
@@ -67,7 +76,7 @@ def set_flags(environment: MutableMapping[str, str] | None = None, row: str | No
     library = _library(row) if row else None
     if row is None or library is None:
         return ()
-    name = "XLA_FLAGS" if row == "gpu" else "LIBTPU_INIT_ARGS"
+    name = "XLA_FLAGS" if row in ("gpu", "cpu") else "LIBTPU_INIT_ARGS"
     own = environment.get(name, "")
     said = {word.lstrip("-").partition("=")[0] for word in own.split()}
     free = tuple(flag for flag in FLAGS[row] if flag.lstrip("-").partition("=")[0] not in said)

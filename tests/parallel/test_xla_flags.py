@@ -1,5 +1,8 @@
 """Flags by machine: beneath the user's own, and never one that the library does not hold."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +22,14 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "row"),
-    [("v4-16", "v4"), ("v5litepod-256", "v5e"), ("v5p-16", "v5p"), ("v6e-8", "v6e"), ("v99-8", None), ("", None)],
+    [("v4-16", "v4"), ("v5litepod-256", "v5e"), ("v5p-16", "v5p"), ("v6e-8", "v6e"), ("v99-8", None)],
 )
 def test_a_machine_says_what_it_is(kind: str, row: str | None, tmp_path: Path):
     assert machine({"TPU_ACCELERATOR_TYPE": kind}, tmp_path) == row
+
+
+def test_a_machine_without_accelerator_is_a_cpu(tmp_path: Path):
+    assert machine({}, tmp_path) == "cpu"
 
 
 def test_a_gpu_is_seen_by_its_device(tmp_path: Path):
@@ -36,6 +43,24 @@ def test_only_flags_that_the_library_holds_are_set(library: Path):
     assert added == ("--xla_enable_async_all_gather=true", "--xla_tpu_overlap_compute_collective_tc=true")
     assert environment == {"LIBTPU_INIT_ARGS": " ".join(added)}
     assert known(FLAGS["v6e"], library) == added
+
+
+def test_a_value_that_the_library_does_not_know_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name, value = FLAGS["cpu"][0].lstrip("-").split("=")
+    (tmp_path / "old").write_bytes(f"\0{name}\0".encode())
+    (tmp_path / "new").write_bytes(f"\0{name}\0{value}\0".encode())
+    assert known(FLAGS["cpu"], tmp_path / "old") == () and known(FLAGS["cpu"], tmp_path / "new") == FLAGS["cpu"]
+    monkeypatch.setattr(xla_flags, "_library", lambda row: tmp_path / "new")
+    environment = {"XLA_FLAGS": "--own"}
+    assert set_flags(environment, "cpu") == FLAGS["cpu"]
+    assert environment == {"XLA_FLAGS": f"{FLAGS['cpu'][0]} --own"}
+
+
+def test_the_installed_library_takes_the_flags_of_a_cpu():
+    """An unknown one would end the process when JAX meets its devices."""
+    environment = {"PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu"}
+    assert set_flags(environment, "cpu") == FLAGS["cpu"]
+    subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, check=True, timeout=100)
 
 
 def test_what_the_user_set_stays_and_counts(library: Path):
