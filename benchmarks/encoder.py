@@ -21,6 +21,7 @@ import numpy as np
 
 from fae_jax.encoders import create
 from fae_jax.encoders.published import ENCODERS
+from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.xla_flags import set_flags
 
 
@@ -52,6 +53,7 @@ def ours(name: str, folder: str, pixels: np.ndarray, scan: bool) -> Callable[[],
 
 
 def main() -> None:
+    keep_freed_memory()  # it and the flags: as `fae` begins
     set_flags()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["s", "b"], choices=["s", "b", "l", "g"])

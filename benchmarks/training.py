@@ -33,6 +33,7 @@ from fae_jax.diffusion.samplers import make_sampler, sample, sample_keys
 from fae_jax.losses.pixels import pixel_error
 from fae_jax.model import guidance_schedule
 from fae_jax.networks import build_networks, init_params
+from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.xla_flags import set_flags
 from fae_jax.stages.feature_space import FeatureSpace
@@ -362,6 +363,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    keep_freed_memory()  # it and the flags: as `fae` begins
     set_flags()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), default="laptop")
