@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fae_jax.compiler.report import read_report
-from fae_jax.compiler.weigh import judge, topology_devices, weigh
+from fae_jax.compiler.weigh import judge, weigh
 from fae_jax.configuration import from_json, to_json
 from fae_jax.parallel.topologies import parse_topology
 from fae_jax.parallel.xla_flags import set_flags
@@ -89,8 +89,8 @@ def main() -> None:
     if request["quick"]:
         jax.config.update("jax_optimization_level", "O1")
     try:
-        devices = topology_devices(parse_topology(request["topology"])) if request["topology"] else None
-        answer = weigh(from_json(request["config"]), request["stage"], devices)
+        topology = parse_topology(request["topology"]) if request["topology"] else None
+        answer = weigh(from_json(request["config"]), request["stage"], topology)
     except (ValueError, FileNotFoundError) as error:
         answer = {"error": str(error), "code": 2}
     except RunFailed as error:

@@ -33,22 +33,27 @@ class Program(NamedTuple):
       lowered: of `jax.jit(...).lower(...)`.
       state: shapes, with places, of what stays in memory from call to call.
       batch: examples of a call, over all devices (cache: those of one host).
+      hosts: that run the program each by themselves.
     """
 
     lowered: Any
     state: Any
     batch: int
+    hosts: int = 1
 
 
-def lower(config: ConfigDict, stage: str, mesh: jax.sharding.Mesh) -> Program:
+def lower(config: ConfigDict, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
     """The program of a stage.
+
+    Args:
+      own: one host's devices, see `Outline`.
 
     Raises:
       ValueError: the stage is unknown, or a batch does not divide over the mesh; it names the field.
     """
     if stage not in STAGES:
         raise ValueError(f"stage {stage!r} cannot be compiled; choose one of {', '.join(STAGES)}")
-    experiment = Outline(config, mesh)
+    experiment = Outline(config, mesh, own)
     if stage == "cache":
         return _cache(experiment)
     if stage == "sample":
@@ -74,7 +79,7 @@ def _cache(experiment: Outline) -> Program:
     size, place = experiment.config.data.image_size, batch_sharding(mesh)
     image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=place)
     posterior: Any = make_posterior(experiment)
-    return Program(posterior.lower(*state, image), state, batch)
+    return Program(posterior.lower(*state, image), state, batch, experiment.hosts)
 
 
 def _sample(experiment: Outline) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import Any
@@ -39,6 +40,17 @@ def topology_devices(topology: Topology) -> list[Any]:
     return list(described.devices)
 
 
+def own_devices(devices: list[Any], topology: Topology) -> list[Any]:
+    """The devices of a slice that is as large as the part of `topology` which one host has.
+
+    A host's programs of its own are compiled for it: the compiler takes only whole slices.
+    """
+    own = [device for device in devices if device.process_index == devices[0].process_index]
+    sides = [max(side) - min(side) + 1 for side in zip(*(device.coords for device in own), strict=True)]
+    part = dataclasses.replace(topology, sides=tuple(sides[: len(topology.sides)]))
+    return topology_devices(part) if part != topology else devices
+
+
 def per_device(tree: Any) -> int:
     """Bytes of a tree of shapes with places that one device holds."""
     return sum(
@@ -47,11 +59,11 @@ def per_device(tree: Any) -> int:
     )
 
 
-def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str, Any]:
+def weigh(config: ConfigDict, stage: str, topology: Topology | None) -> dict[str, Any]:
     """Compiles a stage's program and says what it takes, per device.
 
     Args:
-      devices: of a topology; None for those that are here.
+      topology: None for the devices that are here.
 
     Returns:
       JSON values: `stage`, `devices`, `kind`, `mesh`, `batch`, `fits`, `state`, `temporaries`, `peak` and `memory`
@@ -63,12 +75,14 @@ def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str
       ValueError: batch or mesh do not fit the devices.
       RunFailed: the compiler fails for another reason than memory.
     """
+    devices = topology_devices(topology) if topology else None
+    own = own_devices(devices, topology) if topology and devices else None
     if devices is not None and config.compute.kernel == "auto":
         config = override(config, [("compute.kernel", "splash")])  # what auto is on a TPU
     mesh = make_mesh(**config.mesh, devices=devices)
     chip = chip_of(mesh.devices.flat[0].device_kind)
     begun = time.monotonic()
-    program = lower(config, stage, mesh)
+    program = lower(config, stage, mesh, own)
     figures: dict[str, Any] = {
         "stage": stage,
         "devices": mesh.size,
@@ -77,7 +91,7 @@ def weigh(config: ConfigDict, stage: str, devices: list[Any] | None) -> dict[str
         "batch": program.batch,
         "state": per_device(program.state),
         "memory": chip.memory if chip else None,
-        "flops": program.batch * image_flops(config, stage),
+        "flops": program.hosts * program.batch * image_flops(config, stage),
     }
     figures.update(_compiled(program, mesh))
     return {**figures, "seconds": round(time.monotonic() - begun, 1)}

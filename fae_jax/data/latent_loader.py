@@ -30,7 +30,7 @@ from fae_jax.data.loader import (
     derived_seed,
     mixed,
     shuffled,
-    stacked,
+    stack,
 )
 from fae_jax.data.mixture import Mixture
 from fae_jax.data.sources import Source
@@ -131,7 +131,8 @@ class _LatentRows(grain.MapDataset):
         batch = loader.source.read(positions, views[mine].tolist())
         if loader.pictures is not None:
             shown = zip(batch["index"], views[mine], strict=True)
-            batch["image"] = stacked([self._picture(loader.pictures, int(index), int(view)) for index, view in shown])
+            pictures = (self._picture(loader.pictures, int(index), int(view)) for index, view in shown)
+            batch |= stack(({"image": picture} for picture in pictures), len(positions))
         captions = batch.pop("captions", None)
         if captions is not None and loader.captions:
             batch["caption"] = self._chosen([json.loads(text) for text in captions], step, mine)

@@ -41,7 +41,9 @@ def machine(environment: Mapping[str, str], devices: Path = Path("/dev")) -> str
     kind = environment.get("TPU_ACCELERATOR_TYPE", "").split("-")[0].lower()
     if kind:
         return _TYPES.get(kind)
-    return "gpu" if list(devices.glob("nvidia[0-9]*")) else "cpu"
+    if any(devices.glob("accel[0-9]*")) or any(devices.glob("vfio/[0-9]*")):  # a TPU that does not say which
+        return None
+    return "gpu" if any(devices.glob("nvidia[0-9]*")) else "cpu"
 
 
 def known(flags: tuple[str, ...], library: Path) -> tuple[str, ...]:

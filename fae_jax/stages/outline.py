@@ -69,11 +69,12 @@ class Outline(Experiment):
     Args:
       config: what the experiment is.
       mesh: of the devices it would run on.
+      own: one host's devices, for what hosts do each by themselves; None for the first host's of `mesh`.
     """
 
-    def __init__(self, config: ConfigDict, mesh: jax.sharding.Mesh):
+    def __init__(self, config: ConfigDict, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None):
         super().__init__(config, Workdir("."))
-        self._mesh = mesh
+        self._mesh, self._own = mesh, own
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -87,7 +88,7 @@ class Outline(Experiment):
     @functools.cached_property
     def own_mesh(self) -> jax.sharding.Mesh:
         first = self._mesh.devices.flat[0].process_index
-        own = [device for device in self._mesh.devices.flat if device.process_index == first]
+        own = self._own or [device for device in self._mesh.devices.flat if device.process_index == first]
         return self._mesh if self.hosts == 1 else make_mesh(devices=own)
 
     @functools.cached_property

@@ -32,6 +32,13 @@ def test_a_machine_without_accelerator_is_a_cpu(tmp_path: Path):
     assert machine({}, tmp_path) == "cpu"
 
 
+@pytest.mark.parametrize("device", ["accel0", "vfio/0"])
+def test_a_tpu_that_does_not_say_which_gets_no_flags_of_a_cpu(device: str, tmp_path: Path):
+    (tmp_path / device).parent.mkdir(exist_ok=True)
+    (tmp_path / device).touch()
+    assert machine({}, tmp_path) is None
+
+
 def test_a_gpu_is_seen_by_its_device(tmp_path: Path):
     (tmp_path / "nvidia0").touch()
     assert machine({}, tmp_path) == "gpu" and machine({"TPU_ACCELERATOR_TYPE": "v4-8"}, tmp_path) == "v4"
