@@ -1,11 +1,12 @@
 """What every configuration takes on TPU slices, from the TPU compiler; no TPU needed, only the extra `tpu`.
 
     python benchmarks/scaling.py                    all configurations × stages × slices; 16 to 256 chips
+    python benchmarks/scaling.py --weights inception_photographs=inception.npz      its encoder needs a file
     python benchmarks/scaling.py --seconds 200      as far as it comes in that time; the next call goes on from there
 
 Two programs are compiled at a time: the paper's features, pixels and generator on four slices with the compiler's
-full effort, which is what a run gets; everything else with little (`fae compile --quick`). Figures are kept in
-docs/scaling.json, a row per compilation with its date; from them the table in docs/scaling.md and the plot
+full effort, which is what a run gets; all else with little (`fae compile --quick`), its blocks scanned. Figures are
+kept in docs/scaling.json, a row per compilation with its date; of them the table in docs/scaling.md and the plot
 docs/scaling.svg are made. A row is compiled again when it is deleted.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from fae_jax.compiler.child import ask
 from fae_jax.compiler.programs import STAGES
-from fae_jax.configuration import load_config, shipped_configs
+from fae_jax.configuration import load_config, override, shipped_configs
 from fae_jax.workdir import write_atomically, write_json
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -46,8 +47,12 @@ def wanted() -> Iterator[tuple[str, str, str, bool]]:
         yield from ((name, stage, slice, True) for stage in STAGES for slice in SMALL)
 
 
-def measure(seconds: float) -> list[dict[str, Any]]:
-    """Every row that is there already, and those begun within `seconds`."""
+def measure(seconds: float, weights: dict[str, str]) -> list[dict[str, Any]]:
+    """Every row that is there already, and those begun within `seconds`.
+
+    Args:
+      weights: configuration → file, where an encoder cannot be built without.
+    """
     file = DOCS / "scaling.json"
     rows = json.loads(file.read_text()) if file.is_file() else []
     done = {(row["config"], row["stage"], row["slice"], row["quick"]) for row in rows}
@@ -57,7 +62,8 @@ def measure(seconds: float) -> list[dict[str, Any]]:
         name, stage, slice, quick = wish
         if time.monotonic() > deadline:
             return
-        figures = ask(load_config(name), stage, slice, quick=quick)
+        given = [("compute.scan", "True"), *([("encoder.weights", weights[name])] if name in weights else [])]
+        figures = ask(override(load_config(name), given), stage, slice, quick=quick)
         rows.append({"config": name, "slice": slice, **figures, "quick": quick})
         rows[-1]["date"] = datetime.date.today().isoformat()
         write_json(file, sorted(rows, key=lambda row: (row["config"], row["stage"], row["slice"], row["quick"])))
@@ -128,7 +134,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop before a compilation that would end later"
     )
-    rows = measure(parser.parse_args().seconds)
+    parser.add_argument("--weights", action="append", default=[], metavar="CONFIG=FILE", help="of its encoder")
+    options = parser.parse_args()
+    rows = measure(options.seconds, dict(word.split("=", 1) for word in options.weights))
     page = DOCS / "scaling.md"
     before, _, rest = page.read_text().partition(BEGIN)
     write_atomically(page, f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}")

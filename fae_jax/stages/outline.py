@@ -123,8 +123,22 @@ class Outline(Experiment):
         image = ((size, size, 3), jnp.uint8)
         return _Batches(shapes=self.shaped(batch, image=image, label=((), jnp.int32), index=((), jnp.int32)))
 
+    @property
+    def _stored(self) -> tuple[int, int]:
+        """(n, d) of a picture's stored features."""
+        return self.networks.grid[0] * self.networks.grid[1], self.networks.width
+
     def feature_loader(self, batch: int, *, pictures: bool) -> Any:
-        return self.loader(batch)
+        if not self.config.data.features:
+            return self.loader(batch)
+        shown = self.loader(batch).shapes if pictures else {}
+        return _Batches(shapes={**shown, **self.shaped(batch, features=(self._stored, jnp.float16))})
+
+    @functools.cache  # noqa: B019 -- an outline lives as long as its process
+    def preview_features(self) -> dict[str, np.ndarray]:
+        stored = self.config.data.features
+        features = {"features": np.zeros((PREVIEWS, *self._stored), np.float32)} if stored else {}
+        return {**self.preview_batch(), **features}
 
     def latent_loader(self, batch: int) -> Any:
         latent = (

@@ -21,6 +21,17 @@ def test_every_stage_lowers_without_data_or_weights(stage: str):
     assert "stablehlo" in program.lowered.as_text()[:5000]
 
 
+def test_stored_features_come_in_place_of_pictures_and_encoder():
+    """tiny: 16 tokens of 16 channels; the pixel decoder sees pictures beside them."""
+    stored = override(CONFIG, [("data.features", "features")])
+    program = lower(stored, "features", make_mesh())
+    inputs = program.lowered.as_text().split("@main(", 1)[1].split(") ->", 1)[0]
+    assert "tensor<8x16x16xf16>" in inputs and "x3xui8>" not in inputs
+    assert per_device(program.state) < per_device(lower(CONFIG, "features", make_mesh()).state)
+    shapes = next(TASKS["pixels"](Outline(stored, make_mesh())).batches(0))
+    assert shapes["features"].shape == (8, 16, 16) and shapes["image"].shape == (8, 32, 32, 3)
+
+
 def test_a_published_encoder_needs_no_weights():
     paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
     paper = override(paper, [("feature_decoder.heads", "6"), ("compressor.heads", "2")])
