@@ -31,6 +31,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 SLICES = ("v4-16", "v5e-16", "v5p-16", "v6e-8")
 SMALL = ("v4-8", "v5e-4", "v5p-8", "v6e-4")  # four chips each, for what is made for a laptop
 GROWTH = ("v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256")  # the main configuration's generator on each
+HALVED = [("mesh.tensor", "2")]  # 1,152 channels divide by 128 and not by 256
 MAIN = "imagenet256_dinov2g"
 BEGIN, END = "<!-- table made by benchmarks/scaling.py -->", "<!-- end of table -->"
 GIB = 2**30
@@ -63,6 +64,7 @@ def measure(seconds: float, weights: dict[str, str]) -> list[dict[str, Any]]:
         if time.monotonic() > deadline:
             return
         given = [("compute.scan", "True"), *([("encoder.weights", weights[name])] if name in weights else [])]
+        given += HALVED if slice == GROWTH[-1] else []
         figures = ask(override(load_config(name), given), stage, slice, quick=quick)
         rows.append({"config": name, "slice": slice, **figures, "quick": quick})
         rows[-1]["date"] = datetime.date.today().isoformat()
