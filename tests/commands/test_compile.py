@@ -27,7 +27,7 @@ def test_what_is_here_is_compiled_for_and_weighed():
         (["--topology", "auto:v9"], "generation 'v9' is unknown; choose one of v4, v5p, v5e, v6e"),
         (["--stage", "generate"], "'generate' is unknown; did you mean 'generator'?"),
         (["--stage", "generator", "--config.mesh.fsdp=3"], "does not fit 1 devices"),
-        (["--config.compute.kernel=splosh"], "field compute.kernel must be one of auto, xla, cudnn, splash"),
+        (["--config.compute.kernel=splosh"], "field compute.kernel must be one of auto, xla, cpu, cudnn, splash"),
     ],
 )
 def test_wrong_requests_are_one_line(words: list[str], message: str):

@@ -177,7 +177,7 @@ def damaged(root: Path) -> None:
         (no_subfolders, "has no subfolders; it needs one subfolder per class"),
         (one_class, "at least two classes"),
         (empty_class, "has no pictures"),
-        (no_pictures, "has no pictures"),
+        (no_pictures, "have no pictures"),
         (damaged, ".png: "),
     ],
 )
