@@ -133,9 +133,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="stop before a compilation that would end later"
-    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no compilation after so many")
     parser.add_argument("--weights", action="append", default=[], metavar="CONFIG=FILE", help="of its encoder")
     options = parser.parse_args()
     rows = measure(options.seconds, dict(word.split("=", 1) for word in options.weights))

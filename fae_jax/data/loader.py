@@ -139,6 +139,9 @@ def stack(examples: Iterable[dict[str, Any]], count: int) -> Batch:
     """`count` examples of equal shapes → one array per key.
 
     Pictures are copied one by one as they come, while they are in the processor's cache, and let go.
+
+    Raises:
+      ValueError: two differ in shape.
     """
     pictures: dict[str, np.ndarray] = {}
     others: dict[str, list[Any]] = {}
@@ -157,6 +160,8 @@ def stack(examples: Iterable[dict[str, Any]], count: int) -> Batch:
 
 def _copy(picture: np.ndarray, target: np.ndarray) -> None:
     """Copies (y, x, c) by whole pixels: of mirrored pictures, which are views, that takes half the time."""
+    if picture.shape != target.shape:
+        raise ValueError(f"a picture of shape {picture.shape} is among pictures of {target.shape}")
     pixel = np.dtype((np.void, target.shape[-1] * target.itemsize))
     target.view(pixel)[...] = picture.view(pixel)
 

@@ -46,6 +46,14 @@ def test_the_papers_stages_fit_at_the_papers_batch(stage: str, slice: str, chips
     assert figures["state"] == pytest.approx(4 * (copies * held + frozen) / chips, rel=0.02)
 
 
+def test_what_a_host_does_alone_is_compiled_for_a_slice_of_its_size():
+    """v5e-16 is four hosts of four chips, each of which encodes its own part of `cache.batch`."""
+    figures = ask(PAPER, "cache", "v5e-16", quick=True)
+    assert figures["fits"] and figures["devices"] == 16 and figures["batch"] == PAPER.cache.batch // 4
+    held = 1_136_480_768 + 38_166_592  # encoder and compressor, whole over a host's four chips
+    assert figures["state"] == pytest.approx(4 * held / 4, rel=0.02)
+
+
 def test_what_does_not_fit_is_said_with_the_change_that_helps():
     asked = functools.partial(ask, quick=True)
     config = override(PAPER, [("compute.remat", "none")])

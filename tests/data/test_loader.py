@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from fae_jax.data.folder import FolderSource
-from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.loader import Loader, Reading, ordered_batches, stack
 from fae_jax.data.transforms import adm_centre_crop
 
 Check = Callable[..., None]
@@ -35,6 +35,19 @@ def global_batches(source: Any, steps: int, hosts: int, **options: Any) -> list[
     return [
         {key: np.concatenate([part[step][key] for part in parts]) for key in parts[0][0]} for step in range(steps)
     ]
+
+
+def test_stacked_is_what_numpy_stacks_mirrored_views_too_and_other_shapes_are_refused() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
+    shown = [pictures[0], pictures[1][:, ::-1], pictures[2]]
+    examples = [{"image": image, "label": np.int32(row)} for row, image in enumerate(shown)]
+    batch = stack(iter(examples), 3)
+    np.testing.assert_array_equal(batch["image"], np.stack(shown))
+    np.testing.assert_array_equal(batch["label"], [0, 1, 2])
+    assert list(batch) == ["image", "label"]
+    examples[2]["image"] = pictures[2][:1]  # would fill all five rows if it were spread over them
+    with pytest.raises(ValueError, match=r"shape \(1, 4, 3\) is among pictures of \(5, 4, 3\)"):
+        stack(iter(examples), 3)
 
 
 def test_batches_are_the_pictures_they_name(folder: FolderSource) -> None:
