@@ -7,8 +7,8 @@ The softmax is taken in float32 whatever the dtype of q, k and v.
 Kernels, by name:
 
 * ``xla``   -- any device.
-* ``cpu``   -- any device, written for CPUs: heads in front, and sums divided out after the product with v, so that
-  fewer passes go over the (n, m) weights, forward and backward.
+* ``cpu``   -- any device, written for CPUs: heads in front, sums divided out after the product with v, and queries in
+  halves where there are a few more than `CPU_QUERIES`: XLA fuses that into one pass (docs/performance.md).
 * ``cudnn`` -- fused, NVIDIA GPUs of generation 8.0 and later, bfloat16 or float16.
 * ``splash`` -- fused, TPU: full attention over multiples of 128 tokens; elsewhere as ``xla``.
 * ``auto``  -- ``cudnn`` or ``splash`` where it applies, ``cpu`` on a CPU, otherwise ``xla``.
@@ -31,6 +31,7 @@ from fae_jax.nn.tags import on_each_device, tag
 
 KERNELS = ("auto", "xla", "cpu", "cudnn", "splash")
 SPLASH_TOKENS = 128  # the kernel's blocks
+CPU_QUERIES = 256  # XLA's fused attention on a CPU takes twice as long for one query more; from 512 on it no longer pays
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # logit of what is not attended to; finite, as in JAX's own
 
 
@@ -86,16 +87,30 @@ def _plain(
 ) -> Float[Array, "b n h d"]:
     """Equation (1) as (w v) / Σ w with w = exp(logits − their maximum)."""
     q, k, v = (rearrange(x, "b n h e -> b h n e") for x in ((query * scale).astype(query.dtype), key, value))
-    logits = jnp.einsum("bhne,bhme->bhnm", q, k, preferred_element_type=jnp.float32)
-    if bias is not None:
-        logits = logits + bias
-    if mask is not None:
-        logits = jnp.where(mask, logits, MASKED)
-    # The maximum only keeps exp in range: the result, and so its gradient, does not depend on it.
-    weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum("bhnm,bhme->bhne", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return rearrange(mixed / total, "b h n e -> b n h e").astype(value.dtype)
+
+    def mixed(rows: slice) -> Float[Array, "b h n e"]:
+        logits = jnp.einsum("bhne,bhme->bhnm", q[:, :, rows], k, preferred_element_type=jnp.float32)
+        if bias is not None:
+            logits = logits + _rows(bias, rows)
+        if mask is not None:
+            logits = jnp.where(_rows(mask, rows), logits, MASKED)
+        # The maximum only keeps exp in range: the result, and so its gradient, does not depend on it.
+        weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        return jnp.einsum("bhnm,bhme->bhne", weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
+
+    n = query.shape[1]
+    if CPU_QUERIES < n < 2 * CPU_QUERIES:
+        parts = [mixed(slice(None, (n + 1) // 2)), mixed(slice((n + 1) // 2, None))]
+        result = jnp.concatenate(parts, axis=2)
+    else:
+        result = mixed(slice(None))
+    return rearrange(result, "b h n e -> b n h e").astype(value.dtype)
+
+
+def _rows(x: Array, rows: slice) -> Array:
+    """The part for some queries of what broadcasts to (b, h, n, m)."""
+    return x[..., rows, :] if x.ndim > 1 and x.shape[-2] > 1 else x
 
 
 def _splash(query: Array, key: Array, value: Array, interpret: bool = False) -> Array:

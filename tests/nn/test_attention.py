@@ -30,25 +30,30 @@ def test_attention_is_the_reference(kernel, scale):
     assert_close(got, reference.attention(*(part.astype(np.float64) for part in (query, key, value)), scale=scale))
 
 
+QUERIES = [5, 259]  # of 259 the CPU's kernel takes two parts
+
+
+@pytest.mark.parametrize("n", QUERIES)
 @pytest.mark.parametrize("kernel", ["xla", "cpu"])
-def test_mask_and_bias(kernel):
-    query, key, value = qkv()
-    mask = np.random.default_rng(3).random((2, 3, 5, 7)) < 0.6
+def test_mask_and_bias(kernel, n):
+    query, key, value = qkv(n=n)
+    mask = np.random.default_rng(3).random((2, 3, n, 7)) < 0.6
     mask[..., 0] = True
-    bias = normals(2, 3, 5, 7, seed=4)
+    bias = normals(2, 3, n, 7, seed=4)
     arrays = tuple(map(jnp.asarray, (query, key, value)))
     got = attention(*arrays, mask=jnp.asarray(mask), bias=jnp.asarray(bias), kernel=kernel)
     assert_close(got, reference.attention(query, key, value, mask=mask, bias=bias))
     padding = mask[:, :1, :1]  # (b, 1, 1, m) broadcasts over heads and queries
     got = attention(*arrays, mask=jnp.asarray(padding), kernel=kernel)
-    assert_close(got, reference.attention(query, key, value, mask=np.broadcast_to(padding, (2, 3, 5, 7))))
+    assert_close(got, reference.attention(query, key, value, mask=np.broadcast_to(padding, (2, 3, n, 7))))
 
 
-def test_kernels_have_the_same_gradients():
+@pytest.mark.parametrize("n", QUERIES)
+def test_kernels_have_the_same_gradients(n):
     """With a mask whose last query attends to nothing, and logits far beyond the range of exp."""
-    arrays = tuple(map(jnp.asarray, (20 * normals(2, 5, 3, 8), *qkv()[1:])))
-    mask = jnp.asarray(np.random.default_rng(3).random((2, 1, 5, 7)) < 0.6).at[:, :, -1].set(False)
-    toward = jnp.asarray(normals(2, 5, 3, 8, seed=5))
+    arrays = tuple(map(jnp.asarray, (20 * normals(2, n, 3, 8), *qkv()[1:])))
+    mask = jnp.asarray(np.random.default_rng(3).random((2, 1, n, 7)) < 0.6).at[:, :, -1].set(False)
+    toward = jnp.asarray(normals(2, n, 3, 8, seed=5))
 
     def gradients(kernel):
         loss = lambda *given: jnp.sum(toward * attention(*given, mask=mask, kernel=kernel))  # noqa: E731
