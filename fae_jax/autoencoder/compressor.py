@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
 from fae_jax.nn.attention import attention
+from fae_jax.nn.dense import Dense
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "none": lambda x: x}
 
@@ -53,7 +54,7 @@ class Compressor(nn.Module):
         init = nn.initializers.xavier_uniform()
 
         def linear(name: str) -> Array:
-            return nn.Dense(inner, dtype=self.dtype, kernel_init=init, name=name)(features)
+            return Dense(inner, dtype=self.dtype, kernel_init=init, name=name)(features)
 
         query, key, value = (
             rearrange(linear(name), "b n (h e) -> b n h e", h=self.heads) for name in ("query", "key", "value")

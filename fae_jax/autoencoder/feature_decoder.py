@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table
 
 
@@ -56,14 +57,14 @@ class FeatureDecoder(nn.Module):
         inner = self.inner_width or self.width
         head_width = split_width(inner, self.heads)
         init = nn.initializers.xavier_uniform()
-        x = nn.Dense(inner, dtype=self.dtype, kernel_init=init, name="embed")(latents)
+        x = Dense(inner, dtype=self.dtype, kernel_init=init, name="embed")(latents)
         x = PositionTable(self.grid[0] * self.grid[1], name="position")(x.astype(self.residual))
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )
         x = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
         if inner != self.width:
-            x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="to_features")(x)
+            x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="to_features")(x)
         if self.last_norm:
             x = make_norm("rms", name="last_norm")(x)
         return x.astype(jnp.float32)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import PositionTable, check_tokens, unpatchify
 
 
@@ -50,7 +51,7 @@ class PixelDecoder(nn.Module):
         """
         check_tokens(features.shape[1], self.grid)
         init = nn.initializers.xavier_uniform()
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
+        x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
         x = PositionTable(self.grid[0] * self.grid[1], name="position")(x.astype(self.residual))
         head_width = split_width(self.width, self.heads)
         block = functools.partial(
@@ -58,5 +59,5 @@ class PixelDecoder(nn.Module):
         )
         x = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
         x = make_norm("layer", name="last_norm")(x).astype(self.dtype)
-        pixels = nn.Dense(self.patch * self.patch * 3, dtype=self.dtype, kernel_init=init, name="to_pixels")(x)
+        pixels = Dense(self.patch * self.patch * 3, dtype=self.dtype, kernel_init=init, name="to_pixels")(x)
         return unpatchify(pixels.astype(jnp.float32), self.grid, self.patch)

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from fae_jax.nn.dense import Dense
+
 POSTERIORS = ("gaussian", "fixed_variance", "rms", "sphere")
 CERTAIN = -30.0  # log σ² of a latent without noise
 
@@ -73,7 +75,7 @@ class PosteriorKind:
         """A biased linear named `moments`, and the posterior it says; call it inside a `@nn.compact` method."""
         numbers = 2 * latent_width if self.kind == "gaussian" else latent_width
         init = nn.initializers.xavier_uniform()
-        moments = nn.Dense(numbers, dtype=dtype, kernel_init=init, name="moments")(hidden).astype(jnp.float32)
+        moments = Dense(numbers, dtype=dtype, kernel_init=init, name="moments")(hidden).astype(jnp.float32)
         if self.kind == "gaussian":
             mean, log_variance = jnp.split(moments, 2, axis=-1)
             return Posterior(mean, jnp.clip(log_variance, *self.log_variance_range))

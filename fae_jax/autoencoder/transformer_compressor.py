@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
 from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import check_tokens, rotary_table
 
 
@@ -54,7 +55,7 @@ class TransformerCompressor(nn.Module):
         x = features
         if self.width != features.shape[-1]:
             init = nn.initializers.xavier_uniform()
-            x = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(x)
+            x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(x)
         x = x.astype(self.residual)
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.dense import Dense
 
 
 class TextOutput(NamedTuple):
@@ -109,7 +110,7 @@ class TextTower(nn.Module):
         pooled = jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
         if config.projection:
             biased = config.pooling == "last"
-            pooled = nn.Dense(config.projection, use_bias=biased, name="projection_head")(pooled)
+            pooled = Dense(config.projection, use_bias=biased, name="projection_head")(pooled)
         return TextOutput(x, pooled)
 
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.nn.attention import attention
 from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack, stack_keeping
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify
 from fae_jax.nn.resample import resize_table
 
@@ -185,7 +186,7 @@ class AttentionPool(nn.Module):
         query = rearrange(jnp.broadcast_to(query, (len(patches), 1, width)), "b n (h e) -> b n h e", h=self.heads)
         key, value = rearrange(joint, "b n (two h e) -> two b n h e", two=2, h=self.heads)
         mixed = rearrange(attention(query, key, value, kernel="xla"), "b n h e -> b n (h e)")
-        x = nn.Dense(width, dtype=self.dtype, kernel_init=init, name="out")(mixed).astype(jnp.float32)
+        x = Dense(width, dtype=self.dtype, kernel_init=init, name="out")(mixed).astype(jnp.float32)
         normed = make_norm("layer", epsilon=self.norm_epsilon, name="norm")(x).astype(self.dtype)
         feed = FeedForward(self.feed_forward, self.hidden, dtype=self.dtype, name="feed_forward")
         return (x + feed(normed).astype(jnp.float32))[:, 0]
@@ -234,7 +235,7 @@ class Trunk(nn.Module):
     def _embed(self, pixels: Array, grid: tuple[int, int]) -> Array:
         config, small = self.config, nn.initializers.truncated_normal(0.02)
         init = nn.initializers.xavier_uniform()
-        embed = nn.Dense(
+        embed = Dense(
             config.width, use_bias=config.patch_bias, dtype=self.dtype, kernel_init=init, name="patch_embed"
         )
         x = embed(patchify(pixels, config.patch)).astype(jnp.float32)
@@ -286,9 +287,9 @@ class ViT(nn.Module):
                 config.heads, config.hidden, config.feed_forward, config.norm_epsilon, self.dtype
             )
         if config.projection:
-            self.projection_head = nn.Dense(config.projection, use_bias=False, kernel_init=init)
+            self.projection_head = Dense(config.projection, use_bias=False, kernel_init=init)
         if config.classes:
-            self.classifier_head = nn.Dense(config.classes, kernel_init=init)
+            self.classifier_head = Dense(config.classes, kernel_init=init)
 
     def __call__(self, pixels: Float[Array, "b height width c"], layers: tuple[int, ...] = ()) -> EncoderOutput:
         """All outputs; `layers` counts blocks from 0 (or from the end, −1), each goes through the last norm.

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from fae_jax.nn.attention import SelfAttention, split_width
 from fae_jax.nn.blocks import FeedForward, make_norm, stack
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, check_tokens, rotary_table, sincos_table
 from fae_jax.nn.tags import tag
 
@@ -48,7 +49,7 @@ class DiTBlock(nn.Module):
     ) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         zeros = nn.initializers.zeros
-        modulation = nn.Dense(6 * width, kernel_init=zeros, name="modulation")(nn.silu(condition))
+        modulation = Dense(6 * width, kernel_init=zeros, name="modulation")(nn.silu(condition))
         modulation = tag(modulation, "modulation")
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         affine = self.norm == "rms"  # SiT's LayerNorm has no weights of its own; LightningDiT's RMSNorm has
@@ -118,7 +119,7 @@ class DiT(nn.Module):
         check_tokens(latents.shape[1], self.grid)
         head_width = split_width(self.width, self.heads)
         zeros = nn.initializers.zeros
-        embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="embed")
+        embed = Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="embed")
         x = embed(latents).astype(self.residual) + sincos_table(self.width, self.grid).astype(self.residual)
         condition = TimeEmbedding(self.width, scale=self.time_scale, name="time")(time)
         condition = condition + LabelEmbedding(self.classes, self.width, name="label")(label)
@@ -135,8 +136,8 @@ class DiT(nn.Module):
         rotary = rotary_table(head_width, self.grid) if self.rotary else None
         x = stack(block, self.depth, x, condition, rotary, scan=self.scan, remat=self.remat)
         shift, scale = jnp.split(
-            nn.Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(nn.silu(condition)), 2, axis=-1
+            Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(nn.silu(condition)), 2, axis=-1
         )
         last = make_norm(self.norm, affine=self.norm == "rms", name="last_norm")(x)
-        out = nn.Dense(latents.shape[-1], kernel_init=zeros, name="to_velocity")
+        out = Dense(latents.shape[-1], kernel_init=zeros, name="to_velocity")
         return out(modulate(last, shift, scale)).astype(jnp.float32)

@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fae_jax.nn.dense import Dense
+
 
 def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Vectors of length 1; a vector of length 0 stays, with a gradient that is a number."""
@@ -71,7 +73,7 @@ class SemanticHead(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
-        return nn.Dense(self.width, use_bias=False, name="linear")(latents)
+        return Dense(self.width, use_bias=False, name="linear")(latents)
 
 
 def semantics_loss(read: Float[Array, "b n d"], features: Float[Array, "b n d"]) -> Float[Array, ""]:

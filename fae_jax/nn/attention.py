@@ -25,13 +25,15 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
+from fae_jax.nn.dense import Dense, JointDense
 from fae_jax.nn.embeddings import Rotary, apply_rotary
-from fae_jax.nn.joint import JointDense
 from fae_jax.nn.tags import on_each_device, tag
 
 KERNELS = ("auto", "xla", "cpu", "cudnn", "splash")
 SPLASH_TOKENS = 128  # the kernel's blocks
-CPU_QUERIES = 256  # XLA's fused attention on a CPU takes twice as long for one query more; from 512 on it no longer pays
+CPU_QUERIES = (
+    256  # XLA's fused attention on a CPU takes twice as long for one query more; from 512 on it no longer pays
+)
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # logit of what is not attended to; finite, as in JAX's own
 
 
@@ -165,6 +167,6 @@ class SelfAttention(nn.Module):
             query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
         mixed = attention(query, key, value, mask=mask, bias=bias, scale=self.scale, kernel=self.kernel)
         mixed = tag(mixed, "attended")
-        return nn.Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, kernel_init=init, name="out")(
+        return Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, kernel_init=init, name="out")(
             rearrange(mixed, "b n h d -> b n (h d)")
         )

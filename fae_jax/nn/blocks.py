@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fae_jax.nn.attention import SelfAttention
+from fae_jax.nn.dense import Dense, JointDense
 from fae_jax.nn.embeddings import Rotary
-from fae_jax.nn.joint import JointDense
 from fae_jax.nn.tags import tag
 
 NORMS = ("rms", "layer")
@@ -73,11 +73,11 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         linear = functools.partial(
-            nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
+            Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
         )
         if self.kind in GATED:
             joint = JointDense((2, self.hidden), use_bias=self.bias, dtype=self.dtype, name="gate_and_value")(x)
-            gate, value = joint[..., 0, :], joint[..., 1, :]
+            gate, value = (part[..., 0, :] for part in jnp.split(joint, 2, axis=-2))
             hidden = GATED[self.kind](gate) * value
         elif self.kind in ACTIVATIONS:
             hidden = ACTIVATIONS[self.kind](linear(self.hidden, name="hidden")(x))

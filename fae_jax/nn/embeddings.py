@@ -23,6 +23,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+from fae_jax.nn.dense import Dense
+
 Rotary = tuple[Float[Array | np.ndarray, "n e"], Float[Array | np.ndarray, "n e"]]  # cosines and sines, e per head
 
 
@@ -100,8 +102,8 @@ class TimeEmbedding(nn.Module):
         angle = self.scale * time.astype(jnp.float32)[:, None] * rates[None]
         signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         init = nn.initializers.normal(0.02)
-        hidden = nn.silu(nn.Dense(self.width, kernel_init=init, name="hidden")(signal))
-        return nn.Dense(self.width, kernel_init=init, name="out")(hidden)
+        hidden = nn.silu(Dense(self.width, kernel_init=init, name="hidden")(signal))
+        return Dense(self.width, kernel_init=init, name="out")(hidden)
 
 
 def check_tokens(tokens: int, grid: tuple[int, int]) -> None:

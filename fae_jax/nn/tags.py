@@ -36,6 +36,11 @@ def tag(x: Array, name: str) -> Array:
     return checkpoint_name(x if places is None else places[0](x, name), name)
 
 
+def on_a_mesh() -> bool:
+    """Whether the program being traced is split over devices."""
+    return _places.get() is not None
+
+
 def on_each_device(function: Callable[..., Array], *arrays: Array, name: str) -> Array:
     """`function` of arrays that all lie like the tag `name`, run by each device on its own part inside `placing`."""
     places = _places.get()

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,7 @@ from jaxtyping import Array
 from fae_jax.encoders import small
 from fae_jax.encoders.vit import ViT
 from fae_jax.networks import init_params, trained_encoder
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
@@ -57,7 +57,7 @@ def run(experiment: Experiment) -> None:
     """Trains it, and leaves `encoder/config.json` and `encoder/model.safetensors`."""
     section, config = experiment.config.encoder_training, trained_encoder(experiment.config)
     module = ViT(config, dtype=jnp.dtype(experiment.config.compute.dtype), scan=experiment.config.compute.scan)
-    to_patch = nn.Dense(config.patch**2 * 3)
+    to_patch = Dense(config.patch**2 * 3)
     size = experiment.config.data.image_size
     grid = config.grid(size, size)
     tokens = grid[0] * grid[1]
