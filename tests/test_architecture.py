@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fae_jax"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 FLOORS = {
-    **dict.fromkeys(("configuration", "constraints", "workdir", "ending", "retry", "nn", "weights"), 0),
+    **dict.fromkeys(("python_files", "configuration", "constraints", "workdir", "ending", "retry"), 0),
+    **dict.fromkeys(("nn", "weights"), 0),
     **dict.fromkeys(("encoders", "autoencoder", "generators", "diffusion", "losses", "launchers"), 1),
     **dict.fromkeys(("data", "parallel", "networks", "costs"), 2),
     "training": 3,
@@ -26,6 +27,7 @@ FLOORS = {
 # On one floor, and still one above the other.
 STAIRS = {
     *(
+        ("configuration", "python_files"),
         ("workdir", "configuration"),
         ("constraints", "configuration"),
         ("workdir", "retry"),

@@ -43,7 +43,7 @@ from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.zero_shot import evaluate_zero_shot, read_names
 from fae_jax.model import FAE
 from fae_jax.networks import count_parameters
-from fae_jax.stages.experiment import to_pixels, to_uint8
+from fae_jax.stages.pictures import to_pixels, to_uint8
 from fae_jax.workdir import write_json
 
 

@@ -25,7 +25,7 @@ from fae_jax.data.loader import Reading, ordered_batches
 from fae_jax.data.sources import Source
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.model import FAE
-from fae_jax.stages.experiment import to_pixels, to_uint8
+from fae_jax.stages.pictures import to_pixels, to_uint8
 
 REPORT_EVERY = 10.0  # seconds between lines of progress
 

@@ -80,7 +80,7 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         if experiment.feature_store is not None and stage in (None, "features", "pixels", "finetune"):
             experiment.feature_store.check_room()
         if stage == "cache" and not experiment.is_done("cache"):
-            experiment.check_cache_room()
+            cache.check_room_for(experiment)
         if stage == "generator":
             _ = experiment.cache
     else:

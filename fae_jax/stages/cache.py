@@ -16,9 +16,11 @@ from jaxtyping import Array
 
 from fae_jax.data.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.loader import Reading
+from fae_jax.data.room import bytes_to_write, check_room
 from fae_jax.parallel.rules import constrained
-from fae_jax.stages.experiment import Experiment, to_pixels
+from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_store import report_progress
+from fae_jax.stages.pictures import to_pixels
 from fae_jax.workdir import RunFailed
 
 
@@ -33,6 +35,24 @@ def make_posterior(experiment: Experiment) -> Callable[[Any, Any, Array], tuple[
     return jax.jit(constrained(posterior, experiment.own_mesh))
 
 
+def check_room_for(experiment: Experiment) -> str:
+    """How many pictures, views and bytes the latent cache will take, and what is free.
+
+    Raises:
+      ValueError: the disk is too small, or it would be written to a bucket.
+    """
+    pictures, networks = len(experiment.source("train")), experiment.networks
+    views = 2 if experiment.config.data.flip else 1
+    shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
+    room = check_room(
+        experiment.cache_directory,
+        bytes_to_write(experiment.cache_directory, experiment.cache_identity, pictures, shape),
+        f"the latent cache of {pictures:,} pictures",
+        "name another folder with --config.cache.path",
+    )
+    return f"{pictures:,} pictures, {pictures * views:,} records of {shape[0]} × {shape[1]}, {room}"
+
+
 def run(experiment: Experiment) -> None:
     """Writes the cache; shards an earlier run finished are kept."""
     config = experiment.config
@@ -41,7 +61,7 @@ def run(experiment: Experiment) -> None:
     place = (experiment.cache_directory, experiment.cache_identity, experiment.source("train"))
     host, hosts, shard_size = jax.process_index(), jax.process_count(), config.cache.shard_size
     try:
-        print(f"cache: {experiment.check_cache_room()}", file=sys.stderr, flush=True)
+        print(f"cache: {check_room_for(experiment)}", file=sys.stderr, flush=True)
         write_cache(
             *place,
             encode,

@@ -28,7 +28,8 @@ from fae_jax.networks import init_params, trained_encoder
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.parallel.hosts import fetch, is_first
-from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -26,18 +25,18 @@ from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
 from fae_jax.data.mixture import Mixture
 from fae_jax.data.replacement import BadPictures, Readable
-from fae_jax.data.room import bytes_to_write, check_room
-from fae_jax.data.sources import Source, open_source
+from fae_jax.data.sources import Source
 from fae_jax.data.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
 from fae_jax.networks import Networks, build_networks, encoder_options
 from fae_jax.parallel.chips import peak_flops
-from fae_jax.parallel.hosts import fetch, is_first, own_mesh
+from fae_jax.parallel.hosts import is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
 from fae_jax.stages.feature_store import FeatureStore
+from fae_jax.stages.pictures import open_pictures, to_pixels
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.goodput import Phases
 from fae_jax.training.loop import Task, train
@@ -48,21 +47,6 @@ from fae_jax.workdir import Workdir
 
 SECTIONS = {"encoder": "encoder_training"}  # stages whose section of the configuration has another name
 PREVIEWS = 16  # pictures in a preview
-
-
-def to_pixels(image: Array | np.ndarray) -> Array:
-    """uint8 → float32 in [−1, 1]."""
-    return jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
-
-
-def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """[−1, 1] → uint8, rounded and clipped."""
-    return fetch(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
-
-
-def side_by_side(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of equally many pictures (b, y, x, 3) as one picture, row under row."""
-    return rearrange(np.stack(rows), "r b y x c -> (r y) (b x) c")
 
 
 class Experiment:
@@ -148,41 +132,8 @@ class Experiment:
 
     @functools.cache  # noqa: B019 -- an experiment lives as long as its process
     def source(self, split: str) -> Source:
-        """The pictures of a split, "train" or "heldout".
-
-        Raises:
-          ValueError, FileNotFoundError: they cannot be used or are not there, or have another number of classes.
-        """
-        data = self.config.data
-        apart = split == "heldout" and data.heldout_path != ""
-        path = data.heldout_path if apart else data.path
-        opened = functools.partial(
-            open_source,
-            split="train" if apart else split,
-            holdout=data.holdout,
-            seed=self.seed("holdout"),
-            image_size=data.image_size,
-        )
-        source: Source
-        if data.mixture:
-            kinds, paths, weights = zip(*data.mixture, strict=True)
-            parts = [opened(kind, path=place or None) for kind, place in zip(kinds, paths, strict=True)]
-            source, path = Mixture(parts, weights), " + ".join(paths)
-        else:
-            source = opened(data.source, path=path or None)
-        captioned = getattr(source, "captioned", False)
-        if captioned != data.captions:
-            has = "captions and no classes" if captioned else "classes and no captions"
-            raise ValueError(
-                f"field data.captions={data.captions}, but {path or data.source} has {has}; "
-                f"set --config.data.captions={captioned}"
-            )
-        if not captioned and len(source.classes) != data.classes:
-            raise ValueError(
-                f"field data.classes={data.classes}, but {path or data.source} has {len(source.classes)}; "
-                f"set --config.data.classes={len(source.classes)}"
-            )
-        return source
+        """The pictures of a split, "train" or "heldout"; see `open_pictures`."""
+        return open_pictures(self.config.data, split, self.seed("holdout"))
 
     @property
     def _hosts(self) -> dict[str, Any]:
@@ -455,23 +406,6 @@ class Experiment:
     def cache_directory(self) -> str:
         """Where the latent cache is, or will be; perhaps in a bucket."""
         return storage.join(self.config.cache.path or str(self.workdir.latents), self.cache_identity.hash)
-
-    def check_cache_room(self) -> str:
-        """How many pictures, views and bytes the latent cache will take, and what is free.
-
-        Raises:
-          ValueError: the disk is too small, or it would be written to a bucket.
-        """
-        pictures, networks = len(self.source("train")), self.networks
-        views = 2 if self.config.data.flip else 1
-        shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
-        room = check_room(
-            self.cache_directory,
-            bytes_to_write(self.cache_directory, self.cache_identity, pictures, shape),
-            f"the latent cache of {pictures:,} pictures",
-            "name another folder with --config.cache.path",
-        )
-        return f"{pictures:,} pictures, {pictures * views:,} records of {shape[0]} × {shape[1]}, {room}"
 
     @functools.cached_property
     def cache(self) -> LatentSource:

@@ -24,8 +24,9 @@ from fae_jax.losses.shaping import SemanticHead, continuity_loss, semantics_loss
 from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_divergence, reduced
 from fae_jax.networks import Networks, init_params
 from fae_jax.parallel.hosts import fetch
-from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_space import FeatureSpace, feature_colours
+from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState

@@ -19,7 +19,8 @@ from jaxtyping import Array
 
 from fae_jax.losses.pixels import pixel_error, psnr
 from fae_jax.networks import init_params
-from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState

@@ -9,8 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import find_file, run_file, shipped_configs, with_values
+from fae_jax.configuration import shipped_configs, with_values
 from fae_jax.constraints import check
+from fae_jax.python_files import find_file, run_file
 from fae_jax.stages import STAGES
 from fae_jax.stages.experiment import SECTIONS
 from fae_jax.sweeps.axes import Points

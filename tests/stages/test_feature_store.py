@@ -16,7 +16,8 @@ from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
 from fae_jax.stages import check_request, run_stage
 from fae_jax.stages import feature_store as module
-from fae_jax.stages.experiment import Experiment, to_pixels
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.pictures import to_pixels
 from fae_jax.workdir import Workdir
 
 SHORT = (("compute.scan", "True"), ("features.steps", "3"), ("pixels.steps", "2"))

@@ -16,10 +16,11 @@ from fae_jax.configuration import load_config, override
 from fae_jax.data.digits import DigitsSource
 from fae_jax.encoders import registry
 from fae_jax.stages.encoder import blank_patches, shift_pictures
-from fae_jax.stages.experiment import Experiment, side_by_side, to_pixels, to_uint8
+from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_space import FeatureSpace
 from fae_jax.stages.features import BARS
 from fae_jax.stages.generator import drop_labels
+from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
 from fae_jax.stages.pixels import noisy_features, returned_features
 from fae_jax.training.step import example_keys
 from fae_jax.workdir import Workdir

@@ -1,0 +1,46 @@
+"""Configurations and sweeps are Python files: finding one by path or name, and taking from it what it declares."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Read = TypeVar("Read")
+
+
+def find_file(path: str, shipped: Path, what: str) -> Path:
+    """The Python file at `path`; a bare name means the file of that name in the folder `shipped`.
+
+    Raises:
+      FileNotFoundError: there is none; those that ship are named.
+    """
+    file = Path(path)
+    if not file.exists() and len(file.parts) == 1:
+        file = shipped / f"{file.stem}.py"
+    if not file.is_file():
+        names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if p.stem != "__init__"))
+        raise FileNotFoundError(f"no {what} at {path!r}; give a Python file, or one of: {names}")
+    return file
+
+
+def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
+    """What `read` takes from the module that a Python file is.
+
+    Raises:
+      ValueError: the file cannot be run, or does not hold what is read, in one line.
+    """
+    spec = importlib.util.spec_from_file_location(f"fae_jax_{what}_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return read(module)
+    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise ValueError(f"{what} {file} is not valid: {_shorten(reason)}") from error
+
+
+def _shorten(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
