@@ -20,7 +20,7 @@ from fae_jax.compiler.report import read_report
 from fae_jax.compiler.weigh import judge, weigh
 from fae_jax.configuration import from_json, to_json
 from fae_jax.parallel.topologies import parse_topology
-from fae_jax.parallel.xla_flags import set_flags
+from fae_jax.parallel.xla_flags import ON_CHIP, set_flags
 from fae_jax.workdir import RunFailed
 
 # On a machine without TPU: do not look for one, nor ask a metadata server that is not there; two processes may load
@@ -49,7 +49,8 @@ def check_compiler(topology: str | None) -> None:
 def ask(
     config: ConfigDict, stage: str, topology: str | None, quick: bool = False, limit: float = 1800.0
 ) -> dict[str, Any]:
-    """`weigh` in a process of its own, with the flags of `fae_jax.parallel.xla_flags` for the topology's chips.
+    """`weigh` in a process of its own, with the flags of `fae_jax.parallel.xla_flags` for the topology's chips, but
+    the one that changes nothing in HBM and takes the compiler so long.
 
     Args:
       topology: see `fae_jax.parallel.topologies`; None for the devices that are here.
@@ -62,7 +63,7 @@ def ask(
     request = json.dumps({"config": to_json(config), "stage": stage, "topology": topology, "quick": quick})
     environment = {**os.environ, **(ENVIRONMENT if topology else {})}
     if topology:
-        set_flags(environment, parse_topology(topology).generation)
+        set_flags(environment, parse_topology(topology).generation, leave_out=(ON_CHIP,))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fae_jax.compiler.child"],

@@ -24,11 +24,14 @@ _TPU = (
 _GPU = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
 # XLA gives products on a CPU to YNNPACK, slower at them than Eigen (docs/performance.md); at sums it is faster
 _CPU = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
+# On-chip memory for a fusion. The compiler then searches for three times as long, for the same program in HBM: two per
+# cent of the peak, none of the traffic (docs/scaling.md)
+ON_CHIP = "--xla_tpu_scoped_vmem_limit_kib=98304"
 FLAGS: dict[str, tuple[str, ...]] = {
     "v4": _TPU,
     "v5e": _TPU,
     "v5p": _TPU,
-    "v6e": (*_TPU, "--xla_tpu_scoped_vmem_limit_kib=98304"),
+    "v6e": (*_TPU, ON_CHIP),
     "gpu": _GPU,
     "cpu": _CPU,
 }
@@ -66,12 +69,15 @@ def _library(row: str) -> Path | None:
     return next((file for folder in folders for file in folder.glob(pattern)), None)
 
 
-def set_flags(environment: MutableMapping[str, str] | None = None, row: str | None = None) -> tuple[str, ...]:
+def set_flags(
+    environment: MutableMapping[str, str] | None = None, row: str | None = None, leave_out: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Adds this machine's flags to the environment; call it before JAX is used. Returns those that were added.
 
     Args:
       environment: the process's, where it is None.
       row: of `FLAGS`; None for what `machine` finds.
+      leave_out: flags of it that are not wanted.
     """
     environment = os.environ if environment is None else environment
     row = row or machine(environment)
@@ -81,7 +87,8 @@ def set_flags(environment: MutableMapping[str, str] | None = None, row: str | No
     name = "XLA_FLAGS" if row in ("gpu", "cpu") else "LIBTPU_INIT_ARGS"
     own = environment.get(name, "")
     said = {word.lstrip("-").partition("=")[0] for word in own.split()}
-    free = tuple(flag for flag in FLAGS[row] if flag.lstrip("-").partition("=")[0] not in said)
+    wanted = (flag for flag in FLAGS[row] if flag not in leave_out)
+    free = tuple(flag for flag in wanted if flag.lstrip("-").partition("=")[0] not in said)
     added = known(free, library)
     if added:
         environment[name] = " ".join([*added, *own.split()])
