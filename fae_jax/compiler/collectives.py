@@ -5,7 +5,7 @@ A device in a group of g sends, in a ring, of a result of s bytes
     all-gather s (g−1)/g · reduce-scatter s (g−1) · all-reduce 2 s (g−1)/g · all-to-all s (g−1)/g · permute s    (1)
 
 The compiler splits one collective into a start, pieces fused with other work, and an end: they share its channel and
-count once.
+count once. Pieces may lie in a loop that the start and the end stand around, so it runs as often as what runs least.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ def collectives(text: str, devices: int) -> dict[str, Traffic]:
         channel = re.search(r"channel_id=(\d+)", line.rest)
         key = (kind, channel[1] if channel else line.name)
         size = _sent(kind, line, _group(line.rest, devices))
-        before = once.get(key, (0, 0))
-        once[key] = (max(times, before[0]), max(size, before[1]))
+        before = once.get(key, (times, 0))
+        once[key] = (min(times, before[0]), max(size, before[1]))
     total: dict[str, Traffic] = {}
     for (kind, _), (times, size) in once.items():
         already, before_bytes = total.get(kind, Traffic(0, 0))

@@ -18,7 +18,7 @@ from fae_jax.compiler.report import too_large
 from fae_jax.configuration import override
 from fae_jax.costs import image_flops
 from fae_jax.parallel.chips import chip_of
-from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.mesh import make_mesh, sizes_of
 from fae_jax.parallel.topologies import Topology
 from fae_jax.workdir import RunFailed
 
@@ -87,7 +87,7 @@ def weigh(config: ConfigDict, stage: str, topology: Topology | None) -> dict[str
         "stage": stage,
         "devices": mesh.size,
         "kind": chip.name if chip else mesh.devices.flat[0].device_kind,
-        "mesh": dict(mesh.shape),
+        "mesh": sizes_of(mesh),
         "batch": program.batch,
         "state": per_device(program.state),
         "memory": chip.memory if chip else None,

@@ -77,7 +77,7 @@ class FeedForward(nn.Module):
         )
         if self.kind in GATED:
             joint = JointDense((2, self.hidden), use_bias=self.bias, dtype=self.dtype, name="gate_and_value")(x)
-            gate, value = (part[..., 0, :] for part in jnp.split(joint, 2, axis=-2))
+            gate, value = (part[..., 0, :] for part in jnp.split(tag(joint, "gate_and_value"), 2, axis=-2))
             hidden = GATED[self.kind](gate) * value
         elif self.kind in ACTIVATIONS:
             hidden = ACTIVATIONS[self.kind](linear(self.hidden, name="hidden")(x))

@@ -7,6 +7,7 @@
 | `qkv` | queries, keys and values, (b, n, 3, h, e) |
 | `attended` | what attention puts out, (b, n, h, e) |
 | `feed_forward_input` | (b, n, d) |
+| `gate_and_value` | a gated feed-forward's inside before the gate, (b, n, 2, hidden) |
 | `hidden` | the feed-forward's inside, (b, n, hidden) |
 
 A network only says the name. Remat policies choose by it (`fae_jax.nn.blocks.REMAT_POLICIES`), and inside `placing`
@@ -24,7 +25,7 @@ from typing import Any
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-TAGS = ("stream", "modulation", "qkv", "attended", "feed_forward_input", "hidden")
+TAGS = ("stream", "modulation", "qkv", "attended", "feed_forward_input", "gate_and_value", "hidden")
 Place = Callable[[Array, str], Array]
 Spread = Callable[[Callable[..., Array], tuple[Array, ...], str], Array]
 _places: ContextVar[tuple[Place, Spread | None] | None] = ContextVar("places", default=None)

@@ -2,6 +2,9 @@
 
 `replica` copies the state (across slices), `fsdp` shards it, `tensor` splits single products. A batch is split over
 `replica` and `fsdp` together. The axes are of type Auto: the compiler chooses what is not said.
+
+Networks' widths are multiples of 128 more often than of 256. Above 128 devices `fsdp` is therefore two axes of the
+mesh, 128 and the rest, which may lie on one axis of an array or on two (`fae_jax.parallel.rules`).
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("replica", "fsdp", "tensor")
-BATCH_AXES = ("replica", "fsdp")
+FSDP_AXES = ("fsdp", "fsdp_rest")  # the second above `FSDP_FIRST` devices alone
+FSDP_FIRST = 128
+BATCH_AXES = ("replica", *FSDP_AXES)
 
 
 def make_mesh(replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -35,7 +40,23 @@ def make_mesh(replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequen
             f"mesh replica={replica} fsdp={fsdp} tensor={tensor} does not fit {len(devices)} devices: "
             "their product must be that number"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    fsdp = mesh.shape["fsdp"]
+    if fsdp <= FSDP_FIRST or fsdp % FSDP_FIRST:
+        return mesh
+    split = mesh.devices.reshape(sizes[0], FSDP_FIRST, fsdp // FSDP_FIRST, sizes[2])
+    return Mesh(split, ("replica", *FSDP_AXES, "tensor"), axis_types=(AxisType.Auto,) * 4)
+
+
+def present(mesh: Mesh | AbstractMesh, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `axes` that the mesh has."""
+    return tuple(axis for axis in axes if axis in mesh.shape)
+
+
+def sizes_of(mesh: Mesh | AbstractMesh) -> dict[str, int]:
+    """Sizes as `make_mesh` takes them."""
+    fsdp = int(np.prod([mesh.shape[axis] for axis in present(mesh, FSDP_AXES)]))
+    return {"replica": mesh.shape["replica"], "fsdp": fsdp, "tensor": mesh.shape["tensor"]}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -45,12 +66,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Examples split over `replica` and `fsdp`."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return NamedSharding(mesh, PartitionSpec(present(mesh, BATCH_AXES)))
 
 
-def batch_divisor(mesh: Mesh) -> int:
+def batch_divisor(mesh: Mesh | AbstractMesh) -> int:
     """What the number of examples must be a multiple of."""
-    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    return int(np.prod([mesh.shape[axis] for axis in present(mesh, BATCH_AXES)]))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -3,7 +3,8 @@
 Tactics for parameters, their moments and averages:
 
 * `replicate` -- whole on every device.
-* `fsdp`      -- the longest axis that the fsdp axis divides is split over it.
+* `fsdp`      -- the longest axis that all of `fsdp` divides is split over it. Where there is none, and `fsdp` is two
+  axes of the mesh, the longest that its first divides is split over that, the longest of the others over the rest.
 * `columns`   -- the last axis is split over `tensor`: what a linear puts out; another axis as in `fsdp`.
 * `rows`      -- the last axis but one is split over `tensor`: what a linear sums over; another as in `fsdp`.
 
@@ -24,7 +25,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from fae_jax.nn.tags import placing
-from fae_jax.parallel.mesh import BATCH_AXES
+from fae_jax.parallel.mesh import BATCH_AXES, FSDP_AXES, present
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +35,6 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"joint_kernel$", "columns"),
     (r"(attention|feed_forward)/out/kernel$|moments/kernel$", "rows"),
     (r"modulation/kernel$|time/(hidden|out)/kernel$", "columns"),
-    (r"(label|position)/table$|position_table$", "columns"),
     (r".*", "fsdp"),
 )
 MINIMUM = 2**14
@@ -46,6 +46,7 @@ ACTIVATIONS: dict[str, tuple[Any, ...]] = {
     "qkv": (BATCH_AXES, None, None, "tensor", None),
     "attended": (BATCH_AXES, None, "tensor", None),
     "feed_forward_input": (BATCH_AXES, None, None),
+    "gate_and_value": (BATCH_AXES, None, None, "tensor"),
     "hidden": (BATCH_AXES, None, "tensor"),
 }
 
@@ -61,15 +62,24 @@ def _specification(
     tactic = next(tactic for pattern, tactic in rules if re.search(pattern, name))
     if tactic == "replicate" or math.prod(shape) < MINIMUM:
         return PartitionSpec()
-    split: list[str | None] = [None] * len(shape)
+    split: list[str | tuple[str, ...] | None] = [None] * len(shape)
     for_tensor = {"columns": -1, "rows": -2}.get(tactic)
     tensor = mesh.shape["tensor"]
     if for_tensor is not None and tensor > 1 and len(shape) >= -for_tensor and shape[for_tensor] % tensor == 0:
         split[for_tensor] = "tensor"
-    size = mesh.shape["fsdp"]
-    free = [axis for axis, extent in enumerate(shape) if size > 1 and split[axis] is None and extent % size == 0]
-    if free:
-        split[max(free, key=lambda axis: shape[axis])] = "fsdp"
+    fsdp = present(mesh, FSDP_AXES)
+
+    def put(axes: tuple[str, ...]) -> bool:
+        """Splits the longest free axis that `axes` divide over them; says whether there is one."""
+        size = math.prod(mesh.shape[axis] for axis in axes)
+        free = [axis for axis, extent in enumerate(shape) if size > 1 and split[axis] is None and extent % size == 0]
+        if free:
+            split[max(free, key=lambda axis: shape[axis])] = axes if len(axes) > 1 else axes[0]
+        return bool(free)
+
+    if not put(fsdp) and len(fsdp) > 1:
+        for axis in fsdp:
+            put((axis,))
     return PartitionSpec(*split) if any(split) else PartitionSpec()
 
 
@@ -86,8 +96,10 @@ def _activation(mesh: Mesh, shape: tuple[int, ...], name: str) -> PartitionSpec:
     """`ACTIVATIONS` for an array of that shape; an axis that does not divide stays whole."""
 
     def fits(extent: int, axes: Any) -> Any:
-        named = axes if isinstance(axes, tuple) else (axes,)
-        return axes if axes and extent % math.prod(mesh.shape[axis] for axis in named) == 0 else None
+        if axes is None:
+            return None
+        named = present(mesh, axes if isinstance(axes, tuple) else (axes,))
+        return named if extent % math.prod(mesh.shape[axis] for axis in named) == 0 else None
 
     return PartitionSpec(*(fits(extent, axes) for extent, axes in zip(shape, ACTIVATIONS[name], strict=True)))
 

@@ -18,7 +18,7 @@ ROWS = json.loads((ROOT / "docs" / "scaling.json").read_text())
 @pytest.mark.parametrize("stage", ["features", "pixels", "generator"])
 def test_the_papers_stages_fit_four_slices_at_the_papers_batch(stage: str):
     rows = {row["slice"]: row for row in ROWS if (row["config"], row["stage"], row["quick"]) == (MAIN, stage, False)}
-    assert set(rows) == set(SLICES)
+    assert set(rows) >= set(SLICES)
     for name, row in rows.items():
         assert row["fits"] and row["state"] < row["peak"] <= row["memory"]
         assert row["devices"] == parse_topology(name).chips and row["batch"] == load_config(MAIN)[stage].batch
@@ -26,13 +26,13 @@ def test_the_papers_stages_fit_four_slices_at_the_papers_batch(stage: str):
 
 def test_state_falls_with_chips_and_traffic_stays_flat():
     rows = {
-        row["slice"]: row for row in ROWS if (row["config"], row["stage"], row["quick"]) == (MAIN, "generator", True)
+        row["slice"]: row for row in ROWS if (row["config"], row["stage"], row["quick"]) == (MAIN, "generator", False)
     }
     assert set(rows) >= set(GROWTH)
     held = [rows[name]["state"] * rows[name]["devices"] for name in GROWTH]
-    assert max(held) / min(held) < 1.25
+    assert max(held) / min(held) < 1.02
     traffic = [sent(rows[name]) for name in GROWTH]
-    assert max(traffic) / min(traffic) < 1.5
+    assert max(traffic) / min(traffic) < 1.3
 
 
 def test_page_and_plot_are_made_of_these_figures():

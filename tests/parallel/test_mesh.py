@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from fae_jax.parallel.mesh import AXES, make_mesh, put_batch, put_replicated
+from fae_jax.parallel.mesh import (
+    AXES,
+    BATCH_AXES,
+    FSDP_AXES,
+    batch_divisor,
+    make_mesh,
+    present,
+    put_batch,
+    put_replicated,
+    sizes_of,
+)
 from fae_jax.parallel.rules import RULES, path_name, shardings
 
 EIGHT = AbstractMesh((1, 8, 1), AXES)
@@ -49,6 +59,30 @@ def test_sizes_that_do_not_fit(sizes: tuple[int, int, int]):
 )
 def test_the_longest_axis_that_divides_is_split(shape: tuple[int, ...], wanted: PartitionSpec):
     assert place("a/kernel", shape, EIGHT, RULES) == wanted
+
+
+LARGE = AbstractMesh((1, 128, 2, 1), ("replica", *FSDP_AXES, "tensor"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("a/kernel", (28, 1152, 3072), PartitionSpec(None, None, FSDP_AXES)),  # 256 divides 3,072
+        ("qkv/kernel", (28, 1152, 3456), PartitionSpec(None, "fsdp_rest", "fsdp")),  # and neither 1,152 nor 3,456
+        ("out/kernel", (28, 1152, 1152), PartitionSpec(None, "fsdp", "fsdp_rest")),
+        ("a/kernel", (28, 1001, 384), PartitionSpec("fsdp_rest", None, "fsdp")),
+        ("a/kernel", (1001, 1001), PartitionSpec()),
+    ],
+)
+def test_above_128_devices_two_axes_share_what_one_does_not_divide(
+    name: str, shape: tuple[int, ...], wanted: PartitionSpec
+):
+    assert place(name, shape, LARGE, RULES) == wanted
+
+
+def test_a_mesh_of_two_fsdp_axes_counts_as_one():
+    assert present(LARGE, BATCH_AXES) == BATCH_AXES and present(EIGHT, BATCH_AXES) == ("replica", "fsdp")
+    assert batch_divisor(LARGE) == 256 and sizes_of(LARGE) == {"replica": 1, "fsdp": 256, "tensor": 1}
 
 
 def test_the_first_rule_that_matches_counts_and_one_device_splits_nothing():

@@ -52,3 +52,12 @@ def test_activations_are_constrained_in_the_lowered_program(seen: dict[str, Any]
 def test_gradients_and_their_sums_lie_like_the_parameters(seen: dict[str, Any]):
     kernels = [line for line in seen["2,4,1"]["constraints"] if line.endswith("tensor<2x128x384xf32>")]
     assert any('"fsdp"' in line for line in kernels), seen["2,4,1"]["constraints"]
+
+
+def test_what_all_of_fsdp_does_not_divide_is_split_over_two_axes(seen: dict[str, Any]):
+    split, alone = seen["odd 1,8,1"], seen["odd"]
+    assert split["qkv"] == str(PartitionSpec(None, "fsdp_rest", "fsdp"))
+    assert split["out"] == str(PartitionSpec(None, "fsdp", "fsdp_rest"))
+    np.testing.assert_allclose(split["losses"], alone["losses"], rtol=1e-5)
+    assert len(set(alone["losses"])) == 20
+    assert split["held"]["params"]["largest"] / split["held"]["params"]["total"] < 1 / 8 + 2 * SMALL
