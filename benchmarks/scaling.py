@@ -4,10 +4,11 @@
     python benchmarks/scaling.py --weights inception_photographs=inception.npz      its encoder needs a file
     python benchmarks/scaling.py --seconds 200      as far as it comes in that time; the next call goes on from there
 
-Two programs are compiled at a time: the paper's features, pixels and generator on four slices, and its generator on 16
-to 256 chips, with the compiler's full effort, which is what a run gets; all else with little (`fae compile --quick`), its blocks scanned. Figures are
-kept in docs/scaling.json, a row per compilation with its date; of them the table in docs/scaling.md and the plot
-docs/scaling.svg are made. A row is compiled again when it is deleted.
+Two programs are compiled at a time. The compiler makes its full effort, which is what a run gets, for the paper's
+features, pixels and generator on four slices and for its generator on 16 to 256 chips; for all else little
+(`fae compile --quick`). Blocks are scanned. Figures are kept in docs/scaling.json, a row per compilation with its
+date; of them the table in docs/scaling.md and the plot docs/scaling.svg are made. A row is compiled again when it is
+deleted.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def test_rings_loops_and_pieces():
 
 def test_pieces_in_a_loop_between_start_and_end_are_one_collective():
     start = "  %begun.0 = (bf16[16,64]{1,0}, u32[]{:S(2)}) fusion(%x.0), kind=kCustom, calls=%piece.1\n"
-    assert collectives(PROGRAM.replace("  %zero =", start + "  %zero ="), 8)["all-gather"] == (1, 16 * 64 * 2 * 7 // 8)
+    found = collectives(PROGRAM.replace("  %zero =", start + "  %zero ="), 8)
+    assert found["all-gather"] == (1, 16 * 64 * 2 * 7 // 8)
 
 
 def test_a_note_of_the_compiler_is_believed_and_nothing_known_counts_once():

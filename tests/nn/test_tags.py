@@ -65,6 +65,7 @@ def test_every_tag_reaches_the_placer_with_its_axes():
         "qkv": (2, 16, 3, 2, 16),
         "attended": (2, 16, 2, 16),
         "feed_forward_input": (2, 16, 32),
+        "gate_and_value": (2, 16, 2, 48),
         "hidden": (2, 16, 48),
     }
     assert set(seen) == set(TAGS)
