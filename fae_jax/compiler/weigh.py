@@ -31,9 +31,13 @@ def topology_devices(topology: Topology) -> list[Any]:
     """
     from jax.experimental import topologies
 
-    one_device_a_chip = {"chip_config_name": "megacore"} if topology.generation == "v4" else {}
+    options: dict[str, Any] = {}
+    if topology.generation == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip
+    if topology.chips == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)  # hosts of other slices have four
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **one_device_a_chip)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
     except (ImportError, RuntimeError, NotImplementedError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"topology {topology.name} cannot be compiled for: {reason}") from None

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from fae_jax.compiler.advice import advise
+from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask
 from fae_jax.configuration import load_config, override
-from fae_jax.parallel.topologies import parse_topology
+from fae_jax.parallel.topologies import parse_topology, slices
 
 pytestmark = [
     pytest.mark.tpu_compiler,
@@ -52,6 +52,12 @@ def test_what_a_host_does_alone_is_compiled_for_a_slice_of_its_size():
     assert figures["fits"] and figures["devices"] == 16 and figures["batch"] == PAPER.cache.batch // 4
     held = 1_136_480_768 + 38_166_592  # encoder and compressor, whole over a host's four chips
     assert figures["state"] == pytest.approx(4 * held / 4, rel=0.02)
+
+
+def test_the_smallest_slice_is_found_from_one_chip_on():
+    config = override(load_config("quickstart"), [("data.image_size", "32")])
+    (figures,) = smallest(functools.partial(ask, quick=True), config, ["generator"], slices("v5e"))
+    assert figures["fits"] and figures["topology"] == "v5e-1" and figures["devices"] == 1
 
 
 def test_what_does_not_fit_is_said_with_the_change_that_helps():
