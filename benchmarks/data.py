@@ -1,15 +1,15 @@
-"""Pictures per second of the loader, beside `torch.utils.data.DataLoader` with PIL on the same files and pixels.
+"""Images per second of the loader, beside `torch.utils.data.DataLoader` with PIL on the same files and pixels.
 
-    python benchmarks/data.py --data 'shards/train-{00000..00003}.tar'            # picture sources, by workers
+    python benchmarks/data.py --data 'shards/train-{00000..00003}.tar'            # image sources, by workers
     python benchmarks/data.py --latents 20000                                      # reading a latent cache
     python benchmarks/data.py --data … --memory 100000                             # resident memory over batches
     python benchmarks/data.py --latents 2000 --memory 100000                       # the same, of the latent loader
-    python benchmarks/data.py --data … --profile                                   # where the time of a picture goes
-    python benchmarks/data.py --data … --enlarge 500x375                           # the same pictures, enlarged
+    python benchmarks/data.py --data … --profile                                   # where the time of an image goes
+    python benchmarks/data.py --data … --enlarge 500x375                           # the same images, enlarged
 
 The same tar is repacked into a folder, a packed array_record and, with pyarrow, parquet. Both loaders read the same
-bytes, crop by the same function and flip half (torch's as pictures of Pillow from file to crop), and before they are
-timed both decode the same 200 pictures, compared bit for bit; torch's also runs as it usually is, to normalised
+bytes, crop by the same function and flip half (torch's as images of Pillow from file to crop), and before they are
+timed both decode the same 200 images, compared bit for bit; torch's also runs as it usually is, to normalised
 float32. Every measurement is a process of its own; repeats alternate, and the best of each is shown. Latents are read
 cold (their files put out of the page cache) and warm. torch is optional, and so is simplejpeg, which ours then uses.
 """
@@ -49,7 +49,7 @@ def rate(batches: Iterator[Any], count: int, seconds: float, size: int) -> dict[
 
 def measure_ours(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.loader import Loader, Reading
-    from fae_jax.data.sources import open_source
+    from fae_jax.data.sources.kinds import open_source
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
     reading = Reading(workers=options.workers, threads=options.threads)
@@ -67,7 +67,7 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    from fae_jax.data.sources import open_source
+    from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop, centre_crop
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
@@ -78,25 +78,25 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
 
     for position in np.linspace(0, len(source) - 1, 200).astype(int).tolist():
         ours = adm_centre_crop(source[position]["image"], options.size)
-        assert np.array_equal(ours, np.asarray(cropped(source.stored(position).data))), f"picture {position} differs"
+        assert np.array_equal(ours, np.asarray(cropped(source.stored(position).data))), f"image {position} differs"
 
-    class Pictures(Dataset):
+    class Images(Dataset):
         def __len__(self) -> int:
             return len(source)
 
         def __getitem__(self, position: int) -> tuple[Any, int]:
-            picture = source.stored(position)
-            image = cropped(picture.data)
+            stored = source.stored(position)
+            image = cropped(stored.data)
             if torch.rand(()) < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             pixels = torch.from_numpy(np.array(image))
             if normalised:
                 pixels = (pixels.permute(2, 0, 1).contiguous().float().div(255) - 0.5) / 0.5
-            return pixels, picture.label
+            return pixels, stored.label
 
     torch.set_num_threads(1)
     ahead = {"prefetch_factor": 2, "persistent_workers": True} if options.workers else {}
-    loader = DataLoader(Pictures(), options.batch, shuffle=True, num_workers=options.workers, drop_last=True, **ahead)
+    loader = DataLoader(Images(), options.batch, shuffle=True, num_workers=options.workers, drop_last=True, **ahead)
 
     def endless() -> Iterator[Any]:
         while True:
@@ -106,9 +106,9 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_latents(options: argparse.Namespace) -> dict[str, float]:
-    from fae_jax.data.latent_loader import LatentLoader
-    from fae_jax.data.latents import LatentSource, read_header
     from fae_jax.data.loader import Reading
+    from fae_jax.data.stores.latent_loader import LatentLoader
+    from fae_jax.data.stores.latents import LatentSource, read_header
 
     source = LatentSource(options.path, read_header(options.path))
     if options.cold:
@@ -121,10 +121,10 @@ def measure_latents(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_profile(options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds per picture of each part of the loader's work, one thread, the rest of the process asleep."""
-    from fae_jax.data.decode import decode_picture
+    """Milliseconds per image of each part of the loader's work, one thread, the rest of the process asleep."""
+    from fae_jax.data.decode import decode_image
     from fae_jax.data.loader import stacked
-    from fae_jax.data.sources import open_source
+    from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
@@ -134,7 +134,7 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
         clock = [time.perf_counter()]
         stored = [source.stored(place) for place in places[start : start + options.batch]]
         clock.append(time.perf_counter())
-        images = [decode_picture(picture.data, "") for picture in stored]
+        images = [decode_image(each.data, "") for each in stored]
         clock.append(time.perf_counter())
         images = [adm_centre_crop(image, options.size)[:, :: 1 - 2 * (n % 2)] for n, image in enumerate(images)]
         clock.append(time.perf_counter())
@@ -146,14 +146,14 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_floor(options: argparse.Namespace) -> dict[str, float]:
-    """Pictures per second of decoding and cropping alone, by Pillow and as we do it, on one and on two threads."""
+    """Images per second of decoding and cropping alone, by Pillow and as we do it, on one and on two threads."""
     import io
     from concurrent.futures import ThreadPoolExecutor
 
     from PIL import Image
 
-    from fae_jax.data.decode import decode_picture
-    from fae_jax.data.sources import open_source
+    from fae_jax.data.decode import decode_image
+    from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop, centre_crop
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
@@ -166,8 +166,8 @@ def measure_floor(options: argparse.Namespace) -> dict[str, float]:
     work = {
         "Pillow decodes": lambda data: np.asarray(pillow(data)),
         "Pillow decodes and crops": lambda data: np.asarray(centre_crop(pillow(data), options.size)),
-        "ours decodes": lambda data: decode_picture(data, ""),
-        "ours decodes and crops": lambda data: adm_centre_crop(decode_picture(data, ""), options.size),
+        "ours decodes": lambda data: decode_image(data, ""),
+        "ours decodes and crops": lambda data: adm_centre_crop(decode_image(data, ""), options.size),
     }
     found = {}
     for name, each in work.items():
@@ -187,13 +187,13 @@ def measure_floor(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Resident memory, workers included, every tenth of `count` batches: of tiny pictures, or of latents."""
+    """Resident memory, workers included, every tenth of `count` batches: of tiny images, or of latents."""
     import psutil
 
-    from fae_jax.data.latent_loader import LatentLoader
-    from fae_jax.data.latents import LatentSource, read_header
     from fae_jax.data.loader import Loader, Reading
-    from fae_jax.data.sources import open_source
+    from fae_jax.data.sources.kinds import open_source
+    from fae_jax.data.stores.latent_loader import LatentLoader
+    from fae_jax.data.stores.latents import LatentSource, read_header
 
     known = {"batch": options.batch, "seed": 0, "flip": True, "reading": Reading(workers=options.workers)}
     if options.kind == "latents":
@@ -213,15 +213,15 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     return {"batches": options.count, "resident_mib": resident}
 
 
-def write_latents(folder: Path, pictures: int) -> float:
-    """A latent cache of the paper's size (256 tokens of 32, with twins), of random numbers; its bytes per picture."""
-    from fae_jax.data.digits import DigitsSource
-    from fae_jax.data.latent_writer import write_cache
-    from fae_jax.data.latents import CacheIdentity
-    from fae_jax.data.mixture import Mixture
+def write_latents(folder: Path, images: int) -> float:
+    """A latent cache of the paper's size (256 tokens of 32, with twins), of random numbers; its bytes per image."""
+    from fae_jax.data.sources.digits import DigitsSource
+    from fae_jax.data.sources.mixture import Mixture
+    from fae_jax.data.stores.latent_writer import write_cache
+    from fae_jax.data.stores.latents import CacheIdentity
 
     digits = DigitsSource(split="train", holdout=0.0, seed=0)
-    repeats = -(-pictures // len(digits))
+    repeats = -(-images // len(digits))
     source = Mixture([digits] * repeats, [1.0] * repeats)
     known = {"encoder": "noise", "encoder_weights": "-", "compressor": "-", "image_size": 32, "flip": True}
     generator = np.random.default_rng(0)
@@ -232,7 +232,7 @@ def write_latents(folder: Path, pictures: int) -> float:
 
     header = write_cache(folder, CacheIdentity(source=source.fingerprint, **known), source, encode, batch=64)
     assert header is not None
-    return sum(shard.size for shard in header.shards) / header.pictures
+    return sum(shard.size for shard in header.shards) / header.images
 
 
 def alone(measure: str, **options: Any) -> dict[str, Any]:
@@ -247,16 +247,16 @@ def alone(measure: str, **options: Any) -> dict[str, Any]:
 
 
 def repack(pattern: str, folder: Path) -> dict[str, str]:
-    """The same pictures as a folder, packed, and as parquet."""
-    from fae_jax.data.packed import write_packed
-    from fae_jax.data.tars import TarSource
+    """The same images as a folder, packed, and as parquet."""
+    from fae_jax.data.sources.packed import write_packed
+    from fae_jax.data.sources.tars import TarSource
 
     source = TarSource(pattern, split="train", holdout=0.0, seed=0)
     for position in range(len(source)):
-        picture = source.stored(position)
-        place = folder / "folder" / f"{picture.label:04d}"
+        stored = source.stored(position)
+        place = folder / "folder" / f"{stored.label:04d}"
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{position:07d}.jpg").write_bytes(picture.data)
+        (place / f"{position:07d}.jpg").write_bytes(stored.data)
     write_packed(folder / "packed", source, np.arange(len(source)))
     kinds = {"tar": pattern, "folder": str(folder / "folder"), "array_record": str(folder / "packed")}
     with contextlib.suppress(ImportError):
@@ -264,10 +264,10 @@ def repack(pattern: str, folder: Path) -> dict[str, str]:
         import pyarrow.parquet
 
         (folder / "parquet").mkdir()
-        pictures = [source.stored(position) for position in range(len(source))]
+        images = [source.stored(position) for position in range(len(source))]
         columns = {
-            "image": [{"bytes": picture.data, "path": ""} for picture in pictures],
-            "label": [picture.label for picture in pictures],
+            "image": [{"bytes": each.data, "path": ""} for each in images],
+            "label": [each.label for each in images],
         }
         pyarrow.parquet.write_table(pyarrow.table(columns), folder / "parquet" / "0.parquet", row_group_size=100)
         kinds["parquet"] = str(folder / "parquet")
@@ -275,23 +275,23 @@ def repack(pattern: str, folder: Path) -> dict[str, str]:
 
 
 def enlarged(pattern: str, size: str, folder: Path, count: int = 1500) -> str:
-    """A tar of the first pictures, resized to WIDTHxHEIGHT: most photographs of ImageNet are 500 by 375."""
+    """A tar of the first images, resized to WIDTHxHEIGHT: most photographs of ImageNet are 500 by 375."""
     import io
     import tarfile
 
     from PIL import Image
 
-    from fae_jax.data.tars import TarSource
+    from fae_jax.data.sources.tars import TarSource
 
     source = TarSource(pattern, split="train", holdout=0.0, seed=0)
     width, height = map(int, size.split("x"))
     folder.mkdir()
     with tarfile.open(folder / "00000.tar", "w") as archive:
         for position in range(min(count, len(source))):
-            picture, buffer = source.stored(position), io.BytesIO()
-            small = Image.open(io.BytesIO(picture.data)).convert("RGB")
+            stored, buffer = source.stored(position), io.BytesIO()
+            small = Image.open(io.BytesIO(stored.data)).convert("RGB")
             small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-            for suffix, data in (("jpg", buffer.getvalue()), ("cls", str(picture.label).encode())):
+            for suffix, data in (("jpg", buffer.getvalue()), ("cls", str(stored.label).encode())):
                 about = tarfile.TarInfo(f"{position:06d}.{suffix}")
                 about.size = len(data)
                 archive.addfile(about, io.BytesIO(data))
@@ -329,7 +329,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                             best[measure] = found
                 row = {"source": kind, "workers": workers}
                 for measure, found in best.items():
-                    row[f"{measure} pictures/s"] = round(found["per_second"])
+                    row[f"{measure} images/s"] = round(found["per_second"])
                     row[f"{measure} peak MiB"] = round(found["peak_mib"])
                 rows.append(row)
                 print(json.dumps(row), flush=True)
@@ -342,11 +342,11 @@ def main() -> None:
     parser.add_argument("--kinds", help="of source, separated by commas; default: all")
     parser.add_argument("--workers_list", type=lambda text: [int(w) for w in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--enlarge", metavar="WIDTHxHEIGHT", help="resize the pictures of --data first")
-    parser.add_argument("--latents", type=int, help="pictures in a made-up latent cache to read")
+    parser.add_argument("--enlarge", metavar="WIDTHxHEIGHT", help="resize the images of --data first")
+    parser.add_argument("--latents", type=int, help="images in a made-up latent cache to read")
     parser.add_argument("--memory", type=int, help="batches over which resident memory is watched")
-    parser.add_argument("--profile", action="store_true", help="milliseconds per picture of each part of the work")
-    parser.add_argument("--size", type=int, default=256, help="side of the pictures")
+    parser.add_argument("--profile", action="store_true", help="milliseconds per image of each part of the work")
+    parser.add_argument("--size", type=int, default=256, help="side of the images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
     hidden = (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int), ("cold", int))
@@ -369,7 +369,7 @@ def main() -> None:
                     json.dumps(alone("memory", count=arguments.memory, workers=arguments.workers_list[0], **options))
                 )
                 return
-            print(f"{size:.0f} bytes per picture with its twin; ImageNet {size * 1281167 / 1e9:.1f} GB", flush=True)
+            print(f"{size:.0f} bytes per image with its twin; ImageNet {size * 1281167 / 1e9:.1f} GB", flush=True)
             for workers in arguments.workers_list:
                 for cold in (1, 0):
                     options = {"path": Path(folder) / "cache", "workers": workers, "batch": 256, "cold": cold}

@@ -2,7 +2,7 @@
 
     python benchmarks/encoder.py --sizes s b --batch 8 --repeats 5
 
-Random weights, DINOv2 at 224×224, float32, the same weights and pictures in both; both warm up, then take turns;
+Random weights, DINOv2 at 224×224, float32, the same weights and images in both; both warm up, then take turns;
 the best and the median of the turns are printed. What they compute is compared before anything is timed.
 """
 

@@ -2,8 +2,8 @@
 
     python benchmarks/principal_components.py --workdir runs/attention --limit 1500
 
-Reads the features that `data.features` keeps (held-out pictures are encoded if they are not there yet), takes the
-principal components of the standardised features of the first 1,000 training pictures, and prints for each width: the
+Reads the features that `data.features` keeps (held-out images are encoded if they are not there yet), takes the
+principal components of the standardised features of the first 1,000 training images, and prints for each width: the
 share of variance missed, and the accuracy of the classifiers of `fae evaluate --task probe` (logistic regression and
 10 nearest neighbours on the mean patch, learnt from x) on what comes back, and of one learnt anew.
 """
@@ -14,7 +14,7 @@ import argparse
 
 import numpy as np
 
-from fae_jax.data.latents import LatentSource
+from fae_jax.data.stores.latents import LatentSource
 from fae_jax.evaluation.probe import Linear, Settings
 from fae_jax.evaluation.voting import vote
 from fae_jax.stages.experiment import Experiment
@@ -25,7 +25,7 @@ SETTINGS = Settings(linear="logistic", neighbours=(10,))
 
 
 def mean_patches(source: LatentSource, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean patch of each of the first pictures, (count, d), and their classes."""
+    """The mean patch of each of the first images, (count, d), and their classes."""
     pieces = [source[position] for position in range(min(count, len(source)))]
     means = np.stack([piece["features"].astype(np.float32).mean(0) for piece in pieces])
     return means, np.array([piece["label"] for piece in pieces])
@@ -34,7 +34,7 @@ def mean_patches(source: LatentSource, count: int) -> tuple[np.ndarray, np.ndarr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--limit", type=int, default=1500, help="pictures of a split")
+    parser.add_argument("--limit", type=int, default=1500, help="images of a split")
     arguments = parser.parse_args()
     workdir = Workdir(arguments.workdir)
     experiment = Experiment(workdir.read_config(), workdir)

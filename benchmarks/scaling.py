@@ -26,7 +26,7 @@ from typing import Any
 from fae_jax.compiler.child import ask
 from fae_jax.compiler.programs import STAGES
 from fae_jax.configuration import load_config, override, shipped_configs
-from fae_jax.workdir import write_atomically, write_json
+from fae_jax.files.writing import write_atomically, write_json
 
 DOCS = Path(__file__).parents[1] / "docs"
 SLICES = ("v4-16", "v5e-16", "v5p-16", "v6e-8")

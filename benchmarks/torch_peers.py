@@ -141,7 +141,7 @@ def dit_step(
 def dit_sample(
     model: nn.Module, latents: torch.Tensor, labels: torch.Tensor, none: int, steps: int
 ) -> Callable[[], torch.Tensor]:
-    """Euler steps under guidance throughout: two evaluations of each picture a step, in one batch."""
+    """Euler steps under guidance throughout: two evaluations of each image a step, in one batch."""
     both = torch.cat([labels, torch.full_like(labels, none)])
 
     @torch.inference_mode()

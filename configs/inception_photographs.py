@@ -1,6 +1,6 @@
 """FAE on real photographs with a real pretrained network, on two CPU cores: what the compressed space understands.
 
-Pictures: Imagenette (ImageNet, 10 classes; 9,469 training pictures, 1,500 of the validation ones), 224×224, as
+Images: Imagenette (ImageNet, 10 classes; 9,469 training images, 1,500 of the validation ones), 224×224, as
 WebDataset tars. Encoder: the FID Inception network up to its 16×16×768 map (`examples/inception_encoder`; the weights
 that shu223/iOS-10-Sampler carries). Compared: compressors, and the two ways to norm features, as in the paper's
 encoder ablation; results and commands in docs/understanding.md.
@@ -14,10 +14,10 @@ encoder ablation; results and commands in docs/understanding.md.
     6 layers     --config.compressor.kind=transformer
     raw features --config.encoder.feature_norm=none --config.feature_decoder.last_norm=True
 
-The first of them encodes the pictures once (3.7 GB in `features/` for all 9,469) for all four.
-Expected, of half of the pictures: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂; with
+The first of them encodes the images once (3.7 GB in `features/` for all 9,469) for all four.
+Expected, of half of the images: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂; with
 --config.features.steps=2000 21.6 % and 93.7 % on x̂.
-Cost on two shared cores: 5 pictures a second to encode (a quarter to half an hour), then 7 to 11 minutes to train
+Cost on two shared cores: 5 images a second to encode (a quarter to half an hour), then 7 to 11 minutes to train
 each; 2,000 steps took 101 minutes. With more time, train longer before anything else.
 """
 

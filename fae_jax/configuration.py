@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.python_files import find_file, run_file
+from fae_jax.files.python_files import find_file, run_file
 
 # Fields that change how a run is carried out, watched and used, never what is trained: they may differ at a restart.
 OPERATIONAL = (
@@ -76,31 +76,31 @@ def default_config() -> ConfigDict:
             "name": "",  # of the experiment, for people
             "seed": 0,  # everything random derives from (seed, step, example)
             "data": {
-                "source": "folder",  # digits, folder, … (fae_jax.data.sources)
-                "path": "",  # where the source's pictures are
+                "source": "folder",  # digits, folder, … (fae_jax.data.sources.kinds)
+                "path": "",  # where the source's images are
                 "image_size": 256,  # side of the square centre crop, pixels
                 "mixture": (),  # ((source, path, weight), …) instead of source and path: drawn from by weight
-                "crop": "adm_centre",  # of training pictures: adm_centre or random_resized; the cache's is adm_centre
-                "crop_area": (0.08, 1.0),  # random_resized: smallest and largest share of the picture's area
-                "flip": True,  # mirror half of the pictures; the latent cache then holds both
-                "captions": False,  # the pictures have captions in place of classes
+                "crop": "adm_centre",  # of training images: adm_centre or random_resized; the cache's is adm_centre
+                "crop_area": (0.08, 1.0),  # random_resized: smallest and largest share of the image's area
+                "flip": True,  # mirror half of the images; the latent cache then holds both
+                "captions": False,  # the images have captions in place of classes
                 "caption_dropout": 0.1,  # share of captions left empty
                 "holdout": 0.0,  # share of a source without validation split that is held out
-                "heldout_path": "",  # where held-out pictures are, if they are stored apart; then holdout is 0
-                "features": "",  # folder of encoded pictures, shared by experiments; empty = encode at every step
+                "heldout_path": "",  # where held-out images are, if they are stored apart; then holdout is 0
+                "features": "",  # folder of encoded images, shared by experiments; empty = encode at every step
                 "classes": 1000,  # number of classes
-                "tolerate": 100,  # pictures that may be undecodable before a run stops; others take their places
+                "tolerate": 100,  # images that may be undecodable before a run stops; others take their places
                 "workers": 0,  # processes that read and decode
                 "threads": 2,  # batches prepared at a time, in each worker
                 "ahead": 4,  # batches kept ready, in each worker: the bound on memory
-                "in_memory": False,  # decode every picture once and keep it
+                "in_memory": False,  # decode every image once and keep it
             },
             "encoder": {
                 "name": "dinov2_g14",  # a registered encoder (fae_jax.encoders) or an entry point
                 "weights": "",  # file, folder or hub name; empty = the encoder's own default
                 "train": False,  # train it first, here (quickstart); False = published weights
                 "revision": "",  # commit or tag of a hub name; empty = the newest
-                "input_size": 0,  # side pictures are resized to for it; 0 = what fits its patch
+                "input_size": 0,  # side images are resized to for it; 0 = what fits its patch
                 "resize": "",  # how: bicubic, bicubic_antialias, …; empty = the encoder's own
                 "interpolation": "",  # of its position table: bicubic, bicubic_offset, bicubic_antialias; empty = own
                 "layers": (),  # blocks whose patches make up the feature, −1 the last; () = the last alone
@@ -159,10 +159,10 @@ def default_config() -> ConfigDict:
             },
             "features": {
                 **_training(steps=1_000_000, batch=1024),
-                "reduction": "mean",  # of error and KL: mean per element, or sum over those of a picture (as printed)
+                "reduction": "mean",  # of error and KL: mean per element, or sum over those of an image (as printed)
                 "beta": 5e-4,  # weight of the KL divergence, of posteriors that have one
                 "feature_noise": 0.0,  # standard deviation of noise on the features the compressor sees
-                "latent_noise": 0.0,  # spread of a noise level drawn for each picture and added to its latent (GAE)
+                "latent_noise": 0.0,  # spread of a noise level drawn for each image and added to its latent (GAE)
                 "structure_weight": 0.0,  # of the Gram matrices' difference (PAE; losses/shaping.py, equation 1)
                 "continuity_weight": 0.0,  # of the change under growing perturbations (PAE, equation 2)
                 "continuity_reach": 0.3,  # standard deviation of the largest perturbation
@@ -182,8 +182,8 @@ def default_config() -> ConfigDict:
                 "l2_weight": 1.0,  # as in pixels
             },
             "cache": {
-                "batch": 1024,  # pictures encoded at once, over all devices
-                "shard_size": 10_000,  # pictures per file
+                "batch": 1024,  # images encoded at once, over all devices
+                "shard_size": 10_000,  # images per file
                 "path": "",  # folder of latent caches, in a bucket only to read one; empty = latents/ in the workdir
             },
             "generator": {
@@ -197,41 +197,41 @@ def default_config() -> ConfigDict:
                 "shift": 0.4,  # timestep shift of the sampling grid
                 "last_step": 0.04,  # length of the SDE's last, deterministic step
                 "guidance": ((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, 2.5)),  # (from, to, weight) over time
-                "batch": 256,  # pictures sampled at once
+                "batch": 256,  # images sampled at once
             },
             "evaluation": {
-                "samples": 50_000,  # pictures per score
+                "samples": 50_000,  # images per score
                 "seed": 0,  # of the samples
                 "probe": {
-                    "linear": "sgd",  # sgd: DINOv2's protocol; logistic: regression, for thousands of pictures
+                    "linear": "sgd",  # sgd: DINOv2's protocol; logistic: regression, for thousands of images
                     "latent_pooling": "mean",  # of z's tokens: mean, or flat (one after the other)
                     "blocks": (1, 4),  # class tokens of the last so many blocks, where the encoder has one
-                    "learning_rates": RATES,  # tried at once; the best on the held-out pictures counts
+                    "learning_rates": RATES,  # tried at once; the best on the held-out images counts
                     "steps": 12_500,  # of SGD
                     "batch": 1024,  # of SGD; each learning rate is multiplied by batch/256
                     "neighbours": (10, 20),  # voters of the nearest-neighbour rule
                     "temperature": 0.07,  # of their votes
                     "head_classes": (),  # classes of the encoder's own head that the data's classes are, in order
-                    "limit": 0,  # pictures of a split at most, the first ones; 0 = all
+                    "limit": 0,  # images of a split at most, the first ones; 0 = all
                 },
                 "text": {
-                    "tower": "",  # text tower that pictures are compared with; empty = the encoder's own
+                    "tower": "",  # text tower that images are compared with; empty = the encoder's own
                     "weights": "",  # its file, folder or hub name; empty = the encoder's
                 },
                 "retrieval": {
-                    "source": "",  # a kind with captions: coco, tar, …; empty = the held-out pictures
+                    "source": "",  # a kind with captions: coco, tar, …; empty = the held-out images
                     "path": "",  # where it is: of coco, the JSON file of captions
-                    "pictures": "",  # of coco, the folder of pictures; empty = looked for near the JSON file
-                    "limit": 0,  # pictures at most, the first ones; 0 = all
+                    "images": "",  # of coco, the folder of images; empty = looked for near the JSON file
+                    "limit": 0,  # images at most, the first ones; 0 = all
                 },
                 "zero_shot": {
                     "templates": ("a photo of a {}.",),  # said of a class, {} its name; their mean counts
                     "names": "",  # JSON file of class names, a list or {class: name}; empty = the source's own
-                    "limit": 0,  # pictures at most, the first ones; 0 = all
+                    "limit": 0,  # images at most, the first ones; 0 = all
                 },
                 "semantics": {
-                    "pictures": 8,  # held-out pictures shown, spread evenly over the split
-                    "patches": 16,  # foreground patches of a picture that are looked for in the next one
+                    "images": 8,  # held-out images shown, spread evenly over the split
+                    "patches": 16,  # foreground patches of an image that are looked for in the next one
                 },
             },
             "compute": {
@@ -249,7 +249,7 @@ def default_config() -> ConfigDict:
             },
             "logging": {
                 "every": 100,  # steps between lines of metrics
-                "preview_every": 10_000,  # steps between preview pictures; 0 = only at the end
+                "preview_every": 10_000,  # steps between preview images; 0 = only at the end
                 "tensorboard": True,  # write event files beside metrics.jsonl
                 "wandb": "",  # project at Weights & Biases to show the run in; empty = none
                 "profile": (),  # steps (first, last) to trace into profile/; empty = none

@@ -159,10 +159,10 @@ def _check_evaluation(section: ConfigDict) -> None:
     templates = section.zero_shot.templates
     if not templates or not all(isinstance(text, str) and "{}" in text for text in templates):
         raise ValueError(f"field evaluation.zero_shot.templates holds texts with {{}} for the class, got {templates}")
-    if section.semantics.pictures < 2 or section.semantics.patches < 1:
+    if section.semantics.images < 2 or section.semantics.patches < 1:
         raise ValueError(
-            "fields evaluation.semantics.pictures and patches must be at least 2 and 1, got "
-            f"{section.semantics.pictures} and {section.semantics.patches}"
+            "fields evaluation.semantics.images and patches must be at least 2 and 1, got "
+            f"{section.semantics.images} and {section.semantics.patches}"
         )
     if not all(type(value) is int and value >= 0 for value in probe.head_classes):
         raise ValueError(f"field evaluation.probe.head_classes holds class numbers, got {probe.head_classes}")

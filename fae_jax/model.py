@@ -1,4 +1,4 @@
-"""A trained FAE as one object: pictures to latents, latents to features and pictures, labels to pictures.
+"""A trained FAE as one object: images to latents, latents to features and images, labels to images.
 
 fae = fae_jax.load("runs/imagenet256")
 z = fae.encode(images)                           # images in [−1, 1]
@@ -69,7 +69,7 @@ class FAE:
     def encode(
         self, images: Float[AnyArray, "b height width 3"], keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b y x c"]:
-        """Images in [−1, 1] → latents: the posterior's mean, or with one key per picture a sample of it."""
+        """Images in [−1, 1] → latents: the posterior's mean, or with one key per image a sample of it."""
         posterior = self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images))
         return self._grid(posterior.mean if keys is None else posterior.sample(keys))
 
@@ -189,7 +189,7 @@ class FAE:
     def _pixel_params(self) -> Any:
         """Of the pixel decoder: fine-tuned, where that stage is done."""
         stage = "finetune" if self.experiment.is_done("finetune") else "pixels"
-        check_stages(self.experiment, "decoding pictures", (stage,))
+        check_stages(self.experiment, "decoding images", (stage,))
         return self.experiment.load_params(stage, "pixel_decoder")
 
     @functools.cache  # noqa: B019 -- lives as long as the model

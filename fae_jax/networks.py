@@ -109,7 +109,7 @@ def encoder_outline(config: ConfigDict) -> registry.Encoder:
 
 
 def encoder_options(config: ConfigDict) -> dict[str, Any]:
-    """What a configuration says of a published encoder beside its name, weights and pictures."""
+    """What a configuration says of a published encoder beside its name, weights and images."""
     encoder = config.encoder
     names = ("input_size", "interpolation", "resize", "layers", "revision")
     options = {name: encoder[name] for name in names if encoder[name]}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,45 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fae_jax.configuration import differences, from_json, to_json
-from fae_jax.retry import retried
-
-
-class RunFailed(RuntimeError):
-    """Something went wrong while running (exit code 1); what was finished is kept."""
-
-
-class Stopped(RunFailed):
-    """A stage stopped before its end because it was asked to, saved; the same command continues."""
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes the folder.
-
-    Tried again where a share fails for a moment.
-    """
-    retried(lambda: _write(path, content), f"writing {path}")
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, written atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+from fae_jax.files.writing import write_atomically, write_json
 
 
 class Workdir:

@@ -13,29 +13,37 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fae_jax"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 FLOORS = {
-    **dict.fromkeys(("python_files", "configuration", "constraints", "workdir", "ending", "retry"), 0),
-    **dict.fromkeys(("nn", "weights"), 0),
-    **dict.fromkeys(("encoders", "autoencoder", "generators", "diffusion", "losses", "launchers"), 1),
-    **dict.fromkeys(("data", "parallel", "networks", "costs"), 2),
+    **dict.fromkeys(("errors", "files", "nn", "weights"), 0),
+    **dict.fromkeys(("configuration", "constraints", "workdir"), 0),
+    **dict.fromkeys(("encoders", "autoencoder", "diffusion", "losses"), 1),
+    **dict.fromkeys(("generators", "data", "parallel", "networks"), 2),
     "training": 3,
     "stages": 4,
     "model": 4,
-    **dict.fromkeys(("evaluation", "sweeps", "compiler"), 5),
-    "commands": 6,
+    **dict.fromkeys(("evaluation", "report", "sweeps", "compiler", "launchers"), 5),
+    **dict.fromkeys(("cli", "commands"), 6),
     **dict.fromkeys(("__init__", "__main__"), 7),  # the doors: `import fae_jax` and `python -m fae_jax`
 }
 # On one floor, and still one above the other.
 STAIRS = {
     *(
-        ("configuration", "python_files"),
+        ("files", "errors"),
+        ("configuration", "files"),
         ("workdir", "configuration"),
+        ("workdir", "files"),
+        ("workdir", "errors"),
         ("constraints", "configuration"),
-        ("workdir", "retry"),
+        ("data", "parallel"),
+        ("networks", "generators"),
         ("model", "stages"),
-        ("costs", "networks"),
         ("sweeps", "evaluation"),
+        ("sweeps", "report"),
+        ("sweeps", "launchers"),
+        ("report", "evaluation"),
+        ("commands", "cli"),
+        ("cli", "commands"),
     ),
-    ("__main__", "commands"),
+    ("__main__", "cli"),
 }
 FORBIDDEN = ("torch", "tensorflow")
 

@@ -182,7 +182,7 @@ def test_values_that_cannot_work_are_refused_by_name(name: str, text: str):
     assert text.strip("(,)").split(",")[0] in str(caught.value)
 
 
-def test_held_out_pictures_are_a_share_or_stored_apart():
+def test_held_out_images_are_a_share_or_stored_apart():
     apart = override(default_config(), [("data.heldout_path", "val")])
     assert check(apart) is apart
     with pytest.raises(ValueError, match="data.holdout=0.1 goes with no data.heldout_path"):

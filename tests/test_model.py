@@ -11,7 +11,7 @@ from running import saved_state
 import fae_jax
 from fae_jax.diffusion.samplers import initial_noise, sample_keys
 from fae_jax.model import guidance_schedule
-from fae_jax.stages.pictures import to_pixels
+from fae_jax.stages.images import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_each_part_uses_what_its_stage_trained(fae: fae_jax.FAE, finished: Path,
     np.testing.assert_allclose(fae.decode(fae.encode(images)), painted, atol=1e-4)
 
 
-def test_a_picture_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
+def test_a_image_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
     labels = [3, 1, 4, 1, 5, 9, 2]
     every = fae.generate(labels, seed=11)  # in batches of 5, as configured
     assert every.shape == (7, 32, 32, 3) and np.abs(every).max() <= 1
@@ -86,7 +86,7 @@ def test_a_picture_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
     other = fae.generate([3, 1, 4, 1, 5, 9, 7], seed=11)
     np.testing.assert_allclose(other[:6], every[:6], atol=1e-5)
     assert np.abs(fae.generate(labels[:3], seed=12) - every[:3]).max() > 1e-3
-    assert np.abs(every[1] - every[3]).max() > 1e-3, "the same label twice must give two pictures"
+    assert np.abs(every[1] - every[3]).max() > 1e-3, "the same label twice must give two images"
 
 
 def test_generating_is_the_sampler_written_out(fae: fae_jax.FAE):
@@ -124,7 +124,7 @@ def test_no_class_is_a_label_too_and_guides_nothing(fae: fae_jax.FAE):
     np.testing.assert_allclose(fae.generate([10, 10], guidance=3.0, seed=2), free, atol=1e-4)
 
 
-def test_progress_counts_pictures_and_evaluations_are_those_made(fae: fae_jax.FAE):
+def test_progress_counts_images_and_evaluations_are_those_made(fae: fae_jax.FAE):
     seen: list[int] = []
     fae.generate([1] * 7, progress=seen.append)
     assert seen == [5, 7]

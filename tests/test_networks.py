@@ -44,7 +44,7 @@ def test_parameters_do_not_depend_on_how_blocks_are_compiled(scan: bool):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_pixel_decoder_paints_the_whole_picture_whatever_the_encoders_patch():
+def test_the_pixel_decoder_paints_the_whole_image_whatever_the_encoders_patch():
     networks = build_networks(CONFIG, (2, 2), 16)
     shape = jax.eval_shape(networks.pixel_decoder.init_with_output, jax.random.key(0), jnp.zeros((3, 4, 16)))[0].shape
     assert shape == (3, 32, 32, 3)

@@ -10,7 +10,8 @@ import pytest
 from running import tree_hash
 
 from fae_jax.configuration import default_config, flatten, override
-from fae_jax.workdir import Workdir, write_atomically, write_json
+from fae_jax.files.writing import write_atomically, write_json
+from fae_jax.workdir import Workdir
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""What a compressor says of a picture's latent: a diagonal Gaussian over n tokens of c channels.
+"""What a compressor says of an image's latent: a diagonal Gaussian over n tokens of c channels.
 
 From the c or 2 c numbers m (and s) that a compressor's last linear gives per token:
 
     gaussian         μ = m,  log σ² = clip(s)                                   (paper)          (1)
-    fixed_variance   μ = m,  log σ² = 2 log σ₀ for every picture                (for flows)      (2)
+    fixed_variance   μ = m,  log σ² = 2 log σ₀ for every image                (for flows)      (2)
     rms              μ = m / √(mean over channels m² + 10⁻⁶),  σ = 0            (GAE)            (3)
     sphere           μ = √c · m / ‖m‖ per token,  σ = 0                         (PAE)            (4)
 

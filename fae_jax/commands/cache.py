@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment, running
-from fae_jax.data.latent_check import check_cache
+from fae_jax.cli.opening import add_experiment_arguments, open_experiment, running
+from fae_jax.data.stores.feature_store import report_progress
+from fae_jax.data.stores.latent_check import check_cache
+from fae_jax.errors import RunFailed
 from fae_jax.stages import check_stages, run_stage
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.feature_store import report_progress
-from fae_jax.workdir import RunFailed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,5 +44,5 @@ def _verify(experiment: Experiment) -> dict[str, Any]:
         check_cache(cache, report_progress("verify"))
     except ValueError as error:
         raise RunFailed(str(error)) from error
-    print(f"cache: {len(cache)} pictures, {cache.header.views} views each, are as written; {cache.directory}")
-    return {"workdir": str(experiment.workdir.root), "cache": cache.directory, "pictures": len(cache)}
+    print(f"cache: {len(cache)} images, {cache.header.views} views each, are as written; {cache.directory}")
+    return {"workdir": str(experiment.workdir.root), "cache": cache.directory, "images": len(cache)}

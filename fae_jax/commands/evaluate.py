@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
+from fae_jax.cli.opening import add_experiment_arguments, open_experiment
 from fae_jax.commands.sample import balanced_labels
-from fae_jax.evaluation.report import write_report
 from fae_jax.evaluation.tasks import Evaluation, draw, write_sizes
 from fae_jax.model import FAE
+from fae_jax.report import write_report
 from fae_jax.stages import check_stages
 
 # task → the stages it needs

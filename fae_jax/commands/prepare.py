@@ -1,7 +1,7 @@
 """Indexes and checks raw data: says what it holds, what is left out and why.
 
 In --out: summary.json and summary.html; for tar shards an index, so that later runs open at once and read the tars in
-place; with --pack the pictures that are used, unchanged, in array_record files. Either is then a data path:
+place; with --pack the images that are used, unchanged, in array_record files. Either is then a data path:
 `--config.data.source=tar --config.data.path=OUT`, or `array_record`. Interrupted, the same command goes on.
 """
 
@@ -16,37 +16,38 @@ from typing import Any, cast
 
 import numpy as np
 
-from fae_jax.data import storage, tars
-from fae_jax.data.checking import Checked, Filters, check_source
-from fae_jax.data.packed import write_packed
-from fae_jax.data.sources import KINDS, open_source
-from fae_jax.data.stored import StoredSource
-from fae_jax.data.summary import page, summarise
-from fae_jax.data.tar_index import TarIndex
-from fae_jax.workdir import write_atomically, write_json
+from fae_jax.data.prepare.checking import Checked, Filters, check_source
+from fae_jax.data.prepare.summary import page, summarise
+from fae_jax.data.sources import tars
+from fae_jax.data.sources.kinds import KINDS, open_source
+from fae_jax.data.sources.packed import write_packed
+from fae_jax.data.sources.stored import StoredSource
+from fae_jax.data.sources.tar_index import TarIndex
+from fae_jax.files import storage
+from fae_jax.files.writing import write_atomically, write_json
 
-# what is asked of pictures by default; every field is an option
+# what is asked of images by default; every field is an option
 PRESETS = {
     "imagenet": Filters(),
     "cc12m": Filters(min_side=64, max_aspect=3.0, min_caption=3, max_caption=1000, min_letters=0.5, max_repeat=3),
     "folder": Filters(),
 }
-SAMPLE = 200  # pictures that are timed before the check begins
+SAMPLE = 200  # images that are timed before the check begins
 REPORT_EVERY = 10.0  # seconds between lines of progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", choices=[*PRESETS], metavar="imagenet|cc12m|folder")
     parser.add_argument("path", help="file, folder, pattern such as shards/{00000..01242}.tar, or gs://…")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where index, summary and packed pictures go")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where index, summary and packed images go")
     parser.add_argument(
         "--source",
         choices=[kind for kind in KINDS if kind != "digits"],
         help="how it is stored; default: by its files",
     )
     parser.add_argument("--classes", type=int, help="how many classes there must be; default: 1000 for imagenet")
-    parser.add_argument("--pack", action="store_true", help="also copy the used pictures into array_record files")
-    parser.add_argument("--threads", type=int, help="pictures decoded at a time; default: one per processor")
+    parser.add_argument("--pack", action="store_true", help="also copy the used images into array_record files")
+    parser.add_argument("--threads", type=int, help="images decoded at a time; default: one per processor")
     for field in dataclasses.fields(Filters):
         name, kind = f"--{field.name}", type(field.default)
         if kind is bool:
@@ -107,14 +108,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     summary = summarise(source, checked, index.skipped if index else ())
     if not len(checked.used):
-        raise ValueError(f"{arguments.path} holds no picture that can be used: {_most_frequent(summary)}")
+        raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
     if index is not None and not arguments.pack:
         _keep_index(out, index, checked, source)
     if arguments.pack:
         write_packed(out, source, checked.used, progress=_progress("prepare: packed"))
     write_json(out / "summary.json", summary)
     write_atomically(out / "summary.html", page(f"{arguments.dataset}: {arguments.path}", summary))
-    print(f"prepare: {summary['used']} of {summary['found']} pictures are used; see {out / 'summary.html'}")
+    print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
     for reason, entry in summary["reasons"].items():
         print(f"prepare: {entry['count']} left out: {reason}")
     shown = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
@@ -134,8 +135,8 @@ def _announce(source: StoredSource, filters: Filters) -> None:
     rate = len(places) / (time.monotonic() - begun)
     total, hours = size / len(places) * len(source), len(source) / rate / 3600
     print(
-        f"prepare: {len(source):,} pictures, about {total / 1e9:,.2f} GB; "
-        f"one thread decodes {rate:,.0f} pictures/s, so at most {hours:,.2f} h",
+        f"prepare: {len(source):,} images, about {total / 1e9:,.2f} GB; "
+        f"one thread decodes {rate:,.0f} images/s, so at most {hours:,.2f} h",
         file=sys.stderr,
     )
 

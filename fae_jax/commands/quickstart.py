@@ -14,10 +14,10 @@ from fae_jax.commands.evaluate import evaluate
 from fae_jax.commands.run import run_stages
 from fae_jax.configuration import load_config, override
 from fae_jax.constraints import check
-from fae_jax.data.sources import open_source
-from fae_jax.evaluation.report import write_report
+from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import Evaluation, write_sizes
 from fae_jax.model import FAE
+from fae_jax.report import write_report
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
@@ -27,14 +27,12 @@ TASKS = ("probe", "reconstruction", "generation")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="default: runs/quickstart")
-    parser.add_argument(
-        "--data", metavar="FOLDER", help="your own pictures, one subfolder per class (default: digits)"
-    )
+    parser.add_argument("--data", metavar="FOLDER", help="your own images, one subfolder per class (default: digits)")
     parser.epilog = "--config.section.field=value overrides a field of configs/quickstart.py"
 
 
 def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
-    """The quickstart's configuration, for digits or for a folder of pictures."""
+    """The quickstart's configuration, for digits or for a folder of images."""
     config = load_config("quickstart")
     if data is not None:
         config.data.source, config.data.path = "folder", str(Path(data).absolute())

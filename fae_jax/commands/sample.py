@@ -1,4 +1,4 @@
-"""Draws pictures from a trained generator, by class: samples.npz, grid.png and settings.json in W/samples/NAME."""
+"""Draws images from a trained generator, by class: samples.npz, grid.png and settings.json in W/samples/NAME."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fae_jax import model
-from fae_jax.commands.experiment import add_experiment_arguments, open_experiment
+from fae_jax.cli.opening import add_experiment_arguments, open_experiment
 from fae_jax.evaluation.tasks import draw
 from fae_jax.stages import check_stages
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser, config=False)
     parser.add_argument("--name", default="samples", help="folder under W/samples (default: samples)")
     parser.add_argument("--classes", default="all", help="class numbers, as 0,3,7, or all (default)")
-    parser.add_argument("--number", type=int, default=100, help="pictures, spread evenly over the classes")
+    parser.add_argument("--number", type=int, default=100, help="images, spread evenly over the classes")
     parser.add_argument(
         "--guidance", default="config", help="a weight, none, config (default), or intervals ((low, high, weight), …)"
     )
@@ -92,5 +92,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         progress=lambda done: print(f"sample: {done} of {arguments.number}", file=sys.stderr, flush=True),
     )
     folder = experiment.workdir.samples / arguments.name
-    print(f"{arguments.number} pictures in {folder}", file=sys.stderr)
+    print(f"{arguments.number} images in {folder}", file=sys.stderr)
     return {"folder": str(folder), "function_evaluations": drawn["sampling"]["function_evaluations"]}

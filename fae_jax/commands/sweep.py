@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fae_jax.commands.evaluate import TASKS
-from fae_jax.commands.sweep_point import run_point, run_shared
 from fae_jax.configuration import load_config, override
 from fae_jax.constraints import check
+from fae_jax.errors import RunFailed
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
@@ -27,9 +27,10 @@ from fae_jax.sweeps.declaration import check_sweep, load_sweep
 from fae_jax.sweeps.directory import SHARED, SweepDirectory
 from fae_jax.sweeps.phases import make_phases
 from fae_jax.sweeps.plots import write_plots
+from fae_jax.sweeps.point import run_point, run_shared
 from fae_jax.sweeps.sharing import differing, hand_on
 from fae_jax.sweeps.table import make_rows, write_table
-from fae_jax.workdir import RunFailed, Workdir
+from fae_jax.workdir import Workdir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fae_jax.commands.experiment import add_experiment_arguments, running
+from fae_jax.cli.opening import add_experiment_arguments, running
 from fae_jax.stages import STAGES, run_stage
 
 

@@ -33,7 +33,7 @@ from fae_jax.weights.tensors import FILE, PICKLES
 from fae_jax.weights.tree import check_finite
 
 ACTIONS = ("list", "pull", "check", "convert")
-IMAGE_SIZE = 256  # side of the pictures that a registered encoder is built for, to be checked
+IMAGE_SIZE = 256  # side of the images that a registered encoder is built for, to be checked
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -84,7 +84,7 @@ def _networks(fields: Mapping[str, Any]) -> dict[str, tuple[mapping.NameMap, dic
     networks = {}
     if fields.get("model_type") in FAMILIES:
         found = recognise(fields)
-        networks["pictures"] = (found.names, shapes(found.config))
+        networks["images"] = (found.names, shapes(found.config))
     if fields.get("model_type") in TEXT_FAMILIES:
         text = recognise_text(fields)
         networks["text"] = (text.names, text_shapes(text))
@@ -128,11 +128,11 @@ def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
         check_finite(weights or name, path, leaf)
     count = sum(leaf.size for leaf in leaves.values())
     grid = "×".join(map(str, encoder.grid))
-    print(f"pictures: {count:,} parameters, features {grid}×{encoder.width} of pictures of {IMAGE_SIZE} pixels")
+    print(f"images: {count:,} parameters, features {grid}×{encoder.width} of images of {IMAGE_SIZE} pixels")
     print(f"{len(leaves)} tensors, all finite\nweights {encoder.weights_hash}")
     return {
         "source": weights or name,
-        "parameters": {"pictures": count},
+        "parameters": {"images": count},
         "tensors": len(leaves),
         "hash": encoder.weights_hash,
     }

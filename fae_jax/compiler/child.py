@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from fae_jax.compiler.report import read_report
 from fae_jax.compiler.weigh import judge, weigh
 from fae_jax.configuration import from_json, to_json
+from fae_jax.errors import RunFailed
 from fae_jax.parallel.topologies import parse_topology
 from fae_jax.parallel.xla_flags import ON_CHIP, set_flags
-from fae_jax.workdir import RunFailed
 
 # On a machine without TPU: do not look for one, nor ask a metadata server that is not there; two processes may load
 # the compiler at once; and it reports on standard error, not in files

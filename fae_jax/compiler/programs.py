@@ -3,7 +3,7 @@
 | stage | program |
 |---|---|
 | features, pixels, finetune, generator | one training step |
-| cache | one host's batch of pictures to posteriors |
+| cache | one host's batch of images to posteriors |
 | sample | one batch: all steps of the guided sampler, then both decoders |
 """
 

@@ -16,11 +16,11 @@ from fae_jax.compiler.collectives import collectives
 from fae_jax.compiler.programs import Program, lower
 from fae_jax.compiler.report import too_large
 from fae_jax.configuration import override
-from fae_jax.costs import image_flops
+from fae_jax.errors import RunFailed
 from fae_jax.parallel.chips import chip_of
 from fae_jax.parallel.mesh import make_mesh, sizes_of
 from fae_jax.parallel.topologies import Topology
-from fae_jax.workdir import RunFailed
+from fae_jax.stages.costs import image_flops
 
 
 def topology_devices(topology: Topology) -> list[Any]:

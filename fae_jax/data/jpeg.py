@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# Pillow finds a picture's orientation behind either of these words and nowhere else.
+# Pillow finds an image's orientation behind either of these words and nowhere else.
 _TURNED = (b"Exif\0\0", b"tiff:Orientation")
 _SUBSAMPLINGS = ("444", "422", "420")
 log = logging.getLogger(__name__)
@@ -43,18 +43,18 @@ def decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "y x 3"] | None:
 
 @functools.cache
 def _turbo() -> ModuleType | None:
-    """simplejpeg, unless it is missing or its libjpeg-turbo and Pillow's differ in a pixel of a few pictures."""
+    """simplejpeg, unless it is missing or its libjpeg-turbo and Pillow's differ in a pixel of a few images."""
     try:
         import simplejpeg
     except ImportError:
         return None
     noise = np.random.default_rng(0).integers(0, 256, (75, 101, 3), np.uint8)
     smooth = Image.fromarray(noise[:9, :13]).resize((101, 75), Image.Resampling.BICUBIC)
-    for picture in (Image.fromarray(noise), smooth):
+    for image in (Image.fromarray(noise), smooth):
         for subsampling in range(len(_SUBSAMPLINGS)):
             for progressive in (False, True):
                 buffer = io.BytesIO()
-                picture.save(buffer, "JPEG", quality=85, subsampling=subsampling, progressive=progressive)
+                image.save(buffer, "JPEG", quality=85, subsampling=subsampling, progressive=progressive)
                 with Image.open(buffer) as pillow:
                     if not np.array_equal(np.asarray(pillow), simplejpeg.decode_jpeg(buffer.getvalue(), "RGB")):
                         log.warning("simplejpeg is not used: its pixels are not those of this Pillow")

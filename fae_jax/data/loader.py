@@ -1,11 +1,11 @@
-"""Batches of pictures: batch k is a function of (source, seed, k), whoever asks and however often they restarted.
+"""Batches of images: batch k is a function of (source, seed, k), whoever asks and however often they restarted.
 
     position of example j of global batch k:   p = k B + j,   0 ≤ j < B                 (1)
-    its picture:                               order_e(p mod n),  e = ⌊p / n⌋            (2)
+    its image:                               order_e(p mod n),  e = ⌊p / n⌋            (2)
     its augmentation:                          drawn from (seed, p)                      (3)
     host h of H holds rows                     h B/H ≤ j < (h + 1) B/H                   (4)
 
-order_e is a permutation of the n pictures, a different one for each epoch e, computed index by index; nothing is
+order_e is a permutation of the n images, a different one for each epoch e, computed index by index; nothing is
 stored, so "go to step k" costs nothing, and the state of the data is the step number. Whole batches are dealt to
 worker processes and threads, and taken back in order, so their number is not in any of the equations.
 """
@@ -26,10 +26,10 @@ import numpy as np
 from absl import flags
 from grain.transforms import RandomMap
 
-from fae_jax.data.decode import BadPicture
-from fae_jax.data.mixture import Mixture
-from fae_jax.data.replacement import BadPictures, Readable
-from fae_jax.data.sources import Source
+from fae_jax.data.decode import BadImage
+from fae_jax.data.replacement import BadImages, Readable
+from fae_jax.data.sources.listing import Source
+from fae_jax.data.sources.mixture import Mixture
 from fae_jax.data.transforms import (
     CROPS,
     ChooseCaption,
@@ -138,12 +138,12 @@ class Rows(grain.MapDataset):
 def stack(examples: Iterable[dict[str, Any]], count: int) -> Batch:
     """`count` examples of equal shapes → one array per key.
 
-    Pictures are copied one by one as they come, while they are in the processor's cache, and let go.
+    Images are copied one by one as they come, while they are in the processor's cache, and let go.
 
     Raises:
       ValueError: two differ in shape.
     """
-    pictures: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
     others: dict[str, list[Any]] = {}
     keys: list[str] = []
     for row, example in enumerate(examples):
@@ -152,34 +152,34 @@ def stack(examples: Iterable[dict[str, Any]], count: int) -> Batch:
             if np.ndim(value) != 3:
                 others.setdefault(key, []).append(value)
                 continue
-            if key not in pictures:
-                pictures[key] = np.empty((count, *value.shape), value.dtype)
-            _copy(value, pictures[key][row])
-    return {key: pictures[key] if key in pictures else np.stack(others[key]) for key in keys}
+            if key not in images:
+                images[key] = np.empty((count, *value.shape), value.dtype)
+            _copy(value, images[key][row])
+    return {key: images[key] if key in images else np.stack(others[key]) for key in keys}
 
 
-def _copy(picture: np.ndarray, target: np.ndarray) -> None:
-    """Copies (y, x, c) by whole pixels: of mirrored pictures, which are views, that takes half the time."""
-    if picture.shape != target.shape:
-        raise ValueError(f"a picture of shape {picture.shape} is among pictures of {target.shape}")
+def _copy(image: np.ndarray, target: np.ndarray) -> None:
+    """Copies (y, x, c) by whole pixels: of mirrored images, which are views, that takes half the time."""
+    if image.shape != target.shape:
+        raise ValueError(f"an image of shape {image.shape} is among images of {target.shape}")
     pixel = np.dtype((np.void, target.shape[-1] * target.itemsize))
-    target.view(pixel)[...] = picture.view(pixel)
+    target.view(pixel)[...] = image.view(pixel)
 
 
 class Examples(grain.MapDataset):
-    """Element p is the picture at position p of an order, changed at random by (3).
+    """Element p is the image at position p of an order, changed at random by (3).
 
     One step for all of it, since every further one of Grain's costs what a tenth of decoding does.
 
     Args:
-      order: numbers of pictures.
-      pictures: what is there by number.
+      order: numbers of images.
+      images: what is there by number.
       changes: transforms, applied in turn, and the seed of each.
     """
 
-    def __init__(self, order: grain.MapDataset, pictures: Any, changes: Sequence[tuple[RandomMap, int]]):
+    def __init__(self, order: grain.MapDataset, images: Any, changes: Sequence[tuple[RandomMap, int]]):
         super().__init__(order)
-        self._pictures = pictures
+        self._images = images
         self._changes = [
             (change.random_map, np.random.Philox(seed).state["state"]["key"]) for change, seed in changes
         ]
@@ -190,14 +190,14 @@ class Examples(grain.MapDataset):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
-        element = self._pictures[self._parent[index]]
+        element = self._images[self._parent[index]]
         for change, key in self._changes:  # each position has a stream of its own, as in Grain's `random_map`
             element = change(element, np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index])))
         return element
 
 
 def ordered(source: Any, seed: int) -> grain.MapDataset:
-    """Equation (2), numbers of a source's pictures: epoch after epoch, each in its own order.
+    """Equation (2), numbers of a source's images: epoch after epoch, each in its own order.
 
     The parts of a mixture are shuffled by themselves and dealt out by weight, evenly, at any position the same.
     """
@@ -207,11 +207,11 @@ def ordered(source: Any, seed: int) -> grain.MapDataset:
     return mixed(numbers, source.starts, source, seed)
 
 
-def mixed(pictures: grain.MapDataset, starts: Sequence[int], source: Mixture, seed: int) -> grain.MapDataset:
-    """The parts of a mixture, which begin at `starts` of `pictures`, dealt out by weight."""
+def mixed(images: grain.MapDataset, starts: Sequence[int], source: Mixture, seed: int) -> grain.MapDataset:
+    """The parts of a mixture, which begin at `starts` of `images`, dealt out by weight."""
     parts = []
     for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-        parts.append(shuffled(pictures[start:stop], derived_seed(seed, f"order of part {number}")).repeat())
+        parts.append(shuffled(images[start:stop], derived_seed(seed, f"order of part {number}")).repeat())
     return grain.MapDataset.mix(parts, weights=source.weights)
 
 
@@ -236,20 +236,20 @@ class Loader:
     """Endless shuffled batches, equations (1) to (4).
 
     Attributes:
-      source: where pictures come from; a `Mixture` gives its parts by weight.
-      batch: the global batch size, over all hosts; may exceed the number of pictures.
+      source: where images come from; a `Mixture` gives its parts by weight.
+      batch: the global batch size, over all hosts; may exceed the number of images.
       seed: decides order and augmentation.
-      image_size: side of the square pictures it yields.
+      image_size: side of the square images it yields.
       flip: mirror half of them.
       crop: one of `CROPS`.
-      crop_area: smallest and largest share of a picture's area in a random resized crop.
-      captions: yield a caption with each picture, where the source has them.
+      crop_area: smallest and largest share of an image's area in a random resized crop.
+      captions: yield a caption with each image, where the source has them.
       caption_dropout: share of captions left empty.
       host, hosts: which rows this process yields.
       reading: processes, threads and batches ahead.
-      keep: hold decoded pictures in memory when all of them take no more than this many bytes.
-      tolerate: how many different pictures may be undecodable; each is replaced by a fixed other.
-      bad_pictures: a file that names them, appended to, or None.
+      keep: hold decoded images in memory when all of them take no more than this many bytes.
+      tolerate: how many different images may be undecodable; each is replaced by a fixed other.
+      bad_images: a file that names them, appended to, or None.
     """
 
     source: Source
@@ -266,12 +266,12 @@ class Loader:
     reading: Reading = READ_AHEAD
     keep: int = 256 * 2**20
     tolerate: int = 100
-    bad_pictures: Path | None = None
+    bad_images: Path | None = None
 
     def __post_init__(self) -> None:
         check_batch(self.batch, self.host, self.hosts)
         if len(self.source) == 0:
-            raise ValueError("the data source has no pictures")
+            raise ValueError("the data source has no images")
         if self.crop not in CROPS:
             raise ValueError(f"crop {self.crop!r} is unknown; known are {', '.join(CROPS)}")
         if not 0 <= self.caption_dropout <= 1:
@@ -287,10 +287,10 @@ class Loader:
 
         Yields:
           {"image": uint8 (rows, size, size, 3), "label": int32 (rows,), "index": int64 (rows,)}, and "caption", text
-          (rows,), where the source has captions. "index" is of the picture shown, replacement or not.
+          (rows,), where the source has captions. "index" is of the image shown, replacement or not.
 
         Iterating raises:
-          TooManyBadPictures: more than `tolerate` cannot be decoded.
+          TooManyBadImages: more than `tolerate` cannot be decoded.
 
         Raises:
           ValueError: `step` is negative.
@@ -305,14 +305,14 @@ class Loader:
         if getattr(self.source, "captioned", False) and self.captions:
             changes["caption"] = ChooseCaption(dropout=self.caption_dropout)
         seeded = [(change, derived_seed(self.seed, purpose)) for purpose, change in changes.items()]
-        examples = Examples(ordered(self.source, self.seed), self._pictures, seeded)
+        examples = Examples(ordered(self.source, self.seed), self._images, seeded)
         rows = Rows(examples, batch=self.batch, host=self.host, hosts=self.hosts, first=step)
         return self.reading.batches(rows, self._noted)
 
     @functools.cached_property
-    def bad(self) -> BadPictures:
-        """The undecodable pictures met so far."""
-        return BadPictures(self.source, self.tolerate, self.bad_pictures)
+    def bad(self) -> BadImages:
+        """The undecodable images met so far."""
+        return BadImages(self.source, self.tolerate, self.bad_images)
 
     def _noted(self, batch: Batch) -> Batch:
         asked = batch.pop("asked")
@@ -321,7 +321,7 @@ class Loader:
         return batch
 
     @functools.cached_property
-    def _pictures(self) -> Readable | Cropped | InMemory:
+    def _images(self) -> Readable | Cropped | InMemory:
         readable = Readable(self.source, captions=self.captions)
         if self.crop != "adm_centre":
             return readable
@@ -346,7 +346,7 @@ class Cropped:
 
 
 class InMemory:
-    """The same, each picture decoded the first time it is asked for and kept."""
+    """The same, each image decoded the first time it is asked for and kept."""
 
     def __init__(self, source: Cropped, image_size: int):
         self._source = source
@@ -375,12 +375,12 @@ def ordered_batches(
     start: int = 0,
     stop: int | None = None,
     reading: Reading = READ_AHEAD,
-    bad: BadPictures | None = None,
+    bad: BadImages | None = None,
 ) -> Batches:
-    """One pass over pictures `start` to `stop` in order, every host the same number of batches.
+    """One pass over images `start` to `stop` in order, every host the same number of batches.
 
     Batches are as `Loader.at` yields them, every caption kept ("captions", a JSON list per row), and "mask" (rows,),
-    False for the rows that fill up the last batch and for pictures that cannot be decoded; such rows are black.
+    False for the rows that fill up the last batch and for images that cannot be decoded; such rows are black.
 
     Args:
       bad: takes down the undecodable ones; by default 100 are tolerated.
@@ -389,7 +389,7 @@ def ordered_batches(
     padded = Padded(source, image_size=image_size, start=start, stop=stop)
     steps = -(-len(padded) // batch)
     rows = Rows(padded, batch=batch, host=host, hosts=hosts, first=0)
-    bad = bad or BadPictures(source, limit=100)
+    bad = bad or BadImages(source, limit=100)
 
     def noted(batch: Batch) -> Batch:
         for position in batch["index"][batch.pop("bad")]:
@@ -400,7 +400,7 @@ def ordered_batches(
 
 
 class Padded(grain.MapDataset):
-    """Pictures `start` to `stop` cropped, with a mask and whether they are "bad"; then black ones without end."""
+    """Images `start` to `stop` cropped, with a mask and whether they are "bad"; then black ones without end."""
 
     def __init__(self, source: Source, *, image_size: int, start: int, stop: int):
         super().__init__()
@@ -416,7 +416,7 @@ class Padded(grain.MapDataset):
         beyond = position >= self._stop
         try:
             element = None if beyond else self._source[position]
-        except BadPicture:
+        except BadImage:
             element = None
         if element is None:
             black = np.zeros((self._size, self._size, 3), np.uint8)

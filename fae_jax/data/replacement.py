@@ -1,6 +1,6 @@
-"""Pictures that cannot be decoded: a fixed other takes their place, it is said, and too many stop the run.
+"""Images that cannot be decoded: a fixed other takes their place, it is said, and too many stop the run.
 
-For a bad picture i of n, the first good one of i + s, i + 2 s, … (mod n) is used, s = 1 + hash(i) mod (n − 1):
+For a bad image i of n, the first good one of i + s, i + 2 s, … (mod n) is used, s = 1 + hash(i) mod (n − 1):
 a function of i alone, so hosts, workers and restarts agree. Elements carry the position that was "asked" for; who
 takes batches compares it with "index", so counting needs no word between processes.
 """
@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.decode import BadPicture
-from fae_jax.data.sources import Source, name_hashes
+from fae_jax.data.decode import BadImage
+from fae_jax.data.sources.listing import Source, name_hashes
 
 TRIES = 64
 log = logging.getLogger(__name__)
 
 
-class TooManyBadPictures(OSError):
-    """More pictures cannot be decoded than the run tolerates."""
+class TooManyBadImages(OSError):
+    """More images cannot be decoded than the run tolerates."""
 
 
 class Readable:
-    """A source whose every position gives a picture, with "asked", int64, the position itself.
+    """A source whose every position gives an image, with "asked", int64, the position itself.
 
     Args:
-      source: some of whose pictures may be bad.
+      source: some of whose images may be bad.
       captions: keep "captions", where there are any.
     """
 
@@ -46,9 +46,9 @@ class Readable:
                 if not self._captions:
                     element.pop("captions", None)
                 return element
-            except BadPicture as error:
+            except BadImage as error:
                 last = error
-        raise TooManyBadPictures(f"none of {TRIES} pictures can be decoded, the last: {last}") from last
+        raise TooManyBadImages(f"none of {TRIES} images can be decoded, the last: {last}") from last
 
     def candidates(self, position: int) -> Iterator[int]:
         """`position`, then its replacements in order."""
@@ -58,8 +58,8 @@ class Readable:
         yield from ((position + k * stride) % count for k in range(1, min(TRIES, count)))
 
 
-class BadPictures:
-    """Counts, names and limits the bad pictures that one process meets.
+class BadImages:
+    """Counts, names and limits the bad images that one process meets.
 
     Args:
       source: where they are from.
@@ -72,17 +72,17 @@ class BadPictures:
         self.reasons: dict[int, str] = {}
 
     def note(self, position: int) -> None:
-        """Takes down a bad picture, the first time it is met.
+        """Takes down a bad image, the first time it is met.
 
         Raises:
-          TooManyBadPictures: it is one too many.
+          TooManyBadImages: it is one too many.
         """
         if position in self.reasons:
             return
         try:
             self._source[position]
-            reason = f"picture {position}: could not be decoded, and now can"
-        except BadPicture as error:
+            reason = f"image {position}: could not be decoded, and now can"
+        except BadImage as error:
             reason = str(error)
         self.reasons[position] = reason
         log.warning("left out %s", reason)
@@ -92,5 +92,5 @@ class BadPictures:
                 lines.write(f"{reason}\n")
         if len(self.reasons) > self._limit:
             where = f"; all are named in {self._file}" if self._file else ""
-            count = f"{len(self.reasons)} pictures cannot be decoded, {self._limit} are tolerated"
-            raise TooManyBadPictures(f"{count}, the last: {reason}{where}")
+            count = f"{len(self.reasons)} images cannot be decoded, {self._limit} are tolerated"
+            raise TooManyBadImages(f"{count}, the last: {reason}{where}")

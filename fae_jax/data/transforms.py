@@ -1,4 +1,4 @@
-"""Pictures of any size → square uint8 pictures of one size; random ones drawn from (seed, position) alone.
+"""Images of any size → square uint8 images of one size; random ones drawn from (seed, position) alone.
 
 Each is a Grain transform of the dictionaries that sources yield; Grain hands a random one a generator that is a
 function of the pipeline's seed and the element's position, so hosts, workers and restarts cannot change a draw.
@@ -22,36 +22,36 @@ def adm_centre_crop(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.nd
 
     Both sides are halved with a box filter while the shorter is at least 2·size; a bicubic resize then makes the
     shorter side `size`, the longer rounded half to even; the middle square is cut, an odd remainder to the right
-    and below. A picture that is so already is returned itself.
+    and below. An image that is so already is returned itself.
     """
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(centre_crop(Image.fromarray(image), size))
 
 
-def centre_crop(picture: Image.Image, size: int) -> Image.Image:
-    """`adm_centre_crop` of an RGB picture."""
-    while min(picture.size) >= 2 * size:
-        picture = _resized(picture, picture.width // 2, picture.height // 2, Image.Resampling.BOX)
-    scale = size / min(picture.size)
-    width, height = round(picture.width * scale), round(picture.height * scale)
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """`adm_centre_crop` of an RGB image."""
+    while min(image.size) >= 2 * size:
+        image = _resized(image, image.width // 2, image.height // 2, Image.Resampling.BOX)
+    scale = size / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
     left, top = (width - size) // 2, (height - size) // 2
-    if width != picture.width:
-        picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
+    if width != image.width:
+        image = image.resize((width, image.height), Image.Resampling.BICUBIC)
     if width != size:  # columns do not see each other from here on
-        picture = picture.crop((left, 0, left + size, picture.height))
-    if height != picture.height:
-        picture = picture.resize((size, height), Image.Resampling.BICUBIC)
-    return picture.crop((0, top, size, top + size)) if height != size else picture
+        image = image.crop((left, 0, left + size, image.height))
+    if height != image.height:
+        image = image.resize((size, height), Image.Resampling.BICUBIC)
+    return image.crop((0, top, size, top + size)) if height != size else image
 
 
-def _resized(picture: Image.Image, width: int, height: int, kind: Image.Resampling) -> Image.Image:
+def _resized(image: Image.Image, width: int, height: int, kind: Image.Resampling) -> Image.Image:
     """Rows first, then columns, each rounded to eight bits.
 
-    Up to version 12 Pillow's own `resize` did just that; later ones shrink some tall pictures columns first, which
+    Up to version 12 Pillow's own `resize` did just that; later ones shrink some tall images columns first, which
     changes the last bits. Asking for one direction at a time gives the same pixels with all of them.
     """
-    return picture.resize((width, picture.height), kind).resize((width, height), kind)
+    return image.resize((width, image.height), kind).resize((width, height), kind)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

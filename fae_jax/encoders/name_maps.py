@@ -149,7 +149,7 @@ def mae(config: ViTConfig) -> NameMap:
 
 
 def contrastive_blocks(block: str, layer: str) -> list[Rule]:
-    """The blocks of CLIP and SigLIP, of pictures and of text alike."""
+    """The blocks of CLIP and SigLIP, of images and of text alike."""
     names = [f"{layer}.self_attn.{name}_proj" for name in "qkv"]
     return [
         *linear(f"{block}.attention.qkv", *names),
@@ -165,7 +165,7 @@ _OTHER_TOWER = r"^text_model\.|^text_projection\.|^logit_(scale|bias)$|position_
 
 
 def siglip(config: ViTConfig) -> NameMap:
-    """SigLIP's and SigLIP2's tower for pictures, attention pooling included."""
+    """SigLIP's and SigLIP2's tower for images, attention pooling included."""
     head = "head"
     rules = [
         *_embedding(config, "embeddings.patch_embedding", "", "embeddings.position_embedding.weight", ones=0),
@@ -191,7 +191,7 @@ def siglip(config: ViTConfig) -> NameMap:
 
 
 def clip(config: ViTConfig) -> NameMap:
-    """CLIP's tower for pictures."""
+    """CLIP's tower for images."""
     rules = [
         *_embedding(
             config,

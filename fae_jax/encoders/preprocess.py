@@ -1,9 +1,9 @@
-"""From a picture to the pixels an encoder was trained on.
+"""From an image to the pixels an encoder was trained on.
 
 Two ways, which agree on what the numbers mean, pixel = (value in [0, 1] − mean) / std:
 
-* `process`: one uint8 picture of any size, exactly as the reference's processor does it, with PIL;
-* `prepare`: square pictures in [−1, 1] on the device, as RAE does it (arXiv 2510.11690): one bicubic resize from the
+* `process`: one uint8 image of any size, exactly as the reference's processor does it, with PIL;
+* `prepare`: square images in [−1, 1] on the device, as RAE does it (arXiv 2510.11690): one bicubic resize from the
   size that is reconstructed to the size the encoder reads, then mean and std.
 """
 
@@ -39,7 +39,7 @@ class Preprocessing:
       square: both sides become this many, whatever the shape was; at most one of the two.
       resample: one of `RESAMPLES`.
       rounded: whether pixels are rounded to 8 bits after the resize (PIL) or not (DINOv3's).
-      crop: side of a centre crop; black is added where the picture is smaller; None for no crop.
+      crop: side of a centre crop; black is added where the image is smaller; None for no crop.
       mean, std: per channel.
     """
 
@@ -55,7 +55,7 @@ class Preprocessing:
         if self.resample not in RESAMPLES:
             raise ValueError(f"resample {self.resample!r} is unknown; choose one of {', '.join(RESAMPLES)}")
         if self.shortest and self.square:
-            raise ValueError("a picture's shorter side and both its sides cannot both be set; choose one")
+            raise ValueError("an image's shorter side and both its sides cannot both be set; choose one")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(
                 f"mean {self.mean} and std {self.std} must be three numbers each, of colour channels, std above 0"
@@ -108,8 +108,8 @@ def _crop(size: Any) -> int:
 def _resized(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
     """uint8 (y, x, 3) → values in [0, 1], resized to (rows, columns)."""
     if preprocessing.rounded:
-        picture = Image.fromarray(image).resize(size[::-1], RESAMPLES[preprocessing.resample])
-        return np.asarray(picture, np.float32) / np.float32(255)
+        resized = Image.fromarray(image).resize(size[::-1], RESAMPLES[preprocessing.resample])
+        return np.asarray(resized, np.float32) / np.float32(255)
     values = image.astype(np.float32) / np.float32(255)
     for axis in (0, 1):
         if values.shape[axis] != size[axis]:
@@ -119,7 +119,7 @@ def _resized(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocess
 
 
 def _centred(values: np.ndarray, side: int) -> np.ndarray:
-    """A square centre crop, with zeros where the picture does not reach."""
+    """A square centre crop, with zeros where the image does not reach."""
     height, width = values.shape[:2]
     if height < side or width < side:
         tall, wide = max(side, height), max(side, width)
@@ -132,7 +132,7 @@ def _centred(values: np.ndarray, side: int) -> np.ndarray:
 
 
 def process(image: UInt8[np.ndarray, "y x 3"], preprocessing: Preprocessing) -> Float[np.ndarray, "v u 3"]:
-    """A picture as the reference's processor hands it to the encoder, float32."""
+    """An image as the reference's processor hands it to the encoder, float32."""
     height, width = image.shape[:2]
     size = (height, width)
     if preprocessing.square:
@@ -156,16 +156,16 @@ def prepare(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Array, "b side side 3"]:
-    """Square pictures in [−1, 1] → the encoder's pixels at `side`, float32.
+    """Square images in [−1, 1] → the encoder's pixels at `side`, float32.
 
     Args:
       resize_kind: `bicubic` (PyTorch's, as RAE does it) or `bicubic_antialias`.
 
     Raises:
-      ValueError: the pictures are not square, or the kind is unknown.
+      ValueError: the images are not square, or the kind is unknown.
     """
     if images.shape[1] != images.shape[2]:
-        raise ValueError(f"pictures must be square, got {images.shape[1]}×{images.shape[2]}; crop them first")
+        raise ValueError(f"images must be square, got {images.shape[1]}×{images.shape[2]}; crop them first")
     if resize_kind not in RESIZES:
         raise ValueError(f"resize {resize_kind!r} is unknown; choose one of {', '.join(RESIZES)}")
     values = (images.astype(jnp.float32) + 1) / 2
@@ -174,7 +174,7 @@ def prepare(
 
 
 def preparer(side: int, resize_kind: str, preprocessing: Preprocessing) -> Callable[[Array], Array]:
-    """`prepare` with everything but the pictures filled in."""
+    """`prepare` with everything but the images filled in."""
     if resize_kind not in RESIZES:
         raise ValueError(f"resize {resize_kind!r} is unknown; choose one of {', '.join(RESIZES)}")
     return functools.partial(

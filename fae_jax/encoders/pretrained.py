@@ -105,7 +105,7 @@ def _same_network(name: str, found: ViTConfig, entry: Published) -> None:
 
 
 def input_side(image_size: int, patch: int) -> int:
-    """Side of the encoder's input for pictures of `image_size`: that size, where it is a multiple of the patch; else
+    """Side of the encoder's input for images of `image_size`: that size, where it is a multiple of the patch; else
     the size with as many patches as `image_size` has squares of 16 (256 → 224 for patches of 14), as in RAE.
 
     Raises:
@@ -158,11 +158,11 @@ def build(
     Args:
       name, entry: what was asked for.
       weights: see the module.
-      image_size: side of the square pictures it will be shown.
+      image_size: side of the square images it will be shown.
       input_size: side they are resized to; None for `input_side`.
       interpolation: how the position table becomes another grid's (`bicubic`, `bicubic_offset`: the first DINOv2
         way, `bicubic_antialias`: the second); None for what the family's reference does.
-      resize: how pictures become that size, see `fae_jax.encoders.preprocess.prepare`.
+      resize: how images become that size, see `fae_jax.encoders.preprocess.prepare`.
       layers: blocks, counted from 0 or from the end (−1), whose patches after the last norm are combined into the
         feature; empty for the last alone.
       combine: `mean` or `sum`.

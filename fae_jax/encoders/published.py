@@ -20,7 +20,7 @@ HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """One repository of the hub: its name, the contents of its `config.json`, how it prepares a picture."""
+    """One repository of the hub: its name, the contents of its `config.json`, how it prepares an image."""
 
     repository: str
     fields: Mapping[str, Any]

@@ -30,7 +30,7 @@ TEXT_ENTRY_POINT_GROUP = "fae_jax.text_encoders"
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder says of a batch of pictures; parts an encoder does not have are None.
+    """What an encoder says of a batch of images; parts an encoder does not have are None.
 
     Attributes:
       patches: the final-norm patch tokens, (b, n, d), affine included.
@@ -97,7 +97,7 @@ class TextEncoder:
       length: tokens a caption may have.
       width: channels of a token.
       weights_hash: SHA-256 of the weights, hexadecimal.
-      scale, bias: logits are scale · cosine(picture, text) + bias; None where the tower has no picture beside it.
+      scale, bias: logits are scale · cosine(image, text) + bias; None where the tower has no image beside it.
     """
 
     name: str
@@ -111,17 +111,17 @@ class TextEncoder:
     bias: float | None = None
 
     def logits(
-        self, pictures: Float[Array | np.ndarray, "b p"], texts: Float[Array | np.ndarray, "t p"]
+        self, images: Float[Array | np.ndarray, "b p"], texts: Float[Array | np.ndarray, "t p"]
     ) -> Float[Array, "b t"]:
-        """How well each picture's pooled vector fits each text's.
+        """How well each image's pooled vector fits each text's.
 
         Raises:
-          ValueError: the tower was not trained beside one for pictures.
+          ValueError: the tower was not trained beside one for images.
         """
         if self.scale is None:
-            raise ValueError(f"the text tower {self.name!r} compares no pictures; use one of CLIP or SigLIP")
-        pictures, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (pictures, texts))
-        return self.scale * jnp.matmul(pictures, texts.T, precision="highest") + (self.bias or 0.0)
+            raise ValueError(f"the text tower {self.name!r} compares no images; use one of CLIP or SigLIP")
+        images, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
+        return self.scale * jnp.matmul(images, texts.T, precision="highest") + (self.bias or 0.0)
 
 
 Builder = Callable[..., Encoder]
@@ -169,7 +169,7 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
     Args:
       name: a registered name, or one in the `fae_jax.encoders` entry points.
       weights: a file, a folder or a hub name; None for the builder's own default.
-      image_size: side of the square pictures it will be shown.
+      image_size: side of the square images it will be shown.
       **options: passed to the builder.
 
     Raises:

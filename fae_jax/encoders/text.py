@@ -30,7 +30,7 @@ from fae_jax.nn.dense import Dense
 
 
 class TextOutput(NamedTuple):
-    """Tokens after the last norm, (b, n, d), and the vector a picture's is compared with, (b, p), or None."""
+    """Tokens after the last norm, (b, n, d), and the vector an image's is compared with, (b, p), or None."""
 
     tokens: Array
     pooled: Array | None = None

@@ -50,7 +50,7 @@ class ViTConfig:
     Attributes:
       patch: side of a patch in pixels.
       width, depth, heads, hidden: shape of the transformer; `hidden` is the feed-forward's inner width.
-      channels: channels of a picture.
+      channels: channels of an image.
       feed_forward: one of `fae_jax.nn.blocks.FEED_FORWARDS`.
       norm_epsilon: of every LayerNorm.
       layer_scale: initial value of LayerScale; None for none.
@@ -120,14 +120,14 @@ class ViTConfig:
         return int(self.cls_token) + self.registers
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of a picture.
+        """Rows and columns of patches of an image.
 
         Raises:
           ValueError: a side is not a multiple of the patch.
         """
         if height % self.patch or width % self.patch or not height or not width:
             raise ValueError(
-                f"a picture of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}; "
+                f"an image of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}; "
                 f"resize it to multiples of {self.patch}"
             )
         return height // self.patch, width // self.patch
@@ -295,7 +295,7 @@ class ViT(nn.Module):
         """All outputs; `layers` counts blocks from 0 (or from the end, −1), each goes through the last norm.
 
         Raises:
-          ValueError: a side of the pictures is not a multiple of the patch, or a layer does not exist.
+          ValueError: a side of the images is not a multiple of the patch, or a layer does not exist.
         """
         depth = self.config.depth
         if any(not -depth <= layer < depth for layer in layers):

@@ -2,8 +2,8 @@
 
 from fae_jax.evaluation.frechet import Moments, frechet_distance
 from fae_jax.evaluation.generation import (
-    LabelledPictures,
-    RealPictures,
+    LabelledImages,
+    RealImages,
     Sampling,
     evaluate_samples,
     write_generation,
@@ -18,17 +18,16 @@ from fae_jax.evaluation.reconstruction import (
     ssim,
     write_reconstruction,
 )
-from fae_jax.evaluation.report import write_report
-from fae_jax.evaluation.results import write_result
 from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
+from fae_jax.files.writing import write_result
 
 __all__ = [
     "CopyCheck",
     "Judge",
-    "LabelledPictures",
+    "LabelledImages",
     "Moments",
     "Nearest",
-    "RealPictures",
+    "RealImages",
     "ReconstructionScores",
     "Sampling",
     "evaluate_probe",
@@ -46,6 +45,5 @@ __all__ = [
     "write_probe",
     "write_reconstruction",
     "write_reconstructions",
-    "write_report",
     "write_result",
 ]

@@ -1,4 +1,4 @@
-"""How near x̂ is to x, over all tokens i of all pictures, summed batch by batch:
+"""How near x̂ is to x, over all tokens i of all images, summed batch by batch:
 
 cosine = mean_i  x_i·x̂_i / (‖x_i‖ ‖x̂_i‖)                                                 (1)
 explained variance = 1 − Σ_i ‖x_i − x̂_i‖² / Σ_i ‖x_i − x̄‖²                                (2)

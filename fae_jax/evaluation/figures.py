@@ -1,6 +1,6 @@
-"""Pictures of scores: class rows, originals beside reconstructions, features as colours, samples and their nearest.
+"""Images of scores: class rows, originals beside reconstructions, features as colours, samples and their nearest.
 
-Each function takes arrays and returns one `PIL.Image`, transparent between the pictures and lettered in a grey that
+Each function takes arrays and returns one `PIL.Image`, transparent between the images and lettered in a grey that
 reads on white and on black. `write_figure` puts it into `evaluation/figures/` with its caption inside the PNG, where
 the report finds both.
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from fae_jax.evaluation.results import write_bytes
+from fae_jax.files.writing import write_atomically
 from fae_jax.stages.feature_space import feature_colours
 
 CAPTION_KEY = "Description"
@@ -27,7 +27,7 @@ ALARM = (217, 72, 62, 255)
 
 
 def cell_size(height: int, width: int, wanted: int) -> tuple[int, int]:
-    """Rows and columns at which a picture is drawn: small ones enlarged by a whole factor, large ones reduced.
+    """Rows and columns at which an image is drawn: small ones enlarged by a whole factor, large ones reduced.
 
     The longer side comes near `wanted` pixels, and never above.
     """
@@ -38,9 +38,9 @@ def cell_size(height: int, width: int, wanted: int) -> tuple[int, int]:
     return max(round(height * wanted / longer), 1), max(round(width * wanted / longer), 1)
 
 
-def _draw_cell(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    method = Image.Resampling.NEAREST if size[0] >= picture.shape[0] else Image.Resampling.LANCZOS
-    return Image.fromarray(picture).resize((size[1], size[0]), method)
+def _draw_cell(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    method = Image.Resampling.NEAREST if size[0] >= image.shape[0] else Image.Resampling.LANCZOS
+    return Image.fromarray(image).resize((size[1], size[0]), method)
 
 
 class Sheet:
@@ -72,9 +72,9 @@ class Sheet:
             self.margin + row * (self.cell[0] + self.below + self.gap),
         )
 
-    def put(self, row: int, column: int, picture: np.ndarray) -> None:
-        """Draws a picture into a cell."""
-        self.image.paste(_draw_cell(picture, self.cell), self.corner(row, column))
+    def put(self, row: int, column: int, image: np.ndarray) -> None:
+        """Draws an image into a cell."""
+        self.image.paste(_draw_cell(image, self.cell), self.corner(row, column))
 
     def write(
         self, x: int | float, y: int | float, text: str, *, anchor: str, colour: tuple[int, int, int, int] = LETTERING
@@ -115,16 +115,16 @@ def class_grid(
     rows: int = 20,
     cell: int = 64,
 ) -> Image.Image:
-    """A row of pictures per class, the class's name in front, for the first `rows` classes.
+    """A row of images per class, the class's name in front, for the first `rows` classes.
 
-    A row holds the first `columns` of its class. Classes without pictures have no row; missing pictures leave their
+    A row holds the first `columns` of its class. Classes without images have no row; missing images leave their
     place empty.
 
     Raises:
-      ValueError: there are no pictures.
+      ValueError: there are no images.
     """
     if not len(images):
-        raise ValueError("a grid needs at least one picture")
+        raise ValueError("a grid needs at least one image")
     shown = np.unique(labels)[:rows]
     names = [_short(class_names[label]) for label in shown]
     size = cell_size(images.shape[1], images.shape[2], cell)
@@ -132,8 +132,8 @@ def class_grid(
     sheet = Sheet(len(shown), widest, size, gap=4, left=_lettering_width(names, size))
     for row, (label, name) in enumerate(zip(shown, names, strict=True)):
         sheet.name_row(row, name)
-        for column, picture in enumerate(images[labels == label][:columns]):
-            sheet.put(row, column, picture)
+        for column, image in enumerate(images[labels == label][:columns]):
+            sheet.put(row, column, image)
     return sheet.image
 
 
@@ -168,19 +168,19 @@ def feature_maps(
     *,
     cell: int = 96,
 ) -> Image.Image:
-    """Three rows: pictures, their features x, the same features after the latent x̂, in the same colours.
+    """Three rows: images, their features x, the same features after the latent x̂, in the same colours.
 
     Raises:
       ValueError: as `feature_colours`.
     """
     before, after = feature_colours(features, reconstructed, grid)
     size = cell_size(images.shape[1], images.shape[2], cell)
-    words = ("picture", "x", "x after z")
+    words = ("image", "x", "x after z")
     sheet = Sheet(3, len(images), size, gap=6, left=_lettering_width(words, size))
-    for row, pictures in enumerate((images, before, after)):
+    for row, shades in enumerate((images, before, after)):
         sheet.name_row(row, words[row])
-        for column, picture in enumerate(pictures):
-            sheet.put(row, column, picture)
+        for column, image in enumerate(shades):
+            sheet.put(row, column, image)
     return sheet.image
 
 
@@ -194,7 +194,7 @@ def nearest_pairs(
     columns: int = 8,
     cell: int = 64,
 ) -> Image.Image:
-    """Each sample (left) beside its nearest training picture (right), the distance under them; close ones framed.
+    """Each sample (left) beside its nearest training image (right), the distance under them; close ones framed.
 
     Args:
       index, distances, close: of these samples, as `nearest` and `CopyCheck.close` have them.
@@ -241,4 +241,4 @@ def write_figure(workdir: Path, name: str, figure: Image.Image, caption: str) ->
     text.add_itxt(CAPTION_KEY, caption)
     buffer = io.BytesIO()
     figure.save(buffer, "PNG", pnginfo=text, optimize=True)
-    return write_bytes(Path(workdir) / "evaluation" / "figures" / f"{name}.png", buffer.getvalue())
+    return write_atomically(Path(workdir) / "evaluation" / "figures" / f"{name}.png", buffer.getvalue())

@@ -1,13 +1,13 @@
-"""Are the samples what was asked for, do they look like unseen real pictures, and are they new?
+"""Are the samples what was asked for, do they look like unseen real images, and are they new?
 
 Three questions, three measurements, for one or several sets of samples (guided, unguided):
 
     recognised   fraction of samples that the judge takes for the class asked for          (judge.py)
     Fréchet      samples ↔ held-out beside train ↔ held-out, in the encoder's features     (frechet.py)
-    nearest      distance to the nearest training picture beside that of held-out pictures (nearest.py)
+    nearest      distance to the nearest training image beside that of held-out images (nearest.py)
 
-The Fréchet distance of real training pictures to held-out ones is what a perfect generator of as many pictures would
-reach: the number to compare with, since the distance is biased by the number of pictures on either side.
+The Fréchet distance of real training images to held-out ones is what a perfect generator of as many images would
+reach: the number to compare with, since the distance is biased by the number of images on either side.
 
 `evaluation/generation.json` (`write_generation`):
 
@@ -39,15 +39,15 @@ from jaxtyping import Float, Int, UInt8
 from fae_jax.evaluation.frechet import Moments, frechet_distance
 from fae_jax.evaluation.judge import Judge
 from fae_jax.evaluation.nearest import CopyCheck, Nearest, nearest
-from fae_jax.evaluation.results import write_result
+from fae_jax.files.writing import write_result
 
 SCHEMA = 1
 LABEL_POLICIES = ("balanced", "random")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledPictures:
-    """Pictures, their classes (for samples: the class asked for) and their features.
+class LabelledImages:
+    """Images, their classes (for samples: the class asked for) and their features.
 
     Attributes:
       images: (n, y, x, 3), uint8.
@@ -66,7 +66,7 @@ class LabelledPictures:
         counts = (len(self.images), len(self.labels), len(self.features))
         if len(set(counts)) > 1 or not counts[0]:
             raise ValueError(
-                "pictures, labels and features must be as many and at least one, got {}, {}, {}".format(*counts)
+                "images, labels and features must be as many and at least one, got {}, {}, {}".format(*counts)
             )
 
 
@@ -106,7 +106,7 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RealPictures:
+class RealImages:
     """The two sides that samples are measured against, with what depends on them alone computed once.
 
     Attributes:
@@ -116,14 +116,14 @@ class RealPictures:
       train_moments, heldout_moments: of their features.
     """
 
-    train: LabelledPictures
-    heldout: LabelledPictures
+    train: LabelledImages
+    heldout: LabelledImages
     heldout_nearest: Nearest
     train_moments: Moments
     heldout_moments: Moments
 
     @classmethod
-    def of(cls, train: LabelledPictures, heldout: LabelledPictures) -> RealPictures:
+    def of(cls, train: LabelledImages, heldout: LabelledImages) -> RealImages:
         """Measures the two sides."""
         return cls(
             train=train,
@@ -145,7 +145,7 @@ def _check_policy(labels: np.ndarray, policy: str, classes: int) -> None:
 
 
 def evaluate_samples(
-    samples: LabelledPictures, sampling: Sampling, *, real: RealPictures, judge: Judge, class_names: Sequence[str]
+    samples: LabelledImages, sampling: Sampling, *, real: RealImages, judge: Judge, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """The scores of one set of samples: the entry `sets.NAME` of the result file, as plain JSON values.
 

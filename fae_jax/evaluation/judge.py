@@ -1,9 +1,9 @@
-"""A judge that is not ours: a support vector machine that learnt the classes from real training pictures alone.
+"""A judge that is not ours: a support vector machine that learnt the classes from real training images alone.
 
-It sees pictures through an input of its own choosing, never the encoder's features, so a generator cannot please it
+It sees images through an input of its own choosing, never the encoder's features, so a generator cannot please it
 by pleasing the encoder. The settings are scikit-learn's own for its handwritten digits: 8×8 grey values between
 0 and 16, a Gaussian kernel exp(−γ‖a − b‖²) with γ = 0.001, C = 1. Before its word counts it has to recognise real
-pictures that it never saw.
+images that it never saw.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def area_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "size_out size
 def low_resolution(
     images: UInt8[np.ndarray, "n y x 3"], *, size: int = 8, colour: bool = False
 ) -> Float[np.ndarray, "n k"]:
-    """Pictures as area averages on a `size`×`size` grid, from 0 (black) to 16 (white), flattened.
+    """Images as area averages on a `size`×`size` grid, from 0 (black) to 16 (white), flattened.
 
     The default `judge_input`: for digits drawn larger it gives back the 8×8 grey values of scikit-learn's data set.
     k is size², or 3·size² with `colour`.
@@ -45,13 +45,13 @@ def low_resolution(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judge:
-    """A trained judge and what it reaches on real pictures that it never saw.
+    """A trained judge and what it reaches on real images that it never saw.
 
     Attributes:
       classifier: the fitted scikit-learn classifier.
-      judge_input: pictures (n, y, x, 3) uint8 → what the classifier sees (n, k).
-      trained_on: number of real training pictures.
-      heldout: number of real held-out pictures.
+      judge_input: images (n, y, x, 3) uint8 → what the classifier sees (n, k).
+      trained_on: number of real training images.
+      heldout: number of real held-out images.
       heldout_accuracy: fraction of those it recognises.
       minimum_accuracy: below this its word does not count.
       description: kind and settings, for the result file.
@@ -67,11 +67,11 @@ class Judge:
 
     @property
     def trusted(self) -> bool:
-        """Whether it recognises enough real held-out pictures for its word to count."""
+        """Whether it recognises enough real held-out images for its word to count."""
         return self.heldout_accuracy >= self.minimum_accuracy
 
     def recognise(self, images: UInt8[np.ndarray, "n y x 3"]) -> Int[np.ndarray, " n"]:
-        """The class the judge sees in each picture."""
+        """The class the judge sees in each image."""
         return self.classifier.predict(np.asarray(self.judge_input(images), np.float64))
 
     def as_result(self) -> dict[str, object]:
@@ -97,22 +97,22 @@ def train_judge(
     penalty: float = 1.0,
     minimum_accuracy: float = MINIMUM_ACCURACY,
 ) -> Judge:
-    """Trains the judge on real training pictures and examines it on real held-out ones.
+    """Trains the judge on real training images and examines it on real held-out ones.
 
     Args:
-      judge_input: pictures → what the judge sees; values from 0 to 16 suit the default `gamma`.
+      judge_input: images → what the judge sees; values from 0 to 16 suit the default `gamma`.
       gamma: γ of the kernel, or "scale" for one over k times the input's variance, whatever the input's range.
-      penalty: C, the price of a training picture on the wrong side.
+      penalty: C, the price of a training image on the wrong side.
       minimum_accuracy: held-out accuracy from which the judge is trusted.
 
     Raises:
-      ValueError: fewer than two classes to learn, or no held-out picture to be examined on.
+      ValueError: fewer than two classes to learn, or no held-out image to be examined on.
     """
     classes = np.unique(train_labels)
     if len(classes) < 2:
-        raise ValueError(f"a judge needs pictures of at least 2 classes to train on, got {len(classes)}")
+        raise ValueError(f"a judge needs images of at least 2 classes to train on, got {len(classes)}")
     if not len(heldout_images):
-        raise ValueError("a judge needs held-out pictures to be examined on, got none; hold some out of training")
+        raise ValueError("a judge needs held-out images to be examined on, got none; hold some out of training")
     inputs = np.asarray(judge_input(train_images), np.float64)
     classifier = SVC(kernel="rbf", gamma=gamma, C=penalty).fit(inputs, train_labels)
     seen = classifier.predict(np.asarray(judge_input(heldout_images), np.float64))

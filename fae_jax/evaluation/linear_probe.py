@@ -4,8 +4,8 @@
     SGD with momentum 0.9 on the cross-entropy, learning rate η B/256 · ½ (1 + cos(π t/T))            (2)
 
 for 13 rates η from 1e-5 to 0.1, batches of B = 1024 and T = 12,500 steps; the rate that is best on the validation
-pictures counts. Batches are drawn without replacement, an epoch after the other, as a function of the seed. Unlike
-DINOv2's own, vectors are of one view of each picture, its centre crop: nothing is augmented.
+images counts. Batches are drawn without replacement, an epoch after the other, as a function of the seed. Unlike
+DINOv2's own, vectors are of one view of each image, its centre crop: nothing is augmented.
 
 On a GPU or TPU the whole run takes minutes, so it is not interrupted and resumed but run again.
 """

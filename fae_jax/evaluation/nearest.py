@@ -1,13 +1,13 @@
-"""The nearest training picture of a sample, and how near is too near.
+"""The nearest training image of a sample, and how near is too near.
 
 The distance is in pixel space, pixels p in [0, 1]:
 
     d(a, b) = √ mean (p_a − p_b)²                                                      (1)
 
-from 0 (the same picture) to 1. How near an *honest* new picture comes to the training set is measured on real
-held-out pictures, so a sample is called close when it lies nearer to its training picture than all but the nearest
+from 0 (the same image) to 1. How near an *honest* new image comes to the training set is measured on real
+held-out images, so a sample is called close when it lies nearer to its training image than all but the nearest
 hundredth of them do. One sample in a hundred is expected to be close; a generator that copies has far more. Beside
-it stands the ratio of the nearest to the second nearest distance: near 0 for a copy of one picture, near 1 for a
+it stands the ratio of the nearest to the second nearest distance: near 0 for a copy of one image, near 1 for a
 sample that merely lies in the thick of its class.
 """
 
@@ -23,7 +23,7 @@ CLOSE_PERCENTILE = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """For each of n pictures its nearest reference.
+    """For each of n images its nearest reference.
 
     Attributes:
       index: position of the nearest reference, (n,).
@@ -50,12 +50,12 @@ def nearest(
     copy is at exactly 0 and not at a rounding error. Of equally near references the first counts.
 
     Raises:
-      ValueError: there are no references, or pictures of another size.
+      ValueError: there are no references, or images of another size.
     """
     if not len(references):
-        raise ValueError("there are no reference pictures to look for the nearest one in")
+        raise ValueError("there are no reference images to look for the nearest one in")
     if queries.shape[1:] != references.shape[1:]:
-        raise ValueError(f"pictures of {queries.shape[1:]} have no distance to pictures of {references.shape[1:]}")
+        raise ValueError(f"images of {queries.shape[1:]} have no distance to images of {references.shape[1:]}")
     flat_queries = queries.reshape(len(queries), -1)
     flat_references = references.reshape(len(references), -1)
     keep = min(4, len(references))
@@ -85,7 +85,7 @@ def nearest(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyCheck:
-    """Distances of samples to the training pictures beside those of honest, held-out pictures.
+    """Distances of samples to the training images beside those of honest, held-out images.
 
     Attributes:
       samples: samples → train.
@@ -104,7 +104,7 @@ class CopyCheck:
 
     @property
     def close(self) -> Bool[np.ndarray, " n"]:
-        """Which samples lie closer to a training picture than `limit`, or on it."""
+        """Which samples lie closer to a training image than `limit`, or on it."""
         return (self.samples.distance < self.limit) | (self.samples.distance == 0.0)
 
     def as_result(self) -> dict[str, object]:

@@ -1,11 +1,11 @@
 """The encoder's own published classifier, unchanged, on x and on x̂: the paper's zero-shot test of the latent.
 
-    loss in points = 100 (top-1(x) − top-1(x̂)),   agreement = share of pictures with the same class from both     (1)
+    loss in points = 100 (top-1(x) − top-1(x̂)),   agreement = share of images with the same class from both     (1)
 
 Top-1 needs the head's classes to be the data's: as many, in the same order, or named one by one in
 `evaluation.probe.head_classes`. Agreement needs neither. A latent carries patches and no class token, so a head that
 also reads that token is shown x̂ beside the class token of x, and once more with the mean class token of the training
-pictures in its place ("patches_only"), so that only the patches can tell.
+images in its place ("patches_only"), so that only the patches can tell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALONE = "the encoder's head reads its class token alone, which the latent does n
 
 
 class OwnHead:
-    """Shows the head batch after batch of held-out pictures, and keeps which classes it saw.
+    """Shows the head batch after batch of held-out images, and keeps which classes it saw.
 
     Args:
       head_classes: the head's class of each of the data's classes; empty for the same ones in the same order.

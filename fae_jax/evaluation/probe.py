@@ -1,12 +1,12 @@
 """Do reconstructed features still mean what the encoder's features meant?
 
-A classifier is trained on the encoder's own features x of the training pictures, then shown held-out x and, as it is,
+A classifier is trained on the encoder's own features x of the training images, then shown held-out x and, as it is,
 the reconstruction x̂. What it loses on the way is the meaning that the latent z did not carry:
 
     loss in points = 100 (accuracy(x) − accuracy(x̂))                                          (1)
 
 Classifiers: a linear one (`sgd`: `fae_jax.evaluation.linear_probe`; `logistic`: logistic regression on standardised
-vectors, for thousands of pictures), nearest neighbours (`fae_jax.evaluation.voting`), and the encoder's own head
+vectors, for thousands of images), nearest neighbours (`fae_jax.evaluation.voting`), and the encoder's own head
 (`fae_jax.evaluation.own_head`). Beside them: the same classifiers trained anew on x̂ and on z, and the cosine and
 explained variance of `fae_jax.evaluation.agreement`.
 
@@ -14,7 +14,7 @@ explained variance of `fae_jax.evaluation.agreement`.
 
     schema               2
     encoder              name and SHA-256 of its weights
-    train, heldout       numbers of pictures
+    train, heldout       numbers of images
     linear               held-out accuracies of x, of reconstructed (by the classifier of x), of reconstructed_own (by
                          one of its own) and of z; loss_in_points: equation (1); inputs: what else the encoder offers,
                          by name (class tokens of the last k blocks, with or without the mean patch)
@@ -45,9 +45,9 @@ from sklearn.preprocessing import StandardScaler
 
 from fae_jax.evaluation.agreement import Agreement
 from fae_jax.evaluation.linear_probe import Parts, rows_of, train_probes
-from fae_jax.evaluation.results import write_result
 from fae_jax.evaluation.vectors import Vectors
 from fae_jax.evaluation.voting import vote
+from fae_jax.files.writing import write_result
 
 PENALTY, ITERATIONS = 1.0, 2000  # C and iteration limit of the logistic regression
 
@@ -69,12 +69,12 @@ class Settings:
         if self.linear == "logistic":
             return {"linear": "logistic regression on standardised vectors", "C": PENALTY}
         return {
-            "linear": "SGD, momentum 0.9, cosine to 0, no weight decay; best learning rate on the held-out pictures",
+            "linear": "SGD, momentum 0.9, cosine to 0, no weight decay; best learning rate on the held-out images",
             "learning_rates": list(self.learning_rates),
             "learning_rate_scale": "batch / 256",
             "steps": self.steps,
             "batch": self.batch,
-            "views": "centre crop, one per picture",
+            "views": "centre crop, one per image",
         }
 
 
@@ -226,7 +226,7 @@ def evaluate_probe(
       ValueError: fewer than two classes to tell apart.
     """
     if len(np.unique(train.labels)) < 2:
-        raise ValueError("a probe needs pictures of at least 2 classes to train on")
+        raise ValueError("a probe needs images of at least 2 classes to train on")
     linear, converged = evaluate_linear(train, heldout, settings, blocks)
     result = {
         "schema": 2,

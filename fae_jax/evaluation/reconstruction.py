@@ -1,4 +1,4 @@
-"""How much of a picture comes back: PSNR and SSIM, for data sets that do not fit in memory.
+"""How much of an image comes back: PSNR and SSIM, for data sets that do not fit in memory.
 
 Pixels p in [0, 1]:
 
@@ -6,7 +6,7 @@ Pixels p in [0, 1]:
     SSIM = mean over windows and colours of
            (2 m_p m_q + C₁)(2 s_pq + C₂) / ((m_p² + m_q² + C₁)(s_p² + s_q² + C₂))             (2)
 
-with the Gaussian window of Wang et al. (2004), 11×11 and σ = 1.5, kept inside the picture, C₁ = .01², C₂ = .03².
+with the Gaussian window of Wang et al. (2004), 11×11 and σ = 1.5, kept inside the image, C₁ = .01², C₂ = .03².
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.ndimage import correlate1d
 
-from fae_jax.evaluation.results import write_result
+from fae_jax.files.writing import write_result
 
 PSNR_CEILING = 100.0
 WINDOW, SIGMA = 11, 1.5
 
 
 def unit_pixels(images: Shaped[np.ndarray, "n y x c"]) -> Float[np.ndarray, "n y x c"]:
-    """uint8 pictures, or floats in [−1, 1], as float64 in [0, 1]; floats beyond the range are clipped to it.
+    """uint8 images, or floats in [−1, 1], as float64 in [0, 1]; floats beyond the range are clipped to it.
 
     Raises:
       ValueError: pixels that are neither uint8 nor floating point.
@@ -35,18 +35,18 @@ def unit_pixels(images: Shaped[np.ndarray, "n y x c"]) -> Float[np.ndarray, "n y
     if images.dtype == np.uint8:
         return images.astype(np.float64) / 255.0
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"pictures are uint8 or floats in [-1, 1], got {images.dtype}")
+        raise ValueError(f"images are uint8 or floats in [-1, 1], got {images.dtype}")
     return np.clip((images.astype(np.float64) + 1.0) / 2.0, 0.0, 1.0)
 
 
 def _pair(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if images.shape != others.shape:
-        raise ValueError(f"pictures of shape {images.shape} cannot be compared with {others.shape}")
+        raise ValueError(f"images of shape {images.shape} cannot be compared with {others.shape}")
     return unit_pixels(images), unit_pixels(others)
 
 
 def psnr(images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y x c"]) -> Float[np.ndarray, " n"]:
-    """Equation (1) of each picture, in dB; uint8, or floats in [−1, 1].
+    """Equation (1) of each image, in dB; uint8, or floats in [−1, 1].
 
     Raises:
       ValueError: the shapes differ or the pixels are of another kind.
@@ -65,14 +65,14 @@ def _window_mean(values: np.ndarray) -> np.ndarray:
 
 
 def ssim(images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y x c"]) -> Float[np.ndarray, " n"]:
-    """Equation (2) of each picture, from −1 to 1; uint8, or floats in [−1, 1].
+    """Equation (2) of each image, from −1 to 1; uint8, or floats in [−1, 1].
 
     Raises:
-      ValueError: the shapes differ, the pixels are of another kind, or the pictures are smaller than the window.
+      ValueError: the shapes differ, the pixels are of another kind, or the images are smaller than the window.
     """
     first, second = _pair(images, others)
     if min(first.shape[1:3]) < WINDOW:
-        raise ValueError(f"SSIM needs pictures of at least {WINDOW}×{WINDOW} pixels, got {first.shape[1:3]}")
+        raise ValueError(f"SSIM needs images of at least {WINDOW}×{WINDOW} pixels, got {first.shape[1:3]}")
     c1, c2 = 0.01**2, 0.03**2
     m1, m2 = _window_mean(first), _window_mean(second)
     s1, s2 = _window_mean(first**2) - m1**2, _window_mean(second**2) - m2**2
@@ -83,13 +83,13 @@ def ssim(images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y 
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructionScores:
-    """Sums over the pictures seen so far; parts of a data set are merged by adding them.
+    """Sums over the images seen so far; parts of a data set are merged by adding them.
 
     Attributes:
-      count: pictures seen.
+      count: images seen.
       psnr_sum, psnr_lowest: of equation (1), dB.
       ssim_sum, ssim_lowest: of equation (2).
-      error_sum: sum of the pictures' mean squared errors.
+      error_sum: sum of the images' mean squared errors.
     """
 
     count: int = 0
@@ -130,13 +130,13 @@ class ReconstructionScores:
         )
 
     def as_result(self) -> dict[str, Any]:
-        """What the result file says: count, psnr (mean over pictures), psnr_lowest, ssim, ssim_lowest, error.
+        """What the result file says: count, psnr (mean over images), psnr_lowest, ssim, ssim_lowest, error.
 
         Raises:
-          ValueError: no picture was seen.
+          ValueError: no image was seen.
         """
         if not self.count:
-            raise ValueError("no picture was reconstructed, so there is no score; check the held-out split")
+            raise ValueError("no image was reconstructed, so there is no score; check the held-out split")
         return {
             "count": self.count,
             "psnr": self.psnr_sum / self.count,

@@ -1,15 +1,15 @@
-"""Pictures found by captions and captions by pictures, from x and from x̂, exactly and in blocks.
+"""Images found by captions and captions by images, from x and from x̂, exactly and in blocks.
 
-    text to image   R@k = share of captions whose picture is among the k pictures of highest cosine               (1)
-    image to text   R@k = share of pictures with at least one of their captions among the k captions               (2)
+    text to image   R@k = share of captions whose image is among the k images of highest cosine               (1)
+    image to text   R@k = share of images with at least one of their captions among the k captions               (2)
 
-for k = 1, 5, 10, the protocol of COCO retrieval (5,000 pictures with five captions each). Of equal cosines the first
+for k = 1, 5, 10, the protocol of COCO retrieval (5,000 images with five captions each). Of equal cosines the first
 in the list counts. `evaluation/retrieval.json`:
 
     schema                  1
     encoder, text_tower     names and SHA-256 of weights; tokens a caption may have
-    source, fingerprint     of the captioned pictures
-    pictures, captions      how many
+    source, fingerprint     of the captioned images
+    images, captions      how many
     x, reconstructed        {text_to_image, image_to_text}: {"1", "5", "10"}: equations (1) and (2)
     no_reconstructed        why there is no x̂, where the encoder's pooling reads its class token alone
 """
@@ -30,33 +30,33 @@ AMONG = (1, 5, 10)
 
 
 def recalls(
-    pictures: Float[np.ndarray, "n p"], texts: Float[np.ndarray, "m p"], owners: Int[np.ndarray, " m"]
+    images: Float[np.ndarray, "n p"], texts: Float[np.ndarray, "m p"], owners: Int[np.ndarray, " m"]
 ) -> dict[str, dict[str, float]]:
     """Equations (1) and (2).
 
     Args:
-      pictures, texts: vectors of any length.
-      owners: of each text, the position of its picture.
+      images, texts: vectors of any length.
+      owners: of each text, the position of its image.
 
     Raises:
-      ValueError: a picture has no text.
+      ValueError: an image has no text.
     """
-    if set(np.unique(owners)) != set(range(len(pictures))):
-        raise ValueError("every picture needs at least one caption, and every caption a picture")
-    _, found = most_similar(texts, pictures, min(max(AMONG), len(pictures)))
-    _, said = most_similar(pictures, texts, min(max(AMONG), len(texts)))
+    if set(np.unique(owners)) != set(range(len(images))):
+        raise ValueError("every image needs at least one caption, and every caption an image")
+    _, found = most_similar(texts, images, min(max(AMONG), len(images)))
+    _, said = most_similar(images, texts, min(max(AMONG), len(texts)))
     hits = {
         "text_to_image": found == owners[:, None],
-        "image_to_text": owners[said] == np.arange(len(pictures))[:, None],
+        "image_to_text": owners[said] == np.arange(len(images))[:, None],
     }
     return {way: {str(k): float(hit[:, :k].any(axis=1).mean()) for k in AMONG} for way, hit in hits.items()}
 
 
 def evaluate_retrieval(side: TextSide, views: Iterable[View]) -> dict[str, Any]:
-    """The result, as plain JSON values, without `source`; pictures without a caption are left out.
+    """The result, as plain JSON values, without `source`; images without a caption are left out.
 
     Raises:
-      ValueError: no picture has a caption, or pictures and texts have vectors of another width.
+      ValueError: no image has a caption, or images and texts have vectors of another width.
     """
     vectors: dict[str, list[np.ndarray]] = {}
     captions: list[str] = []
@@ -70,10 +70,10 @@ def evaluate_retrieval(side: TextSide, views: Iterable[View]) -> dict[str, Any]:
                 captions += own
                 owners += [count] * len(own)
                 count += 1
-        for name, rows in side.pictures(view).items():
+        for name, rows in side.images(view).items():
             vectors.setdefault(name, []).append(rows[kept])
     texts = side.texts(captions)
-    pictures = {name: np.concatenate(parts) for name, parts in vectors.items()}
-    side.check_width(pictures["x"], texts)
-    result = {"schema": 1, **side.as_result(), "pictures": count, "captions": len(captions)}
-    return result | {name: recalls(rows, texts, np.array(owners)) for name, rows in pictures.items()}
+    images = {name: np.concatenate(parts) for name, parts in vectors.items()}
+    side.check_width(images["x"], texts)
+    result = {"schema": 1, **side.as_result(), "images": count, "captions": len(captions)}
+    return result | {name: recalls(rows, texts, np.array(owners)) for name, rows in images.items()}

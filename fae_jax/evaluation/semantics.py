@@ -1,19 +1,19 @@
-"""Whether patches that are alike in x are alike in x̂ and in z: similarity maps, and matches from picture to picture.
+"""Whether patches that are alike in x are alike in x̂ and in z: similarity maps, and matches from image to image.
 
-    map of patch q in a picture f        s(p) = f_p·f_q / (‖f_p‖ ‖f_q‖)                                       (1)
+    map of patch q in an image f        s(p) = f_p·f_q / (‖f_p‖ ‖f_q‖)                                       (1)
     match of patch q in another one g    m(q) = argmax_p  g_p·f_q / (‖g_p‖ ‖f_q‖)                             (2)
 
 x and x̂ are taken in the space the autoencoder works in (raw, or standardised per channel). Queries are found in x and
-asked in every space: k-means with two clusters tells a picture's foreground, the cluster with the smaller share of
+asked in every space: k-means with two clusters tells an image's foreground, the cluster with the smaller share of
 its patches on the border, from the background; k-means with as many clusters as queries divides the foreground, and
-the patch nearest to each centre is a query (16, as in the paper's figures). All is a function of the pictures.
+the patch nearest to each centre is a query (16, as in the paper's figures). All is a function of the images.
 
 `evaluation/semantics.json`:
 
     schema             1
     encoder            name and SHA-256 of its weights
-    pictures           positions in the held-out split, pairs of one class (where there are classes) one after another
-    queries            patches asked, in all pictures
+    images           positions in the held-out split, pairs of one class (where there are classes) one after another
+    queries            patches asked, in all images
     agreement_with_x   {reconstructed, z}:
         similarity_maps      mean correlation of map (1) there with map (1) in x
         matches              share of queries matched with the same patch as in x, equation (2)
@@ -34,7 +34,7 @@ from sklearn.cluster import KMeans
 from fae_jax.evaluation.voting import unit
 
 SPACES = ("x", "reconstructed", "z")
-LOOK_AHEAD = 200  # pictures among which a partner of the same class is looked for
+LOOK_AHEAD = 200  # images among which a partner of the same class is looked for
 
 
 def _clusters(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +90,12 @@ def matches(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Semantics:
-    """What was found in pairs of pictures.
+    """What was found in pairs of images.
 
     Attributes:
-      spaces: x, reconstructed and z of the pictures, (n, y, x, channels).
-      asked: of each picture, its queries.
-      matched: of each space and pair (picture 2i → picture 2i + 1), where the queries are found.
+      spaces: x, reconstructed and z of the images, (n, y, x, channels).
+      asked: of each image, its queries.
+      matched: of each space and pair (image 2i → image 2i + 1), where the queries are found.
     """
 
     spaces: Mapping[str, Float[np.ndarray, "n y x _"]]
@@ -104,14 +104,14 @@ class Semantics:
 
     @classmethod
     def of(cls, spaces: Mapping[str, np.ndarray], patches: int) -> Semantics:
-        """Looks for `patches` queries in every picture and matches those of every first picture of a pair.
+        """Looks for `patches` queries in every image and matches those of every first image of a pair.
 
         Raises:
-          ValueError: the pictures are not pairs.
+          ValueError: the images are not pairs.
         """
         x = spaces["x"]
         if not len(x) or len(x) % 2:
-            raise ValueError(f"patches are matched from picture to picture in pairs, got {len(x)} pictures")
+            raise ValueError(f"patches are matched from image to image in pairs, got {len(x)} images")
         asked = [queries(features, foreground(features), patches) for features in x]
         matched = {
             name: [matches(values[i], values[i + 1], asked[i]) for i in range(0, len(values), 2)]
@@ -119,9 +119,9 @@ class Semantics:
         }
         return cls(spaces=spaces, asked=asked, matched=matched)
 
-    def typical(self, picture: int) -> Int[np.ndarray, " 2"]:
-        """The query nearest to the mean of a picture's queries in x: the one whose map is shown."""
-        places, features = self.asked[picture], self.spaces["x"][picture]
+    def typical(self, image: int) -> Int[np.ndarray, " 2"]:
+        """The query nearest to the mean of an image's queries in x: the one whose map is shown."""
+        places, features = self.asked[image], self.spaces["x"][image]
         vectors = _flat(features)[places[:, 0] * features.shape[1] + places[:, 1]]
         return places[int((vectors @ vectors.mean(axis=0)).argmax())]
 
@@ -157,20 +157,20 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(a @ b / lengths) if lengths > 0 else 0.0
 
 
-def choose_pairs(labels: Callable[[int], int], count: int, pictures: int) -> list[int]:
-    """Positions of `pictures`/2 pairs spread evenly over `count` pictures; a pair is of one class where one is near.
+def choose_pairs(labels: Callable[[int], int], count: int, images: int) -> list[int]:
+    """Positions of `images`/2 pairs spread evenly over `count` images; a pair is of one class where one is near.
 
     Args:
-      labels: position → class; asked only of pictures near those that are chosen.
-      count: pictures of the split.
+      labels: position → class; asked only of images near those that are chosen.
+      count: images of the split.
 
     Raises:
-      ValueError: there are fewer than two pictures.
+      ValueError: there are fewer than two images.
     """
     if count < 2:
-        raise ValueError(f"semantics compares pictures with each other; the held-out split has {count}")
+        raise ValueError(f"semantics compares images with each other; the held-out split has {count}")
     chosen: list[int] = []
-    for first in np.linspace(0, count - 2, max(min(pictures, count) // 2, 1)).astype(int).tolist():
+    for first in np.linspace(0, count - 2, max(min(images, count) // 2, 1)).astype(int).tolist():
         near = [
             *range(first + 1, min(first + 1 + LOOK_AHEAD, count)),
             *range(first - 1, max(first - LOOK_AHEAD, -1), -1),

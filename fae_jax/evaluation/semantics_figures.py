@@ -1,7 +1,7 @@
 """The figures of `fae_jax.evaluation.semantics`, like the paper's 8 to 11.
 
-similarity   pictures with the query marked, and how similar each patch is to it in x, x̂ and z
-matching     pairs of pictures with lines from each query to its match, in x, x̂ and z
+similarity   images with the query marked, and how similar each patch is to it in x, x̂ and z
+matching     pairs of images with lines from each query to its match, in x, x̂ and z
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def heat(values: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
 
 
 def _box(place: Int[np.ndarray, " 2"], grid: tuple[int, int], size: tuple[int, int]) -> tuple[float, ...]:
-    """Left, top, right and bottom of a patch in a picture of (rows, columns) pixels."""
+    """Left, top, right and bottom of a patch in an image of (rows, columns) pixels."""
     tall, wide = size[0] / grid[0], size[1] / grid[1]
     return place[1] * wide, place[0] * tall, (place[1] + 1) * wide - 1, (place[0] + 1) * tall - 1
 
@@ -43,11 +43,11 @@ def _resized(image: np.ndarray, size: tuple[int, int], method: Image.Resampling)
 def similarity_figure(
     images: UInt8[np.ndarray, "n height width 3"], found: Semantics, *, cell: int = 128
 ) -> Image.Image:
-    """A column per picture: the picture with its typical query framed, and the query's map in x, x̂ and z."""
+    """A column per image: the image with its typical query framed, and the query's map in x, x̂ and z."""
     grid = found.spaces["x"].shape[1:3]
     size = cell_size(images.shape[1], images.shape[2], cell)
     sheet = Sheet(1 + len(SPACES), len(images), size, gap=5, left=92)
-    for row, words in enumerate(("picture", *(WORDS[name] for name in SPACES))):
+    for row, words in enumerate(("image", *(WORDS[name] for name in SPACES))):
         sheet.name_row(row, words)
     for column, image in enumerate(images):
         query = found.typical(column)
@@ -60,9 +60,9 @@ def similarity_figure(
     return sheet.image
 
 
-def similarity(found: Semantics, space: str, picture: int, query: Int[np.ndarray, " 2"]) -> Float[np.ndarray, "y x"]:
+def similarity(found: Semantics, space: str, image: int, query: Int[np.ndarray, " 2"]) -> Float[np.ndarray, "y x"]:
     """The query's map in a space, with the query itself, always 1, at the highest value of the others."""
-    values = similarity_map(found.spaces[space][picture], query).copy()
+    values = similarity_map(found.spaces[space][image], query).copy()
     rest = np.ones(values.shape, bool)
     rest[tuple(query)] = False
     values[tuple(query)] = values[rest].max()
@@ -72,7 +72,7 @@ def similarity(found: Semantics, space: str, picture: int, query: Int[np.ndarray
 def matching_figure(
     images: UInt8[np.ndarray, "n height width 3"], found: Semantics, *, cell: int = 192
 ) -> Image.Image:
-    """A row per pair and a column per space: the two pictures side by side, a line from each query to its match."""
+    """A row per pair and a column per space: the two images side by side, a line from each query to its match."""
     grid = found.spaces["x"].shape[1:3]
     size = cell_size(images.shape[1], images.shape[2], cell)
     pairs, between = len(images) // 2, 4
@@ -82,8 +82,8 @@ def matching_figure(
         for column, name in enumerate(SPACES):
             shown = Image.new("RGBA", (2 * size[1] + between, size[0]), (0, 0, 0, 0))
             for side in (0, 1):
-                picture = _resized(images[2 * row + side], size, Image.Resampling.LANCZOS)
-                shown.paste(picture, (side * (size[1] + between), 0))
+                image = _resized(images[2 * row + side], size, Image.Resampling.LANCZOS)
+                shown.paste(image, (side * (size[1] + between), 0))
             draw = ImageDraw.Draw(shown)
             for number, (here, there) in enumerate(zip(asked, found.matched[name][row], strict=True)):
                 hue = colorsys.hsv_to_rgb(number / max(len(asked), 1), 0.85, 1.0)
@@ -105,11 +105,11 @@ def write_semantics_figures(
 ) -> list[Path]:
     """Writes both figures with their captions; returns the PNGs' paths."""
     similar = (
-        "Unseen pictures, and how similar each patch is to the framed one: in the encoder's features x, in x after "
+        "Unseen images, and how similar each patch is to the framed one: in the encoder's features x, in x after "
         "the latent, and in the latent z itself. Each map runs from its own lowest to its own highest value."
     )
     matched = (
-        "Patches of the left picture and the most similar patch of the right one, in x, in x after the latent, and "
+        "Patches of the left image and the most similar patch of the right one, in x, in x after the latent, and "
         "in z. The patches were found in x: k-means on its foreground."
     )
     return [

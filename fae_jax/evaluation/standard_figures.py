@@ -1,8 +1,8 @@
-"""The three figures that the report knows, with their captions: rebuilt pictures, features as colours, the nearest.
+"""The three figures that the report knows, with their captions: rebuilt images, features as colours, the nearest.
 
-reconstructions   unseen pictures over what comes back through the latent
-features          unseen pictures, x and x̂ in the same colours
-nearest           samples beside their nearest training pictures
+reconstructions   unseen images over what comes back through the latent
+features          unseen images, x and x̂ in the same colours
+nearest           samples beside their nearest training images
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ def write_reconstructions(
     *,
     count: int = 20,
 ) -> Path:
-    """The first `count` held-out pictures over their reconstructions, in rows of ten; returns the PNG's path."""
+    """The first `count` held-out images over their reconstructions, in rows of ten; returns the PNG's path."""
     figure = reconstruction_pairs(originals[:count], rebuilt[:count])
-    return write_figure(
-        workdir, "reconstructions", figure, "Unseen pictures, and what comes back through the latent."
-    )
+    return write_figure(workdir, "reconstructions", figure, "Unseen images, and what comes back through the latent.")
 
 
 def write_features(
@@ -46,14 +44,14 @@ def write_features(
     *,
     count: int = 10,
 ) -> Path:
-    """The first `count` held-out pictures with x and x̂ as colours; returns the PNG's path.
+    """The first `count` held-out images with x and x̂ as colours; returns the PNG's path.
 
     Raises:
       ValueError: as `feature_colours`.
     """
     figure = feature_maps(images[:count], features[:count], reconstructed[:count], grid)
     caption = (
-        "Unseen pictures, their features x, and the same features after the latent. Red, green and blue are the "
+        "Unseen images, their features x, and the same features after the latent. Red, green and blue are the "
         "three directions in which x varies most, the same for both: equal colours are equal features."
     )
     return write_figure(workdir, "features", figure, caption)
@@ -68,7 +66,7 @@ def write_nearest(
     *,
     count: int = 24,
 ) -> Path:
-    """Samples beside their nearest training pictures: the nearest of all, and some on the way to the farthest.
+    """Samples beside their nearest training images: the nearest of all, and some on the way to the farthest.
 
     Args:
       name: of the set of samples, as "guided".
@@ -80,7 +78,7 @@ def write_nearest(
     shown = least_and_most(distances, count)
     figure = nearest_pairs(samples[shown], train_images, index[shown], distances[shown], close[shown])
     caption = (
-        f"{len(shown)} of {len(samples)} {name} samples, each left of its nearest training picture, with their "
+        f"{len(shown)} of {len(samples)} {name} samples, each left of its nearest training image, with their "
         f"distance: first the nearest of all, then an even walk to the farthest. Closer than {near['limit']:.3f} is "
         "framed."
     )

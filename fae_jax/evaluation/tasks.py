@@ -1,14 +1,14 @@
-"""The tasks of `fae evaluate`: from a trained FAE and its pictures to scores and figures in the working directory.
+"""The tasks of `fae evaluate`: from a trained FAE and its images to scores and figures in the working directory.
 
     probe            does x̂ still mean what x meant?           evaluation/probe.json
-    retrieval        do captions still find their pictures?     evaluation/retrieval.json
+    retrieval        do captions still find their images?     evaluation/retrieval.json
     zero_shot        are classes known by their names?          evaluation/zero_shot.json
     semantics        are like patches still alike?              evaluation/semantics.json
-    reconstruction   does the picture come back?               evaluation/reconstruction.json
+    reconstruction   does the image come back?               evaluation/reconstruction.json
     generation       are samples right, lifelike and new?      evaluation/generation.json
 
-All are over the held-out pictures; classifiers and neighbours come from the training pictures. Every task walks the
-pictures by itself (`fae_jax.evaluation.views`) and needs no more stages than it uses.
+All are over the held-out images; classifiers and neighbours come from the training images. Every task walks the
+images by itself (`fae_jax.evaluation.views`) and needs no more stages than it uses.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import jax
 import numpy as np
 from einops import rearrange
 
-from fae_jax.data.coco import CocoSource
 from fae_jax.data.replacement import Readable
-from fae_jax.data.sources import Source, open_source
+from fae_jax.data.sources.coco import CocoSource
+from fae_jax.data.sources.kinds import open_source
+from fae_jax.data.sources.listing import Source
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.evaluation.agreement import Agreement
 from fae_jax.evaluation.figures import class_grid
-from fae_jax.evaluation.generation import LabelledPictures, RealPictures, Sampling, evaluate_samples, write_generation
+from fae_jax.evaluation.generation import LabelledImages, RealImages, Sampling, evaluate_samples, write_generation
 from fae_jax.evaluation.judge import train_judge
 from fae_jax.evaluation.own_head import OwnHead, check_head_classes
 from fae_jax.evaluation.probe import Settings, evaluate_probe, write_probe
 from fae_jax.evaluation.reconstruction import ReconstructionScores, write_reconstruction
-from fae_jax.evaluation.results import write_result
 from fae_jax.evaluation.retrieval import evaluate_retrieval
 from fae_jax.evaluation.semantics import Semantics, choose_pairs
 from fae_jax.evaluation.semantics_figures import write_semantics_figures
@@ -41,14 +41,14 @@ from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.vectors import Vectors, gather
 from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.zero_shot import evaluate_zero_shot, read_names
+from fae_jax.files.writing import write_json, write_result
 from fae_jax.model import FAE
 from fae_jax.networks import count_parameters
-from fae_jax.stages.pictures import to_pixels, to_uint8
-from fae_jax.workdir import write_json
+from fae_jax.stages.images import to_pixels, to_uint8
 
 
 class Evaluation:
-    """The tasks over one trained FAE. Each walks the pictures by itself and keeps no more than it needs."""
+    """The tasks over one trained FAE. Each walks the images by itself and keeps no more than it needs."""
 
     def __init__(self, fae: FAE):
         self.fae = fae
@@ -64,7 +64,7 @@ class Evaluation:
         """Refuses what cannot be evaluated, before anything is computed or written.
 
         Raises:
-          ValueError, FileNotFoundError: pictures or weights are not there, none are held out, there are no captions
+          ValueError, FileNotFoundError: images or weights are not there, none are held out, there are no captions
             or no text tower, or a field does not fit them.
         """
         if task in ("probe", "generation"):
@@ -125,14 +125,14 @@ class Evaluation:
         return TextSide(self.fae)
 
     def _captioned(self) -> Source:
-        """The captioned pictures.
+        """The captioned images.
 
         Raises:
           ValueError, FileNotFoundError: there are none.
         """
         fields = self.fae.config.evaluation.retrieval
-        if fields.source == "coco" and fields.path and fields.pictures:
-            return CocoSource(fields.path, split="train", holdout=0.0, seed=0, pictures=fields.pictures)
+        if fields.source == "coco" and fields.path and fields.images:
+            return CocoSource(fields.path, split="train", holdout=0.0, seed=0, images=fields.images)
         if fields.source:
             size = self.fae.config.data.image_size
             options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": size}
@@ -141,7 +141,7 @@ class Evaluation:
             source = self.fae.experiment.source("heldout")
         if not getattr(source, "captioned", False):
             raise ValueError(
-                f"the pictures of {fields.path or fields.source or 'this experiment'} have no captions; name "
+                f"the images of {fields.path or fields.source or 'this experiment'} have no captions; name "
                 "captioned ones in evaluation.retrieval.source and evaluation.retrieval.path"
             )
         return source
@@ -150,7 +150,7 @@ class Evaluation:
         return read_names(self.fae.config.evaluation.zero_shot.names, self.fae.experiment.source("heldout").classes)
 
     def retrieval(self) -> dict[str, Any]:
-        """Pictures by captions and captions by pictures: see `fae_jax.evaluation.retrieval`."""
+        """Images by captions and captions by images: see `fae_jax.evaluation.retrieval`."""
         fields, source = self.fae.config.evaluation.retrieval, self._captioned()
         views = walk(self.fae, source, what="retrieval", limit=fields.limit)
         about = {"source": fields.source or self.fae.config.data.source, "fingerprint": source.fingerprint}
@@ -171,7 +171,7 @@ class Evaluation:
         """Which patches are alike: see `fae_jax.evaluation.semantics`."""
         fields, source = self.fae.config.evaluation.semantics, Readable(self.fae.experiment.source("heldout"))
         label = functools.cache(lambda place: int(source[place]["label"]))
-        chosen = choose_pairs(label, len(source), fields.pictures)
+        chosen = choose_pairs(label, len(source), fields.images)
         size = self.fae.config.data.image_size
         images = np.stack([adm_centre_crop(source[place]["image"], size) for place in chosen])
         view = View(self.fae, {"image": images, "mask": np.ones(len(images), bool)})
@@ -182,12 +182,12 @@ class Evaluation:
         found = Semantics.of(maps, fields.patches)
         write_semantics_figures(self.workdir.root, images, found)
         encoder = {"name": self.fae.encoder.name, "weights": self.fae.encoder.weights_hash}
-        result = {"schema": 1, "encoder": encoder, "pictures": chosen, **found.as_result()}
+        result = {"schema": 1, "encoder": encoder, "images": chosen, **found.as_result()}
         write_result(self.workdir.evaluation / "semantics.json", result)
         return result
 
     def reconstruction(self) -> dict[str, Any]:
-        """Pictures through the latent and back: see `fae_jax.evaluation.reconstruction`."""
+        """Images through the latent and back: see `fae_jax.evaluation.reconstruction`."""
         scores = ReconstructionScores()
         shown: list[np.ndarray] = []
         for view in self._walk("heldout", "reconstruction"):
@@ -200,8 +200,8 @@ class Evaluation:
         return result
 
     def generation(self, sets: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Samples of each set (see `draw`) against real pictures: see `fae_jax.evaluation.generation`."""
-        real = RealPictures.of(self._labelled("train"), self._labelled("heldout"))
+        """Samples of each set (see `draw`) against real images: see `fae_jax.evaluation.generation`."""
+        real = RealImages.of(self._labelled("train"), self._labelled("heldout"))
         judge = train_judge(real.train.images, real.train.labels, real.heldout.images, real.heldout.labels)
         names = self.fae.experiment.source("train").classes
         results = {}
@@ -216,24 +216,24 @@ class Evaluation:
         return results
 
     @functools.cache  # noqa: B019 -- lives as long as the command
-    def _labelled(self, split: str) -> LabelledPictures:
+    def _labelled(self, split: str) -> LabelledImages:
         parts = [
             (view.images, view.labels, view.kept(view.features).mean(1)) for view in self._walk(split, "generation")
         ]
         images, labels, features = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return LabelledPictures(images=images, labels=labels, features=features)
+        return LabelledImages(images=images, labels=labels, features=features)
 
-    def _described(self, images: np.ndarray, labels: np.ndarray) -> LabelledPictures:
+    def _described(self, images: np.ndarray, labels: np.ndarray) -> LabelledImages:
         size = self.fae.config.sampling.batch
         features = [
             np.asarray(self.fae.features(to_pixels(images[start : start + size]))).mean((1, 2))
             for start in range(0, len(images), size)
         ]
-        return LabelledPictures(images=images, labels=labels, features=np.concatenate(features))
+        return LabelledImages(images=images, labels=labels, features=np.concatenate(features))
 
 
 def write_sizes(fae: FAE) -> None:
-    """Writes `sizes.json`: shapes of picture, features and latent, and parameters by network."""
+    """Writes `sizes.json`: shapes of image, features and latent, and parameters by network."""
     size, (rows, columns) = fae.config.data.image_size, fae.networks.grid
     counts = count_parameters(fae.networks)
     counts["generator"] = counts.pop("dit")

@@ -1,6 +1,6 @@
-"""The text tower beside the encoder: pictures and texts as vectors of one space, in which cosines compare them.
+"""The text tower beside the encoder: images and texts as vectors of one space, in which cosines compare them.
 
-picture → encoder (x) → its own pooling → p          x̂ → the same pooling → p̂
+image → encoder (x) → its own pooling → p          x̂ → the same pooling → p̂
 text    → tokens → text tower → t                    similarity = p·t / (‖p‖ ‖t‖)
 """
 
@@ -25,11 +25,11 @@ ALONE = "the encoder pools its class token alone, which the latent does not carr
 
 
 class TextSide:
-    """Vectors of pictures and texts.
+    """Vectors of images and texts.
 
     Attributes:
       tower: the text tower; read when first asked for.
-      no_reconstructed: why x̂ has no vector, "" where it has; known after the first pictures.
+      no_reconstructed: why x̂ has no vector, "" where it has; known after the first images.
 
     Raises:
       ValueError: the encoder pools no vector, or there is no text tower of that name.
@@ -59,7 +59,7 @@ class TextSide:
         weights = config.evaluation.text.weights or ("" if config.evaluation.text.tower else config.encoder.weights)
         tower = registry.create_text(self.name, weights=weights or None, dtype=config.compute.dtype)
         if tower.scale is None:
-            raise ValueError(f"the text tower {self.name!r} compares no pictures; use one of SigLIP or CLIP")
+            raise ValueError(f"the text tower {self.name!r} compares no images; use one of SigLIP or CLIP")
         return tower
 
     @functools.cached_property
@@ -73,7 +73,7 @@ class TextSide:
           ValueError: there is none.
         """
         if not captions:
-            raise ValueError("there is no text to compare pictures with")
+            raise ValueError("there is no text to compare images with")
         found, size = [], min(TEXTS, len(captions))
         for start in range(0, len(captions), size):
             part = list(captions[start : start + size])
@@ -82,11 +82,11 @@ class TextSide:
             found.append(np.asarray(pooled, np.float32)[: len(part)])
         return unit(np.concatenate(found))
 
-    def pictures(self, view: View) -> dict[str, Float[np.ndarray, "k p"]]:
+    def images(self, view: View) -> dict[str, Float[np.ndarray, "k p"]]:
         """Unit vectors of a batch from x, and from x̂ where the pooling reads patches.
 
         Raises:
-          ValueError: pictures and texts have vectors of another width.
+          ValueError: images and texts have vectors of another width.
         """
         if not self._seen:
             self._seen, self.no_reconstructed = True, "" if reads_patches(self._pooling, view) else ALONE
@@ -95,15 +95,15 @@ class TextSide:
             shown["reconstructed"] = view.reconstructed
         return {name: unit(view.kept(self._pooling(patches, view.outputs.cls))) for name, patches in shown.items()}
 
-    def check_width(self, pictures: Float[np.ndarray, "k p"], texts: Float[np.ndarray, "t q"]) -> None:
+    def check_width(self, images: Float[np.ndarray, "k p"], texts: Float[np.ndarray, "t q"]) -> None:
         """Refuses vectors that have no cosine.
 
         Raises:
           ValueError: their widths differ.
         """
-        if pictures.shape[1] != texts.shape[1]:
+        if images.shape[1] != texts.shape[1]:
             raise ValueError(
-                f"the encoder {self.fae.encoder.name!r} pools {pictures.shape[1]} channels and the text tower "
+                f"the encoder {self.fae.encoder.name!r} pools {images.shape[1]} channels and the text tower "
                 f"{self.name!r} {texts.shape[1]}: they were not trained together"
             )
 

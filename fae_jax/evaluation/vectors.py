@@ -1,11 +1,11 @@
-"""One vector per picture: what a probe keeps of a split, so that no patch token outlives its batch.
+"""One vector per image: what a probe keeps of a split, so that no patch token outlives its batch.
 
     x, x̂     mean over patches                                   (d,)
     z        mean over tokens, or all of them one after another  (c,) or (n c,)
     class    class tokens of the last blocks, oldest first       (blocks · d,)   where the encoder has one
     pooled   the encoder's own pooling of x, and of x̂            (p,)            where it has one that reads patches
 
-ImageNet's training pictures take 7.9 GB for each 1536 channels kept.
+ImageNet's training images take 7.9 GB for each 1536 channels kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Vectors:
 
 @functools.partial(jax.jit, static_argnames="pooling")
 def pool(tokens: Float[Array, "b n d"], pooling: str = "mean") -> Float[Array, "b k"]:
-    """Tokens of each picture as one vector, float32: their mean, or all of them one after the other.
+    """Tokens of each image as one vector, float32: their mean, or all of them one after the other.
 
     Raises:
       ValueError: the pooling has no such name.
@@ -85,12 +85,12 @@ def gather(
 
     Args:
       views: its batches.
-      count: pictures at most; pictures that cannot be decoded are left out.
+      count: images at most; images that cannot be decoded are left out.
       latent_pooling: of z, one of `POOLINGS`.
       also: shown every batch, while what is known of it is at hand.
 
     Raises:
-      ValueError: no picture can be used.
+      ValueError: no image can be used.
     """
     held: dict[str, np.ndarray] = {}
     done, pooling = 0, None
@@ -107,7 +107,7 @@ def gather(
         done += len(view.labels)
         also(view)
     if not done:
-        raise ValueError("no picture of the split can be decoded, so there is nothing to probe")
+        raise ValueError("no image of the split can be decoded, so there is nothing to probe")
     return Vectors(**{name: values[:done] for name, values in held.items()})
 
 

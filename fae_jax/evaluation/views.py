@@ -1,6 +1,6 @@
-"""Pictures in order, and what the networks say of them: one batch at a time, nothing of a whole split in memory.
+"""Images in order, and what the networks say of them: one batch at a time, nothing of a whole split in memory.
 
-    picture → encoder (x, its class token) → compressor (z) → feature decoder (x̂) → pixel decoder (picture)
+    image → encoder (x, its class token) → compressor (z) → feature decoder (x̂) → pixel decoder (image)
 
 Each arrow is walked when something first asks for what lies behind it, so that a probe runs no pixel decoder and a
 working directory that has none can be probed.
@@ -20,12 +20,12 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
-from fae_jax.data.latents import LatentSource
 from fae_jax.data.loader import Reading, ordered_batches
-from fae_jax.data.sources import Source
+from fae_jax.data.sources.listing import Source
+from fae_jax.data.stores.latents import LatentSource
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.model import FAE
-from fae_jax.stages.pictures import to_pixels, to_uint8
+from fae_jax.stages.images import to_pixels, to_uint8
 
 REPORT_EVERY = 10.0  # seconds between lines of progress
 
@@ -41,7 +41,7 @@ class View:
         self.fae, self._batch, self._layers = fae, batch, layers
 
     def kept(self, rows: Any) -> np.ndarray:
-        """The rows that are pictures, as a NumPy array."""
+        """The rows that are images, as a NumPy array."""
         return np.asarray(rows)[self._batch["mask"]]
 
     @property
@@ -54,7 +54,7 @@ class View:
 
     @property
     def captions(self) -> list[list[str]]:
-        """Of each picture, all its captions."""
+        """Of each image, all its captions."""
         return [json.loads(text) for text in self.kept(self._batch["captions"])]
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class View:
 
     @functools.cached_property
     def decoded(self) -> UInt8[np.ndarray, "k height width 3"]:
-        """The pictures that come back."""
+        """The images that come back."""
         return self.kept(to_uint8(self.fae.decode(self._map(self.latents))))
 
     def _map(self, tokens: Array) -> Array:
@@ -95,7 +95,7 @@ def _tokens(maps: Array) -> Array:
 def walk(
     fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0, stored: LatentSource | None = None
 ) -> Iterator[View]:
-    """The first `limit` pictures of a source (0: all), in order, in batches of `sampling.batch`.
+    """The first `limit` images of a source (0: all), in order, in batches of `sampling.batch`.
 
     Args:
       what: said in the lines of progress on standard error.
@@ -116,4 +116,4 @@ def walk(
             if time.monotonic() - last > REPORT_EVERY and seen < total:
                 last = time.monotonic()
                 rate = seen / (last - begun)
-                print(f"{what}: {seen} of {total} pictures, {rate:.0f} pictures/s", file=sys.stderr, flush=True)
+                print(f"{what}: {seen} of {total} images, {rate:.0f} images/s", file=sys.stderr, flush=True)

@@ -1,15 +1,15 @@
-"""Classes named by the text tower alone: no picture of them was learnt from, neither for x nor for x̂.
+"""Classes named by the text tower alone: no image of them was learnt from, neither for x nor for x̂.
 
     w_c = mean over templates of t("a photo of a NAME."), unit vectors each, made unit again
-    class(picture) = argmax_c  p · w_c                                                                        (1)
+    class(image) = argmax_c  p · w_c                                                                        (1)
 
 `evaluation/zero_shot.json`:
 
     schema                 1
     encoder, text_tower    names and SHA-256 of weights
-    pictures, classes      how many
+    images, classes      how many
     templates              what was said of a class
-    top_1, top_5           {x, reconstructed}: share of held-out pictures whose class is the first, or among five
+    top_1, top_5           {x, reconstructed}: share of held-out images whose class is the first, or among five
     loss_in_points         100 (top_1 of x − top_1 of x̂);  agreement: share with the same class from both
     no_reconstructed       why there is no x̂, where the encoder's pooling reads its class token alone
 """
@@ -67,25 +67,25 @@ def evaluate_zero_shot(
     """The result, as plain JSON values.
 
     Raises:
-      ValueError: pictures and texts have vectors of another width, or there is no picture.
+      ValueError: images and texts have vectors of another width, or there is no image.
     """
     classes = class_vectors(side, names, templates)
     first: dict[str, list[np.ndarray]] = {}
     labels: list[np.ndarray] = []
     for view in views:
-        for name, rows in side.pictures(view).items():
+        for name, rows in side.images(view).items():
             side.check_width(rows, classes)
             first.setdefault(name, []).append(most_similar(rows, classes, min(5, len(classes)))[1])
         labels.append(view.labels)
     wanted = np.concatenate(labels) if labels else np.zeros(0, int)
     if not len(wanted):
-        raise ValueError("no picture of the split can be decoded, so none can be named")
+        raise ValueError("no image of the split can be decoded, so none can be named")
     found = {name: np.concatenate(parts) for name, parts in first.items()}
     top_1 = {name: float(np.mean(seen[:, 0] == wanted)) for name, seen in found.items()}
     result = {
         "schema": 1,
         **side.as_result(),
-        "pictures": len(wanted),
+        "images": len(wanted),
         "classes": len(names),
         "templates": list(templates),
         "top_1": top_1,

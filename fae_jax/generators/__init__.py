@@ -1,5 +1,5 @@
 """Networks that predict a velocity from a noisy latent, a time and a condition."""
 
-from fae_jax.generators.dit import DiT
+from fae_jax.generators.networks.dit import DiT
 
 __all__ = ["DiT"]

@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
+from fae_jax.errors import RunFailed
+from fae_jax.files.writing import write_atomically
 from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_quietly
-from fae_jax.workdir import RunFailed, write_atomically
 
 WAITS = True
 NAME_LIMIT = 36  # so that the names of the pods stay within 63 letters

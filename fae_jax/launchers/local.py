@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.launchers.plan import Phase, Task, at_least_one
-from fae_jax.workdir import RunFailed, Stopped
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes

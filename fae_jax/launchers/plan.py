@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar, get_type_hints
 
-from fae_jax.workdir import RunFailed
+from fae_jax.errors import RunFailed
 
 Settings = TypeVar("Settings")
 

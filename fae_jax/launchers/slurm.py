@@ -14,8 +14,8 @@ import stat
 import sys
 from pathlib import Path
 
+from fae_jax.files.writing import write_atomically
 from fae_jax.launchers.plan import Phase, at_least_one, find_program, run_quietly
-from fae_jax.workdir import write_atomically
 
 WAITS = False  # `launch` hands in, and returns
 SCRIPT = """\

@@ -14,8 +14,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fae_jax.errors import RunFailed
 from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_quietly
-from fae_jax.workdir import RunFailed
 
 WAITS = True
 UP = ("ACTIVE", "READY")

@@ -18,6 +18,6 @@ def pixel_error(
 
 
 def psnr(decoded: Float[Array, "b y x 3"], images: Float[Array, "b y x 3"]) -> Float[Array, ""]:
-    """Peak signal-to-noise ratio in dB, mean over pictures; the peak-to-peak range of pixels is 2."""
+    """Peak signal-to-noise ratio in dB, mean over images; the peak-to-peak range of pixels is 2."""
     error = jnp.mean((jnp.clip(decoded, -1, 1) - images) ** 2, axis=(1, 2, 3))
     return jnp.mean(10 * jnp.log10(4 / jnp.maximum(error, 1e-12)))

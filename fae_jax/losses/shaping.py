@@ -5,13 +5,13 @@ against refined priors; here the frozen encoder's features x are the prior, for 
 z of n tokens, u(a) = a / ‖a‖, and x in the space the autoencoder works in:
 
     structure    mean over i, j of (u(z_i)·u(z_j) − u(x_i)·u(x_j))²                                           (1)
-                 the Gram matrix of a picture's latent is that of its features: spatial structure
+                 the Gram matrix of an image's latent is that of its features: spatial structure
     continuity   (1/K) Σ_{k=1…K} mean ‖D(z + s_k ε) − sg D(z + s_{k−1} ε)‖² / v,   s_k = k s / K              (2)
                  the decoded features change little as one perturbation ε grows: local continuity
     semantics    1 − u(A z̄)·u(x̄) + mean over i of (1 − u(A z_i)·u(x_i)),   z̄, x̄ means over tokens             (3)
                  features can be read off the latent by one linear layer A, pooled and patch by patch
 
-sg stops the gradient, v is the features' average channel variance. Each is a mean over pictures.
+sg stops the gradient, v is the features' average channel variance. Each is a mean over images.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     L = mean (x̂ − x)² / v + β · mean KL,   KL = ½ (μ² + σ² − 1 − log σ²)       (1)
 
 with both means over every element and v the features' average channel variance (1 when they are standardised), so
-that β does not depend on the encoder. Summed over a picture's elements instead, as the paper prints it, with n tokens
+that β does not depend on the encoder. Summed over an image's elements instead, as the paper prints it, with n tokens
 of d feature and c latent channels,
 
     L = n d · mean (x̂ − x)² / v + β · n c · mean KL,                            (2)

@@ -1,4 +1,4 @@
-"""How pictures, positions, times and labels become vectors.
+"""How images, positions, times and labels become vectors.
 
 Positions. For token (y, x) of a grid, head width d and frequencies f_i = 10000^(−4i/d), i < d/4:
 

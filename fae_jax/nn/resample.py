@@ -1,4 +1,4 @@
-"""Resampling a picture or a position table along one axis, as a matrix: out = R in.
+"""Resampling an image or a position table along one axis, as a matrix: out = R in.
 
 Output cell i has its centre at input coordinate u_i = (i + ½) / s − ½, where s is the scale. With a kernel k
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from fae_jax.ending import end_now, on_ending
+from fae_jax.parallel.ending import end_now, on_ending
 from fae_jax.parallel.hosts import gather_text
 
 PATIENCE = 3.0  # seconds a host gets to fail by itself, when another one has

@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
-from fae_jax.ending import end_now
-from fae_jax.workdir import RunFailed
+from fae_jax.errors import RunFailed
+from fae_jax.parallel.ending import end_now
 
 BY_HAND = ("FAE_COORDINATOR", "FAE_HOSTS", "FAE_HOST")
 START_LIMIT = 300  # seconds that hosts wait for each other at the start

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 
-from fae_jax.data.replacement import Readable, TooManyBadPictures
+from fae_jax.data.replacement import Readable, TooManyBadImages
+from fae_jax.errors import RunFailed
 from fae_jax.networks import build_networks
 from fae_jax.parallel.compilation_cache import keep_compiled
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.stages import cache, encoder, features, generator, pixels
 from fae_jax.stages.experiment import Experiment
 from fae_jax.training.boards import check_boards
-from fae_jax.workdir import RunFailed
 
 # stage → (stages before it, what runs it); `encoder` only where the experiment trains its own
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
@@ -23,7 +23,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], None]]] = {
     "cache": (("features",), cache.run),
     "generator": (("cache",), generator.run),
 }
-OF_CLASSES = ("encoder", "generator")  # stages that need labels; the others need pictures alone
+OF_CLASSES = ("encoder", "generator")  # stages that need labels; the others need images alone
 
 
 def command_for(stage: str, experiment: Experiment) -> str:
@@ -52,7 +52,7 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
 
     Raises:
       ValueError: a stage before it is missing (with the command that makes it), or data or devices do not fit.
-      FileNotFoundError: pictures or weights are not there.
+      FileNotFoundError: images or weights are not there.
     """
     trains_encoder = experiment.config.encoder.train
     if stage == "encoder" and not trains_encoder:
@@ -69,8 +69,8 @@ def check_request(experiment: Experiment, stage: str | None = None) -> None:
         check_stages(experiment, f"stage {stage}", STAGES[stage][0])
     try:
         _ = Readable(experiment.source("train"))[0]
-    except TooManyBadPictures as error:
-        raise ValueError(f"the pictures cannot be read: {error}") from error
+    except TooManyBadImages as error:
+        raise ValueError(f"the images cannot be read: {error}") from error
     for trained in [stage] if stage else STAGES:
         if trained != "cache" and (trained != "encoder" or trains_encoder):
             section = experiment.section(trained)
@@ -92,7 +92,7 @@ def run_stage(experiment: Experiment, stage: str) -> bool:
     """Runs a stage that `check_request` passed, unless it is done; returns whether it ran.
 
     Raises:
-      RunFailed: something came up that could not be known before, such as a damaged picture.
+      RunFailed: something came up that could not be known before, such as a damaged image.
     """
     if first_says(experiment.is_done(stage)):
         return False

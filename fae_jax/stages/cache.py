@@ -1,6 +1,6 @@
-"""The latent cache: every training picture encoded once, so that the generator never runs the encoder.
+"""The latent cache: every training image encoded once, so that the generator never runs the encoder.
 
-picture → encoder → compressor (μ, log σ²) → record, statistics
+image → encoder → compressor (μ, log σ²) → record, statistics
 
 Every host encodes its own shards on its own devices, and waits for the others at the end alone.
 """
@@ -14,18 +14,18 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from fae_jax.data.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.loader import Reading
-from fae_jax.data.room import bytes_to_write, check_room
+from fae_jax.data.stores.disk_space import bytes_to_write, check_room
+from fae_jax.data.stores.feature_store import report_progress
+from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
+from fae_jax.errors import RunFailed
 from fae_jax.parallel.rules import constrained
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.feature_store import report_progress
-from fae_jax.stages.pictures import to_pixels
-from fae_jax.workdir import RunFailed
+from fae_jax.stages.images import to_pixels
 
 
 def make_posterior(experiment: Experiment) -> Callable[[Any, Any, Array], tuple[Array, Array]]:
-    """(encoder's parameters, compressor's parameters, uint8 pictures) → mean and log-variance, compiled."""
+    """(encoder's parameters, compressor's parameters, uint8 images) → mean and log-variance, compiled."""
     networks, space = experiment.networks, experiment.space
 
     def posterior(encoder: Any, compressor: Any, image: Array) -> tuple[Array, Array]:
@@ -36,21 +36,21 @@ def make_posterior(experiment: Experiment) -> Callable[[Any, Any, Array], tuple[
 
 
 def check_room_for(experiment: Experiment) -> str:
-    """How many pictures, views and bytes the latent cache will take, and what is free.
+    """How many images, views and bytes the latent cache will take, and what is free.
 
     Raises:
       ValueError: the disk is too small, or it would be written to a bucket.
     """
-    pictures, networks = len(experiment.source("train")), experiment.networks
+    images, networks = len(experiment.source("train")), experiment.networks
     views = 2 if experiment.config.data.flip else 1
     shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
     room = check_room(
         experiment.cache_directory,
-        bytes_to_write(experiment.cache_directory, experiment.cache_identity, pictures, shape),
-        f"the latent cache of {pictures:,} pictures",
+        bytes_to_write(experiment.cache_directory, experiment.cache_identity, images, shape),
+        f"the latent cache of {images:,} images",
         "name another folder with --config.cache.path",
     )
-    return f"{pictures:,} pictures, {pictures * views:,} records of {shape[0]} × {shape[1]}, {room}"
+    return f"{images:,} images, {images * views:,} records of {shape[0]} × {shape[1]}, {room}"
 
 
 def run(experiment: Experiment) -> None:

@@ -1,13 +1,13 @@
-"""Training an encoder of one's own, where none is published for the pictures at hand (quickstart).
+"""Training an encoder of one's own, where none is published for the images at hand (quickstart).
 
-A ViT sees pictures with a share of patches blanked and learns two things at once, from its patch tokens p_i:
+A ViT sees images with a share of patches blanked and learns two things at once, from its patch tokens p_i:
 
     L = CE(W' mean p_i + b', label) + λ mean over all i ‖W p_i + b − pixels_i‖² / (3 patch²)          (1)
 
-so that they hold what the picture is of (as a supervised encoder's) and what it looks like (as MAE's,
-arXiv 2111.06377). Pictures are also shifted by up to `shift` pixels.
+so that they hold what the image is of (as a supervised encoder's) and what it looks like (as MAE's,
+arXiv 2111.06377). Images are also shifted by up to `shift` pixels.
 
-picture → blanked picture → ViT → (class logits, pixels of all patches) → loss
+image → blanked image → ViT → (class logits, pixels of all patches) → loss
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
+from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
 
 
-def shift_pictures(images: Array, keys: Array, reach: int) -> Array:
-    """Translates each picture by up to `reach` pixels each way, edges repeated."""
+def shift_images(images: Array, keys: Array, reach: int) -> Array:
+    """Translates each image by up to `reach` pixels each way, edges repeated."""
     if not reach:
         return images
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
@@ -79,7 +79,7 @@ def run(experiment: Experiment) -> None:
 
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
         shift_keys, blank_keys = rearrange(jax.vmap(jax.random.split)(keys), "b two -> two b")
-        images = shift_pictures(to_pixels(batch["image"]), shift_keys, section.shift)
+        images = shift_images(to_pixels(batch["image"]), shift_keys, section.shift)
         blank = blank_patches(blank_keys, tokens, section.mask)
         logits, patches = forward(params, images, blank)
         wanted = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), section.label_smoothing)
@@ -101,7 +101,7 @@ def run(experiment: Experiment) -> None:
 
     def preview(state: TrainState) -> tuple[np.ndarray, str]:
         rows = [to_uint8(part) for part in (images, *paint(experiment.best_params(state, "encoder")))]
-        return side_by_side(rows), "held-out pictures; with patches blanked; blanked patches filled in by the encoder"
+        return side_by_side(rows), "held-out images; with patches blanked; blanked patches filled in by the encoder"
 
     player = Player(init=init, loss=loss, optimizer=make_optimizer(section))
     task = Task(

@@ -18,25 +18,25 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from fae_jax.costs import step_flops
-from fae_jax.data import storage
-from fae_jax.data.latent_loader import LatentLoader
-from fae_jax.data.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.data.loader import Loader, Reading, ordered_batches
-from fae_jax.data.mixture import Mixture
-from fae_jax.data.replacement import BadPictures, Readable
-from fae_jax.data.sources import Source
-from fae_jax.data.statistics import LatentStatistics
+from fae_jax.data.replacement import BadImages, Readable
+from fae_jax.data.sources.listing import Source
+from fae_jax.data.sources.mixture import Mixture
+from fae_jax.data.stores.feature_store import FeatureStore
+from fae_jax.data.stores.latent_loader import LatentLoader
+from fae_jax.data.stores.latents import HEADER, CacheIdentity, LatentSource, open_cache
+from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.encoders import registry
+from fae_jax.files import storage
 from fae_jax.networks import Networks, build_networks, encoder_options
 from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
+from fae_jax.stages.costs import step_flops
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
-from fae_jax.stages.feature_store import FeatureStore
-from fae_jax.stages.pictures import open_pictures, to_pixels
+from fae_jax.stages.images import open_images, to_pixels
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.goodput import Phases
 from fae_jax.training.loop import Task, train
@@ -46,7 +46,7 @@ from fae_jax.weights import hash_tree
 from fae_jax.workdir import Workdir
 
 SECTIONS = {"encoder": "encoder_training"}  # stages whose section of the configuration has another name
-PREVIEWS = 16  # pictures in a preview
+PREVIEWS = 16  # images in a preview
 
 
 class Experiment:
@@ -132,8 +132,8 @@ class Experiment:
 
     @functools.cache  # noqa: B019 -- an experiment lives as long as its process
     def source(self, split: str) -> Source:
-        """The pictures of a split, "train" or "heldout"; see `open_pictures`."""
-        return open_pictures(self.config.data, split, self.seed("holdout"))
+        """The images of a split, "train" or "heldout"; see `open_images`."""
+        return open_images(self.config.data, split, self.seed("holdout"))
 
     @property
     def _hosts(self) -> dict[str, Any]:
@@ -150,11 +150,11 @@ class Experiment:
         return dataclasses.replace(self._reading, workers=0)
 
     @property
-    def _bad_pictures(self) -> Path:
-        return self.workdir.root / f"bad-pictures-{jax.process_index()}.txt"
+    def _bad_images(self) -> Path:
+        return self.workdir.root / f"bad-images-{jax.process_index()}.txt"
 
     def loader(self, batch: int) -> Loader:
-        """Shuffled batches of training pictures and labels; undecodable ones are named in the working directory."""
+        """Shuffled batches of training images and labels; undecodable ones are named in the working directory."""
         data = self.config.data
         return Loader(
             source=self.source("train"),
@@ -166,7 +166,7 @@ class Experiment:
             crop_area=data.crop_area,
             captions=False,
             tolerate=data.tolerate,
-            bad_pictures=self._bad_pictures,
+            bad_images=self._bad_images,
             reading=self._reading,
             keep=2**40 if data.in_memory else 0,
             **self._hosts,
@@ -175,12 +175,12 @@ class Experiment:
     def ordered(self, split: str, batch: int) -> Any:
         """One pass over a split, in order, in batches of `batch` with a mask."""
         source, size = self.source(split), self.config.data.image_size
-        bad = BadPictures(source, self.config.data.tolerate, self._bad_pictures)
+        bad = BadImages(source, self.config.data.tolerate, self._bad_images)
         return ordered_batches(source, batch=batch, image_size=size, reading=self._reading, bad=bad, **self._hosts)
 
     @functools.cache  # noqa: B019
     def preview_batch(self) -> dict[str, np.ndarray]:
-        """The pictures shown in previews: the first held-out ones, or training ones if none are held out."""
+        """The images shown in previews: the first held-out ones, or training ones if none are held out."""
         split = "heldout" if self.config.data.holdout or self.config.data.heldout_path else "train"
         source, size = Readable(self.source(split)), self.config.data.image_size
         places = np.linspace(0, len(source) - 1, PREVIEWS).astype(int)
@@ -222,9 +222,9 @@ class Experiment:
         return build_networks(self.config, self.encoder.grid, self.encoder.width)
 
     def run_here(self, function: Callable[..., Any], *params: Any) -> Callable[[np.ndarray], Any]:
-        """`function(*params, images)` of this host's pictures, on this host's devices; no other host has part in it.
+        """`function(*params, images)` of this host's images, on this host's devices; no other host has part in it.
 
-        Pictures are padded to divide over the devices, and what is made of them is cut to their number.
+        Images are padded to divide over the devices, and what is made of them is cut to their number.
         """
         run = jax.jit(function)
 
@@ -238,12 +238,12 @@ class Experiment:
 
     @functools.cached_property
     def encode_here(self) -> Callable[[np.ndarray], Array]:
-        """uint8 pictures of this host → features, on this host's devices."""
+        """uint8 images of this host → features, on this host's devices."""
         return self.run_here(lambda params, image: self.encoder.features(params, to_pixels(image)), self.own_encoder)
 
     @property
     def feature_store(self) -> FeatureStore | None:
-        """Where the training pictures' features are kept, if they are (`data.features`)."""
+        """Where the training images' features are kept, if they are (`data.features`)."""
         return self.feature_store_of("train")
 
     @functools.cache  # noqa: B019
@@ -265,7 +265,7 @@ class Experiment:
 
     def stored_features(self, split: str) -> LatentSource | None:
         """A split's features for who only reads patches, where they are kept and are all that the encoder says of a
-        picture; those of held-out pictures are written when first asked for. Position i is picture i."""
+        image; those of held-out images are written when first asked for. Position i is image i."""
         size, store = self.config.data.image_size, self.feature_store_of(split)
         pixels = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
         said = jax.eval_shape(lambda x: self.encoder.apply(self.encoder.params, self.encoder.preprocess(x)), pixels)
@@ -274,9 +274,9 @@ class Experiment:
         found = store.open()
         return found if len(found) == len(store.source) else None
 
-    def feature_loader(self, batch: int, *, pictures: bool) -> Loader | LatentLoader:
+    def feature_loader(self, batch: int, *, images: bool) -> Loader | LatentLoader:
         """Shuffled batches for a stage that trains on features: "features" from the store where there is one, with
-        "image" beside them if `pictures`; else "image" alone, to be encoded at every step."""
+        "image" beside them if `images`; else "image" alone, to be encoded at every step."""
         if self.feature_store is None:
             return self.loader(batch)
         data = self.config.data
@@ -285,11 +285,11 @@ class Experiment:
             batch=batch,
             seed=self.seed("data"),
             flip=data.flip,
-            pictures=self.source("train") if pictures else None,
+            images=self.source("train") if images else None,
             image_size=data.image_size,
             captions=False,
             mixture=self._mixture,
-            reading=self._reading if pictures else self._reading_stored,
+            reading=self._reading if images else self._reading_stored,
             **self._hosts,
         )
 
@@ -316,7 +316,7 @@ class Experiment:
 
     @functools.cached_property
     def space(self) -> FeatureSpace:
-        """The space the autoencoder works in; measured over the training pictures the first time, by all hosts, or
+        """The space the autoencoder works in; measured over the training images the first time, by all hosts, or
         taken from the feature store."""
         store = self.feature_store
         identity = {"encoder": self.encoder.weights_hash, "source": self.source("train").fingerprint}
@@ -392,7 +392,7 @@ class Experiment:
 
     @property
     def _encoded(self) -> dict[str, Any]:
-        """The part of an identity that says which pictures went through which encoder."""
+        """The part of an identity that says which images went through which encoder."""
         return {
             "encoder": self.encoder.name,
             "encoder_weights": self.encoder.weights_hash,

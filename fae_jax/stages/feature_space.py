@@ -1,6 +1,6 @@
 """The space the autoencoder works in: the encoder's raw features, or the same standardised per channel.
 
-    x̃ = (x − m) / s,   x = s x̃ + m,   m, s exact over the training pictures                  (1)
+    x̃ = (x − m) / s,   x = s x̃ + m,   m, s exact over the training images                  (1)
 
 Features are shown as colours by one projection for x and x̂: with m the mean of x and w₁, w₂, w₃ the directions of its
 greatest variance, channel k of a token f is
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from fae_jax.data.statistics import LatentStatistics
+from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.files.writing import write_json
 from fae_jax.parallel.hosts import gather_text, is_first
-from fae_jax.workdir import write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,12 @@ def measure(batches: Iterable[Float[np.ndarray, "b n d"]]) -> LatentStatistics:
         piece = LatentStatistics.of_values(batch)
         total = piece if total is None else total.merge(piece)
     if total is None:
-        raise ValueError("there are no pictures to take feature statistics over")
+        raise ValueError("there are no images to take feature statistics over")
     return total
 
 
 def over_hosts(own: LatentStatistics) -> LatentStatistics:
-    """The statistics of all hosts' pictures, from each host's own; the same numbers on every host, in float64."""
+    """The statistics of all hosts' images, from each host's own; the same numbers on every host, in float64."""
     texts = gather_text(json.dumps(own.to_json()))
     return functools.reduce(LatentStatistics.merge, (LatentStatistics.from_json(json.loads(text)) for text in texts))
 
@@ -114,7 +114,7 @@ def feature_colours(
     flat = np.asarray(features, np.float64).reshape(-1, width)
     mean = flat.mean(0)
     _, directions = np.linalg.eigh((flat - mean).T @ (flat - mean))
-    # The sign of a direction is free: fixed here, so that a picture does not change colours from run to run.
+    # The sign of a direction is free: fixed here, so that an image does not change colours from run to run.
     axes = directions[:, :-4:-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(3)])
     low, high = np.percentile((flat - mean) @ axes, [2.0, 98.0], axis=0)

@@ -1,9 +1,9 @@
 """Stage Ia: the VAE on features. Trained: compressor and feature decoder. Frozen: the encoder.
 
-picture → encoder (x) → compressor (μ, log σ²) → sample (z) → feature decoder (x̂) → VAE loss
+image → encoder (x) → compressor (μ, log σ²) → sample (z) → feature decoder (x̂) → VAE loss
 
-Options, all off by default: noise on what the compressor sees (x + σ ε), a noise level per picture on the latent
-(z + u τ ε with one u ~ N(0, 1) a picture; our reading of GAE's dynamic noise, arXiv 2603.10365), and the shaping
+Options, all off by default: noise on what the compressor sees (x + σ ε), a noise level per image on the latent
+(z + u τ ε with one u ~ N(0, 1) an image; our reading of GAE's dynamic noise, arXiv 2603.10365), and the shaping
 losses of `fae_jax.losses.shaping`.
 
 With `data.features` the first arrow is gone: x comes from the feature store.
@@ -26,7 +26,7 @@ from fae_jax.networks import Networks, init_params
 from fae_jax.parallel.hosts import fetch
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_space import FeatureSpace, feature_colours
-from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
+from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
@@ -35,14 +35,14 @@ BARS = 24  # rows of pixels in a preview's bars
 
 
 def noisy(values: Array, keys: Array, spread: float | Array) -> Array:
-    """Normal noise of that standard deviation on (b, n, c), with one key per picture; a spread of 0 adds nothing."""
+    """Normal noise of that standard deviation on (b, n, c), with one key per image; a spread of 0 adds nothing."""
     if isinstance(spread, float) and spread == 0:
         return values
     return values + spread * jax.vmap(lambda key: jax.random.normal(key, values.shape[1:]))(keys)
 
 
 def noise_levels(keys: Array, spread: float) -> Array | float:
-    """A level for each picture, spread · N(0, 1), (b, 1, 1): the decoder sees latents of all levels at once."""
+    """A level for each image, spread · N(0, 1), (b, 1, 1): the decoder sees latents of all levels at once."""
     return spread * jax.vmap(jax.random.normal)(keys)[:, None, None] if spread else 0.0
 
 
@@ -149,14 +149,14 @@ def make_task(experiment: Experiment) -> Task:
         ]
         sheet = side_by_side([to_uint8(images), *maps])
         bars = channel_bars(spread, sheet.shape[1])
-        what = "held-out pictures; their features x; features after the latent x̂ (same colours)"
+        what = "held-out images; their features x; features after the latent x̂ (same colours)"
         return np.concatenate([sheet, bars]), f"{what}; bars: standard deviation of each latent channel's posterior"
 
     return Task(
         name="features",
         players={"autoencoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
         frozen=experiment.frozen_for_features,
-        batches=experiment.feature_loader(section.batch, pictures=False).at,
+        batches=experiment.feature_loader(section.batch, images=False).at,
         seed=experiment.seed("features"),
         section=section,
         preview=preview,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array
 
-from fae_jax.data.latent_loader import sample_latents
+from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.diffusion.path import training_pair
 from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment

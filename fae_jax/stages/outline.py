@@ -1,4 +1,4 @@
-"""An experiment of shapes: every stage's program as it will run, without pictures, weights or the devices.
+"""An experiment of shapes: every stage's program as it will run, without images, weights or the devices.
 
 What a stage asks of its `Experiment` is answered with `jax.ShapeDtypeStruct`s that carry their places on a mesh, of
 devices that need not be there. Statistics, which are measured in a real run, are ones: they decide no shape.
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fae_jax.data.statistics import LatentStatistics
+from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders import registry
 from fae_jax.networks import encoder_outline
 from fae_jax.parallel.mesh import batch_sharding, make_mesh
@@ -125,13 +125,13 @@ class Outline(Experiment):
 
     @property
     def _stored(self) -> tuple[int, int]:
-        """(n, d) of a picture's stored features."""
+        """(n, d) of an image's stored features."""
         return self.networks.grid[0] * self.networks.grid[1], self.networks.width
 
-    def feature_loader(self, batch: int, *, pictures: bool) -> Any:
+    def feature_loader(self, batch: int, *, images: bool) -> Any:
         if not self.config.data.features:
             return self.loader(batch)
-        shown = self.loader(batch).shapes if pictures else {}
+        shown = self.loader(batch).shapes if images else {}
         return _Batches(shapes={**shown, **self.shaped(batch, features=(self._stored, jnp.float16))})
 
     @functools.cache  # noqa: B019 -- an outline lives as long as its process

@@ -3,8 +3,8 @@
 *pixels* learns from noisy features, so that it forgives what the latent loses; *finetune* goes on from there on the
 features that the latent really gives back.
 
-pixels:    picture → encoder (x) → x + σ ε → pixel decoder → loss against the picture
-finetune:  picture → encoder (x) → compressor → sample (z) → feature decoder (x̂) → pixel decoder → loss
+pixels:    image → encoder (x) → x + σ ε → pixel decoder → loss against the image
+finetune:  image → encoder (x) → compressor → sample (z) → feature decoder (x̂) → pixel decoder → loss
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxtyping import Array
 from fae_jax.losses.pixels import pixel_error, psnr
 from fae_jax.networks import init_params
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
+from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
@@ -84,14 +84,14 @@ def make_task(
         params = experiment.best_params(state, "pixel_decoder")
         decoded = to_uint8(paint(params, frozen))
         what = "their noisy features" if stage == "pixels" else "their latents"
-        return side_by_side([to_uint8(images), decoded]), f"held-out pictures; painted from {what}"
+        return side_by_side([to_uint8(images), decoded]), f"held-out images; painted from {what}"
 
     return Task(
         name=stage,
         players={"pixel_decoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
         frozen=frozen,
         start=start,
-        batches=experiment.feature_loader(section.batch, pictures=True).at,
+        batches=experiment.feature_loader(section.batch, images=True).at,
         seed=experiment.seed(stage),
         section=section,
         preview=preview,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from fae_jax.configuration import shipped_configs, with_values
 from fae_jax.constraints import check
-from fae_jax.python_files import find_file, run_file
+from fae_jax.files.python_files import find_file, run_file
 from fae_jax.stages import STAGES
 from fae_jax.stages.experiment import SECTIONS
 from fae_jax.sweeps.axes import Points

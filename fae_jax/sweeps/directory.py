@@ -21,9 +21,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fae_jax.configuration import OPERATIONAL, flatten, from_json, with_values
+from fae_jax.files.writing import write_json
 from fae_jax.sweeps.declaration import Sweep, as_json, from_declared, needed_stages
 from fae_jax.sweeps.sharing import shared_stages
-from fae_jax.workdir import Workdir, write_json
+from fae_jax.workdir import Workdir
 
 SHARED = "shared"  # stands for the stages in common where a point's name could stand
 NAME_LENGTH = 80

@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from fae_jax.evaluation.report.curves import is_logarithmic, linear_ticks, logarithmic_ticks, thin
-from fae_jax.evaluation.report.markup import Markup, tag
-from fae_jax.evaluation.report.words import Number, brief, number
+from fae_jax.files.writing import write_atomically
+from fae_jax.report.curves import is_logarithmic, linear_ticks, logarithmic_ticks, thin
+from fae_jax.report.markup import Markup, tag
+from fae_jax.report.words import Number, brief, number
 from fae_jax.sweeps.directory import SweepDirectory, as_numbers, short_values
 from fae_jax.sweeps.halving import best
 from fae_jax.sweeps.table import Row, curve
-from fae_jax.workdir import write_atomically
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 76, 20, 40, 56  # margins around the plotted area

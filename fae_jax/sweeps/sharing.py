@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from fae_jax.configuration import OPERATIONAL, flatten
-from fae_jax.data.latents import HEADER
+from fae_jax.data.stores.latents import HEADER
 from fae_jax.stages import STAGES
 from fae_jax.workdir import Workdir
 

@@ -14,12 +14,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.stages import STAGES
 from fae_jax.sweeps.axes import Number
 from fae_jax.sweeps.directory import PlacedPoint, SweepDirectory, outcome, short_values
 from fae_jax.sweeps.halving import best
 from fae_jax.training.monitoring import read_metrics
-from fae_jax.workdir import Workdir, write_atomically, write_json
+from fae_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

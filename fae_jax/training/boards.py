@@ -15,15 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from fae_jax.workdir import Stopped
+from fae_jax.errors import Stopped
 
 
 class Board(Protocol):
-    """Where scalars and pictures of steps are shown."""
+    """Where scalars and images of steps are shown."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
-    def picture(self, step: int, image: np.ndarray, caption: str) -> None: ...
+    def image(self, step: int, image: np.ndarray, caption: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -40,7 +40,7 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def picture(self, step: int, image: np.ndarray, caption: str) -> None:
+    def image(self, step: int, image: np.ndarray, caption: str) -> None:
         self._writer.add_image("preview", image, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class WeightsAndBiases:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
 
-    def picture(self, step: int, image: np.ndarray, caption: str) -> None:
+    def image(self, step: int, image: np.ndarray, caption: str) -> None:
         self._run.log({"preview": self._wandb.Image(image, caption=caption)}, step=step)
 
     def close(self) -> None:
@@ -118,8 +118,8 @@ class Boards:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._each(lambda board: board.scalars(step, values))
 
-    def picture(self, step: int, image: np.ndarray, caption: str) -> None:
-        self._each(lambda board: board.picture(step, image, caption))
+    def image(self, step: int, image: np.ndarray, caption: str) -> None:
+        self._each(lambda board: board.image(step, image, caption))
 
     def close(self) -> None:
         self._each(lambda board: board.close())

@@ -16,10 +16,10 @@ import jax
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
+from fae_jax.errors import RunFailed, Stopped
+from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
-from fae_jax.retry import ATTEMPTS, retried
-from fae_jax.workdir import RunFailed, Stopped
 
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
@@ -80,7 +80,7 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Begins to save; the device copy is taken before this returns, the writing goes on behind.
 
-        What could not be written for a moment (`fae_jax.retry`) is tried again, with this newer state.
+        What could not be written for a moment (`fae_jax.files.retry`) is tried again, with this newer state.
 
         Raises:
           RunFailed: this or the save before could not be written (disk full, read-only); older ones are intact.

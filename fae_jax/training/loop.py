@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from fae_jax.errors import Stopped
 from fae_jax.parallel.hosts import is_first
 from fae_jax.parallel.mesh import put_batch
 from fae_jax.training.checkpoints import Checkpoints
@@ -28,7 +29,6 @@ from fae_jax.training.state import Player, TrainState, create_state, state_shard
 from fae_jax.training.step import compile_step
 from fae_jax.training.task import Task
 from fae_jax.training.watchdog import Watchdog
-from fae_jax.workdir import Stopped
 
 
 def abstract_state(players: Mapping[str, Player], mesh: Mesh) -> TrainState:
@@ -101,7 +101,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
                 raise _stopped(wish, step, task)
             if task.preview and (last or (config.logging.preview_every and step % config.logging.preview_every == 0)):
                 phases.enter("evaluation")
-                log.picture(step, *task.preview(state))
+                log.image(step, *task.preview(state))
         phases.enter("checkpoint")
         checkpoints.finish(steps, state)
         checkpoints.close()

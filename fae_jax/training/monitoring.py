@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from fae_jax.retry import retried
+from fae_jax.files.retry import retried
 from fae_jax.training.boards import Boards
 
 
@@ -70,7 +70,7 @@ class MetricsLog:
         retried(self._file.flush, f"writing {self._directory / 'metrics.jsonl'}")
         self._boards.scalars(step, values)
 
-    def picture(self, step: int, image: np.ndarray, caption: str) -> None:
+    def image(self, step: int, image: np.ndarray, caption: str) -> None:
         """A preview, uint8 (y, x, 3), as PNG and on the boards."""
         if not self._writes:
             return
@@ -78,7 +78,7 @@ class MetricsLog:
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"step_{step:08d}.png")
         (folder / "README.json").write_text(json.dumps({"caption": caption}))
-        self._boards.picture(step, image, caption)
+        self._boards.image(step, image, caption)
 
     def close(self) -> None:
         if self._writes:

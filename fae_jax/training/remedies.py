@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from fae_jax.errors import RunFailed
+from fae_jax.files.writing import write_json
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.curve import NotFinite
 from fae_jax.training.state import TrainState
 from fae_jax.training.task import Task
-from fae_jax.workdir import RunFailed, write_json
 
 
 @contextlib.contextmanager

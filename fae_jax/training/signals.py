@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT between steps: a notice of preemption, `scancel`, Ctrl-C. Elsewhere: `commands/stopping.py`.
+"""SIGTERM and SIGINT between steps: a notice of preemption, `scancel`, Ctrl-C. Elsewhere: `cli/stopping.py`.
 
 The step in flight is finished, its state saved, and the run ends. With several hosts SIGTERM belongs to JAX's
 preemption service: a notice to one of them reaches all, and they agree on the step after which they save

@@ -25,7 +25,7 @@ class Task:
       section: the stage's training section of the configuration.
       field: that section's name, where it is not the stage's.
       start: parameters of players that do not start from scratch, by name.
-      preview: state → (uint8 picture (y, x, 3), caption), or None.
+      preview: state → (uint8 image (y, x, 3), caption), or None.
       flops: of one step over all devices, or None where nobody has counted them.
       peak: FLOP/s of all devices together, or None where it is not known.
     """

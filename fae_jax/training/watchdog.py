@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from fae_jax.ending import end_now
+from fae_jax.parallel.ending import end_now
 from fae_jax.training.goodput import Phases
 
 # phase → what the host waits for in it

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from running import TINY, fae, start
 
-from fae_jax.commands.program import main
+from fae_jax.cli.program import main
 
 
 def jpeg(shade: int) -> bytes:
@@ -58,7 +58,7 @@ def left_out(out: Path) -> dict[str, int]:
     return {name: entry["count"] for name, entry in json.loads((out / "summary.json").read_text())["reasons"].items()}
 
 
-def test_pictures_that_are_none_are_counted(told, tmp_path: Path) -> None:
+def test_images_that_are_none_are_counted(told, tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / "in" / label).mkdir(parents=True)
         for number in range(4):
@@ -67,7 +67,7 @@ def test_pictures_that_are_none_are_counted(told, tmp_path: Path) -> None:
     (tmp_path / "in" / "dog" / "2.jpg").write_bytes(b"")
     (tmp_path / "in" / "dog" / "3.jpg").write_text("<!DOCTYPE html><html>gone</html>")
     code, lines = told("prepare", "folder", tmp_path / "in", "--out", tmp_path / "out")
-    assert code == 0 and "5 of 8 pictures are used" in lines[0] and "3 left out: it cannot be decoded" in lines[1]
+    assert code == 0 and "5 of 8 images are used" in lines[0] and "3 left out: it cannot be decoded" in lines[1]
     page = (tmp_path / "out" / "summary.html").read_text()
     assert all(words in page for words in ("truncated", "the file is empty", "a web page"))
 
@@ -80,7 +80,7 @@ def test_an_empty_class_folder(told, tmp_path: Path) -> None:
     (tmp_path / "in" / "eel" / "notes.txt").write_text("none yet")
     code, lines = told("prepare", "folder", tmp_path / "in", "--out", tmp_path / "out")
     assert code == 2 and len(lines) == 1, lines
-    said = f"1 of 3 class folders: {tmp_path / 'in' / 'eel'} has no pictures"
+    said = f"1 of 3 class folders: {tmp_path / 'in' / 'eel'} has no images"
     assert said in lines[0] and "fill or remove" in lines[0]
     assert not (tmp_path / "out").exists()
 
@@ -113,7 +113,7 @@ def test_captions_that_are_missing_or_not_utf8(told, tmp_path: Path) -> None:
     }
     write_tar(tmp_path / "a.tar", members)
     code, lines = told("prepare", "cc12m", tmp_path / "a.tar", "--out", tmp_path / "out", "--min_side", 8)
-    assert code == 0 and "1 of 4 pictures are used" in lines[0]
+    assert code == 0 and "1 of 4 images are used" in lines[0]
     assert {"its caption is not UTF-8", "its caption is empty"} < set(left_out(tmp_path / "out"))
 
 

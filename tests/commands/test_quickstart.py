@@ -1,4 +1,4 @@
-"""The quickstart as a user runs it, judged by a classifier trained here, on scikit-learn's own pictures."""
+"""The quickstart as a user runs it, judged by a classifier trained here, on scikit-learn's own images."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_samples_are_recognised_by_a_classifier_that_is_not_ours(quickstart: tup
     assert min(right[asked == digit].mean() for digit in range(10)) >= 0.8
 
 
-def test_features_keep_their_meaning_and_pictures_come_back(quickstart: tuple[Path, dict]) -> None:
+def test_features_keep_their_meaning_and_images_come_back(quickstart: tuple[Path, dict]) -> None:
     scores = quickstart[1]["evaluation"]
     assert scores["probe"]["linear"]["loss_in_points"] <= 1.5
     assert scores["probe"]["linear"]["x"] >= 0.95

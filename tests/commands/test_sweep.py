@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import TINY, curve, fae, tree_hash
 
-from fae_jax.commands.program import main
+from fae_jax.cli.program import main
 from fae_jax.sweeps.directory import SweepDirectory
 
 SWEEP = """\

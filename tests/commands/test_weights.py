@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fae_jax.commands.program import main
+from fae_jax.cli.program import main
 from fae_jax.weights import open_tensors, write_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("encoders", "weights")]
@@ -26,7 +26,7 @@ def test_check_counts_and_hashes(tmp_path, capsys):
     folder = write(tmp_path, SIGLIP)
     code, result = run(capsys, "check", folder)
     tensors = arrays(SIGLIP)
-    assert code == 0 and result["parameters"] == {"pictures": sum(array.size for array in tensors.values())}
+    assert code == 0 and result["parameters"] == {"images": sum(array.size for array in tensors.values())}
     assert result["hash"] == open_tensors(folder).hash() and result["tensors"] == len(tensors)
 
 

@@ -54,7 +54,7 @@ def test_after_all_changes_a_larger_slice_is_tried_and_tries_are_kept_to():
 
 def test_a_batch_that_decides_nothing_is_made_smaller_instead():
     assert list(changes(PAPER, "cache", 16)) == [(("cache.batch", str(size)),) for size in (512, 256, 128)]
-    assert list(changes(PAPER, "sample", 256)) == []  # 256 pictures on 256 devices
+    assert list(changes(PAPER, "sample", 256)) == []  # 256 images on 256 devices
 
 
 def test_the_smallest_slice_on_which_everything_fits():

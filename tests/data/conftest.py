@@ -1,4 +1,4 @@
-"""Small sources for the data tests, and the same pictures stored in every way."""
+"""Small sources for the data tests, and the same images stored in every way."""
 
 import io
 import json
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.data.digits import DigitsSource
-from fae_jax.data.packed import write_packed
-from fae_jax.data.record_files import writing
-from fae_jax.data.tars import TarSource
+from fae_jax.data.sources.digits import DigitsSource
+from fae_jax.data.sources.packed import write_packed
+from fae_jax.data.sources.record_files import writing
+from fae_jax.data.sources.tars import TarSource
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def digits() -> DigitsSource:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 3 classes of 13 PNG pictures of odd sizes, each of smooth noise."""
+    """A folder of 3 classes of 13 PNG images of odd sizes, each of smooth noise."""
     root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for label in ("cat", "dog", "eel"):
         (root / label).mkdir()
@@ -49,7 +49,7 @@ def assert_equal() -> Callable[..., None]:
     return check
 
 
-Picture = tuple[str, int, bytes]  # key, label, file
+StoredFile = tuple[str, int, bytes]  # key, label, file
 CLASSES = ("cat", "dog", "eel")
 
 
@@ -78,34 +78,34 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             archive.addfile(about, io.BytesIO(content))
 
 
-def repack(kind: str, pictures: Sequence[Picture], folder: Path, classes: Sequence[str] = CLASSES) -> str:
-    """Stores pictures as `kind` in `folder`, in their order, and gives the path to open."""
+def repack(kind: str, images: Sequence[StoredFile], folder: Path, classes: Sequence[str] = CLASSES) -> str:
+    """Stores images as `kind` in `folder`, in their order, and gives the path to open."""
     folder.mkdir(parents=True)
     if kind == "folder":
-        for number, (_, label, data) in enumerate(pictures):
+        for number, (_, label, data) in enumerate(images):
             (folder / classes[label]).mkdir(exist_ok=True)
             (folder / classes[label] / f"{number:06d}.jpg").write_bytes(data)
     elif kind == "tar":
         (folder / "classes.json").write_text(json.dumps(classes))
-        half = len(pictures) // 2
-        for number, part in enumerate((pictures[:half], pictures[half:])):
+        half = len(images) // 2
+        for number, part in enumerate((images[:half], images[half:])):
             members = {}
             for key, label, data in part:
                 members |= {f"{key}.jpg": data, f"{key}.cls": str(label).encode()}
             write_tar(folder / f"{number:05d}.tar", members)
     elif kind == "tfds":
         about = {"name": "three", "version": "1.0.0", "fileFormat": "array_record"}
-        about["splits"] = [{"name": "train", "shardLengths": [str(len(pictures))]}]
+        about["splits"] = [{"name": "train", "shardLengths": [str(len(images))]}]
         (folder / "dataset_info.json").write_text(json.dumps(about))
         kinds = {"image": "x.Image", "label": "x.ClassLabel", "file_name": "x.Text"}
         features = {name: {"pythonClassName": kind} for name, kind in kinds.items()}
         (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
         (folder / "label.labels.txt").write_text("\n".join(classes) + "\n")
         with writing(folder / "three-train.array_record-00000-of-00001") as write:
-            for key, label, data in pictures:
+            for key, label, data in images:
                 write(_example(file_name=key.encode(), image=data, label=label))
     elif kind == "array_record":
-        source = TarSource(repack("tar", pictures, folder / "tars", classes), split="train", holdout=0.0, seed=0)
+        source = TarSource(repack("tar", images, folder / "tars", classes), split="train", holdout=0.0, seed=0)
         write_packed(folder / "packed", source, np.arange(len(source)), shard_size=17)
         return str(folder / "packed")
     elif kind == "parquet":
@@ -115,8 +115,8 @@ def repack(kind: str, pictures: Sequence[Picture], folder: Path, classes: Sequen
 
         note = {"info": {"features": {"label": {"names": list(classes), "_type": "ClassLabel"}}}}
         columns = {
-            "image": [{"bytes": data, "path": key} for key, _, data in pictures],
-            "label": [label for _, label, _ in pictures],
+            "image": [{"bytes": data, "path": key} for key, _, data in images],
+            "label": [label for _, label, _ in images],
         }
         table = pyarrow.table(columns).replace_schema_metadata({"huggingface": json.dumps(note)})
         pyarrow.parquet.write_table(table, folder / "train-00000-of-00001.parquet", row_group_size=10)
@@ -127,7 +127,7 @@ KINDS = ("folder", "tar", "tfds", "array_record", "parquet")
 
 
 @pytest.fixture(scope="session")
-def pictures(photographs: Path) -> list[Picture]:
+def images(photographs: Path) -> list[StoredFile]:
     """The photographs as JPEG files with keys and labels, by label."""
     found = []
     for label, name in enumerate(CLASSES):
@@ -150,7 +150,7 @@ def _write_tar() -> Callable[..., None]:
 
 @pytest.fixture(scope="session", params=KINDS)
 def stored(
-    request: pytest.FixtureRequest, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, images: list[StoredFile], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, str]:
-    """Each kind of source, and a path where it holds `pictures`."""
-    return request.param, repack(request.param, pictures, tmp_path_factory.mktemp(request.param) / "data")
+    """Each kind of source, and a path where it holds `images`."""
+    return request.param, repack(request.param, images, tmp_path_factory.mktemp(request.param) / "data")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.data.decode import BadPicture, decode_picture
+from fae_jax.data.decode import BadImage, decode_image
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -23,7 +23,7 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
 def test_lossless_formats_return_their_pixels(pixels: np.ndarray, kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
-    np.testing.assert_array_equal(decode_picture(encoded(Image.fromarray(pixels), kind, **options), "a"), pixels)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels), kind, **options), "a"), pixels)
 
 
 @pytest.mark.parametrize(
@@ -43,48 +43,48 @@ def test_exif_orientation_is_applied(pixels: np.ndarray, orientation: int, turn:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(pixels), "PNG", exif=exif)
-    np.testing.assert_array_equal(decode_picture(data, "a"), turn(pixels))
+    np.testing.assert_array_equal(decode_image(data, "a"), turn(pixels))
 
 
 def test_sixteen_bits_keep_the_upper_eight() -> None:
     deep = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
-    decoded = decode_picture(encoded(Image.fromarray(deep), "PNG"), "a")
+    decoded = decode_image(encoded(Image.fromarray(deep), "PNG"), "a")
     np.testing.assert_array_equal(decoded, np.repeat((deep // 256).astype(np.uint8)[..., None], 3, -1))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_shown_on_white(mode: str) -> None:
-    picture = Image.new("RGBA", (2, 1))
-    picture.putpixel((0, 0), (40, 40, 40, 255))
-    picture.putpixel((1, 0), (0, 0, 0, 0))
-    decoded = decode_picture(encoded(picture.convert(mode), "PNG"), "a")
+    image = Image.new("RGBA", (2, 1))
+    image.putpixel((0, 0), (40, 40, 40, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    decoded = decode_image(encoded(image.convert(mode), "PNG"), "a")
     np.testing.assert_array_equal(decoded, [[[40] * 3, [255] * 3]])
 
 
 def test_palettes_with_a_transparent_entry() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 40, 50, 60])
-    picture.putpixel((1, 0), 1)
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
     for transparency in (1, bytes([255, 0])):
-        decoded = decode_picture(encoded(picture, "PNG", transparency=transparency), "a")
+        decoded = decode_image(encoded(image, "PNG", transparency=transparency), "a")
         np.testing.assert_array_equal(decoded, [[[10, 20, 30], [255] * 3]])
 
 
 def test_grey_bilevel_and_cmyk_become_rgb() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     np.testing.assert_array_equal(
-        decode_picture(encoded(Image.fromarray(grey), "PNG"), "a"), np.repeat(grey[..., None], 3, -1)
+        decode_image(encoded(Image.fromarray(grey), "PNG"), "a"), np.repeat(grey[..., None], 3, -1)
     )
-    assert set(np.unique(decode_picture(encoded(Image.fromarray(grey > 100), "PNG"), "a"))) == {0, 255}
+    assert set(np.unique(decode_image(encoded(Image.fromarray(grey > 100), "PNG"), "a"))) == {0, 255}
     cmyk = encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100)
-    red = decode_picture(cmyk, "a")[0, 0].astype(int)
+    red = decode_image(cmyk, "a")[0, 0].astype(int)
     assert red[0] > 240 and red[1] < 15 and red[2] < 15
 
 
 def test_the_first_frame_of_an_animation() -> None:
     first, second = Image.new("RGB", (3, 3), "red"), Image.new("RGB", (3, 3), "blue")
     data = encoded(first, "GIF", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(decode_picture(data, "a")[0, 0], [255, 0, 0])
+    np.testing.assert_array_equal(decode_image(data, "a")[0, 0], [255, 0, 0])
 
 
 def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:
@@ -92,9 +92,9 @@ def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:
     for data, reason in [
         (b"", "empty"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
-        (b"nothing that anybody draws", "no picture format"),
+        (b"nothing that anybody draws", "no image format"),
         (whole[: len(whole) // 2], "truncated"),
         (encoded(Image.fromarray(pixels), "PNG")[:60], ""),
     ]:
-        with pytest.raises(BadPicture, match=f"cats/7.jpg: .*{reason}"):
-            decode_picture(data, "cats/7.jpg")
+        with pytest.raises(BadImage, match=f"cats/7.jpg: .*{reason}"):
+            decode_image(data, "cats/7.jpg")

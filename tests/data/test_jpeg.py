@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from fae_jax.data import jpeg
-from fae_jax.data.decode import BadPicture, decode_picture
+from fae_jax.data.decode import BadImage, decode_image
 from fae_jax.data.jpeg import decode_plain_jpeg
-from fae_jax.data.tars import TarSource
+from fae_jax.data.sources.tars import TarSource
 
 
 def encoded(height: int = 41, width: int = 50, seed: int = 0, mode: str = "RGB", **options: Any) -> bytes:
@@ -35,14 +35,14 @@ def turbo() -> Iterator[None]:
 
 @pytest.fixture
 def pillow(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`decode_picture` by Pillow alone."""
+    """`decode_image` by Pillow alone."""
 
     def decode(data: bytes) -> np.ndarray | str:
         with monkeypatch.context() as patched:
             patched.setattr("fae_jax.data.decode.decode_plain_jpeg", lambda data: None)
             try:
-                return decode_picture(data, "a")
-            except BadPicture as error:
+                return decode_image(data, "a")
+            except BadImage as error:
                 return str(error)
 
     return decode
@@ -73,7 +73,7 @@ def test_what_is_not_plain_is_left_to_pillow(turbo: None, monkeypatch: pytest.Mo
     words = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
     for data in (turned, encoded(xmp=words), encoded(mode="L"), encoded(mode="CMYK"), b"\x89PNG", b""):
         assert decode_plain_jpeg(data) is None
-    assert decode_picture(turned, "a").shape == (50, 41, 3)
+    assert decode_image(turned, "a").shape == (50, 41, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode_plain_jpeg(encoded()) is None
 
@@ -86,7 +86,7 @@ def test_other_pixels_or_none_installed_mean_pillow(
         jpeg._turbo.cache_clear()
         caplog.clear()
         monkeypatch.setitem(sys.modules, "simplejpeg", module)
-        assert decode_plain_jpeg(data) is None and decode_picture(data, "a").shape == (41, 50, 3)
+        assert decode_plain_jpeg(data) is None and decode_image(data, "a").shape == (41, 50, 3)
         assert ("its pixels are not those of this Pillow" in caplog.text) == said
     jpeg._turbo.cache_clear()
 

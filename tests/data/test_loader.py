@@ -9,8 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
-from fae_jax.data.folder import FolderSource
 from fae_jax.data.loader import Loader, Reading, ordered_batches, stack
+from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.transforms import adm_centre_crop
 
 Check = Callable[..., None]
@@ -38,30 +38,30 @@ def global_batches(source: Any, steps: int, hosts: int, **options: Any) -> list[
 
 
 def test_stacked_is_what_numpy_stacks_mirrored_views_too_and_other_shapes_are_refused() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
-    shown = [pictures[0], pictures[1][:, ::-1], pictures[2]]
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
+    shown = [images[0], images[1][:, ::-1], images[2]]
     examples = [{"image": image, "label": np.int32(row)} for row, image in enumerate(shown)]
     batch = stack(iter(examples), 3)
     np.testing.assert_array_equal(batch["image"], np.stack(shown))
     np.testing.assert_array_equal(batch["label"], [0, 1, 2])
     assert list(batch) == ["image", "label"]
-    examples[2]["image"] = pictures[2][:1]  # would fill all five rows if it were spread over them
-    with pytest.raises(ValueError, match=r"shape \(1, 4, 3\) is among pictures of \(5, 4, 3\)"):
+    examples[2]["image"] = images[2][:1]  # would fill all five rows if it were spread over them
+    with pytest.raises(ValueError, match=r"shape \(1, 4, 3\) is among images of \(5, 4, 3\)"):
         stack(iter(examples), 3)
 
 
-def test_batches_are_the_pictures_they_name(folder: FolderSource) -> None:
+def test_batches_are_the_images_they_name(folder: FolderSource) -> None:
     flips = 0
     for batch in batches(folder, 12):
         assert batch["image"].shape == (8, 32, 32, 3) and batch["image"].dtype == np.uint8
         assert batch["label"].dtype == np.int32 and batch["index"].dtype == np.int64
         for image, label, index in zip(batch["image"], batch["label"], batch["index"], strict=True):
-            picture = folder[int(index)]
-            cropped = adm_centre_crop(picture["image"], 32)
+            element = folder[int(index)]
+            cropped = adm_centre_crop(element["image"], 32)
             mirrored = not (image == cropped).all()
             flips += mirrored
             np.testing.assert_array_equal(image, cropped[:, ::-1] if mirrored else cropped)
-            assert label == picture["label"]
+            assert label == element["label"]
     assert 30 < flips < 66
 
 
@@ -80,7 +80,7 @@ def test_threads_change_nothing(folder: FolderSource, reading: Reading, assert_e
     assert_equal(batches(folder, 12, reading=reading), batches(folder, 12))
 
 
-def test_keeping_pictures_in_memory_changes_nothing(folder: FolderSource, assert_equal: Check) -> None:
+def test_keeping_images_in_memory_changes_nothing(folder: FolderSource, assert_equal: Check) -> None:
     assert_equal(batches(folder, 12, keep=0), batches(folder, 12))
 
 
@@ -149,7 +149,7 @@ def test_requests_that_cannot_be_met(folder: FolderSource) -> None:
         loader(folder, seed=-1).at(0)
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
         Reading(threads=0)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         loader(Nothing.__new__(Nothing))
 
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from fae_jax.data.digits import DigitsSource
 from fae_jax.data.loader import Loader
 from fae_jax.data.prefetch import OnDevice
+from fae_jax.data.sources.digits import DigitsSource
 
 
 def test_batches_come_in_order_on_the_device(digits: DigitsSource) -> None:

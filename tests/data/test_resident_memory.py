@@ -20,7 +20,7 @@ def resident(*words: str) -> list[float]:
     return json.loads(done.stdout.splitlines()[-1])["resident_mib"]
 
 
-LOADERS = {"pictures": (), "latents": ("--latents", "300")}
+LOADERS = {"images": (), "latents": ("--latents", "300")}
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fae_jax.data.tars import TarSource
+from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.transforms import ChooseCaption, RandomFlip, RandomResizedCrop, adm_centre_crop
 
 
@@ -69,7 +69,7 @@ def test_adm_crop_at_the_corners_of_its_cases(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(cropped, reference_crop(image, 24))
 
 
-def test_a_picture_of_the_right_size_is_untouched() -> None:
+def test_a_image_of_the_right_size_is_untouched() -> None:
     image = np.random.default_rng(2).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     np.testing.assert_array_equal(adm_centre_crop(image, 24), image)
 

@@ -34,7 +34,7 @@ def saved(model, folder):
 
 
 def pixels(rng, batch, height, width):
-    """Pictures as (b, y, x, c) for us and (b, c, y, x) for the reference."""
+    """Images as (b, y, x, c) for us and (b, c, y, x) for the reference."""
     images = rng.standard_normal((batch, height, width, 3)).astype(np.float32)
     return images, torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 

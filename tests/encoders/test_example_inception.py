@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.commands.program import main
+from fae_jax.cli.program import main
 from fae_jax.encoders import registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inception_encoder"
@@ -47,7 +47,7 @@ def data():
     return Path(root)
 
 
-def pictures(data, count):
+def make_images(data, count):
     """The first photographs of the validation tar in [−1, 1], and their classes."""
     images, labels = [], []
     with tarfile.open(data / "images" / "imagenette224-val-00000.tar") as archive:
@@ -81,7 +81,7 @@ def test_its_weights_are_listed_and_checked_by_name(installed, data, capsys):
     assert "inception" in json.loads(capsys.readouterr().out.splitlines()[-1])["registered"]
     assert main(["weights", "check", str(weights), "--as", "inception", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["tensors"] == 2 * 92 and result["parameters"]["pictures"] > 15_000_000
+    assert result["tensors"] == 2 * 92 and result["parameters"]["images"] > 15_000_000
     assert main(["weights", "check", "inception"]) == 2
     assert "set encoder.weights" in capsys.readouterr().err
 
@@ -91,7 +91,7 @@ def test_its_features_are_those_of_the_real_network(installed, data):
     weights = data / "weights" / "inception_2015_12_05_partial_fp16.npz"
     encoder = registry.create("inception", weights=str(weights), image_size=224, dtype="float32", scan=False)
     assert (encoder.grid, encoder.width) == ((16, 16), 768) and len(encoder.weights_hash) == 64
-    images, labels = pictures(data, 48)
+    images, labels = make_images(data, 48)
     encode = jax.jit(lambda params, images: (f := encoder.features(params, images), encoder.pool(params, f, None)))
     maps, pooled = (
         np.concatenate(parts)
@@ -100,11 +100,11 @@ def test_its_features_are_those_of_the_real_network(installed, data):
         )
     )
     assert maps.shape == (48, 256, 768) and pooled.shape == (48, 1280)
-    # measured elsewhere on 400 pictures: mean −1.14, standard deviations of the channels .61 to 1.19
+    # measured elsewhere on 400 images: mean −1.14, standard deviations of the channels .61 to 1.19
     assert maps.mean() == pytest.approx(-1.14, abs=0.08)
     spread = maps.reshape(-1, 768).std(axis=0)
     assert np.percentile(spread, 2) > 0.5 and np.percentile(spread, 98) < 1.3
-    # its own head tells classes apart: the nearest other picture is mostly of the same class (chance: one in ten)
+    # its own head tells classes apart: the nearest other image is mostly of the same class (chance: one in ten)
     unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     alike = unit @ unit.T - 2 * np.eye(len(unit))
     assert np.mean(labels[alike.argmax(axis=1)] == labels) > 0.7

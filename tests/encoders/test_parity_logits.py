@@ -1,4 +1,4 @@
-"""Both towers of one folder together: logits of pictures against captions, as `transformers` gives them."""
+"""Both towers of one folder together: logits of images against captions, as `transformers` gives them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,10 +57,10 @@ def test_logits(tmp_path, monkeypatch, which):
     ids[:, -1] = 63
     with torch.no_grad():
         want = model(input_ids=torch.from_numpy(ids).long(), pixel_values=theirs)
-    pictures = encoder.apply(encoder.params, jnp.asarray(ours)).pooled
+    images = encoder.apply(encoder.params, jnp.asarray(ours)).pooled
     texts = tower.apply(tower.params, jnp.asarray(ids), None).pooled
     unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
-    assert distance(unit(pictures), want.image_embeds) < 1e-4
+    assert distance(unit(images), want.image_embeds) < 1e-4
     assert distance(unit(texts), want.text_embeds) < 1e-4
     assert tower.scale == pytest.approx(np.exp(2.5)) and tower.bias == (-4.0 if which else None)
-    assert distance(tower.logits(pictures, texts), want.logits_per_image) < 1e-4
+    assert distance(tower.logits(images, texts), want.logits_per_image) < 1e-4

@@ -8,7 +8,7 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers as hf
-from test_preprocess import picture
+from test_preprocess import make_image
 
 from fae_jax.encoders.preprocess import Preprocessing, process
 from fae_jax.encoders.published import ENCODERS
@@ -41,7 +41,7 @@ def test_published_processors(tmp_path, name):
     read = Preprocessing.from_json(theirs.to_dict() | {"image_processor_type": kind})
     table = ENCODERS[name].preprocessing
     for size in ((300, 421), (180, 97), (512, 512)):
-        image = picture(*size)
+        image = make_image(*size)
         want = theirs(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
         for ours in (read, table):
             got = process(image, ours)
@@ -50,7 +50,7 @@ def test_published_processors(tmp_path, name):
 
 
 def test_dinov3_resizes_without_rounding():
-    image = picture(300, 421)
+    image = make_image(300, 421)
     values = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float() / 255
     want = torch.nn.functional.interpolate(values, (224, 224), mode="bilinear", antialias=True)[0]
     mean, std = (torch.tensor(IMAGENET[key])[:, None, None] for key in ("image_mean", "image_std"))

@@ -140,7 +140,7 @@ def test_bad_weights(tmp_path):
         create("dinov2_b14", weights="/nowhere/at/all", image_size=256)
 
 
-def test_sizes_of_pictures(dinov2):
+def test_sizes_of_images(dinov2):
     assert [input_side(size, 14) for size in (256, 224, 512, 384)] == [224, 224, 448, 336]
     assert [input_side(size, 16) for size in (256, 384)] == [256, 384]
     with pytest.raises(ValueError, match="image_size=250"):

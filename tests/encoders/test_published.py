@@ -79,7 +79,7 @@ def test_two_towers_agree_on_the_width_they_meet_in():
             assert (vision.projection or vision.width) == text.projection, name
 
 
-def test_every_entry_prepares_pictures_its_network_takes():
+def test_every_entry_prepares_images_its_network_takes():
     for name, entry in ENCODERS.items():
         config = recognise(entry.fields).config
         side = entry.preprocessing.crop or entry.preprocessing.square

@@ -47,7 +47,7 @@ def test_features_pass_no_gradient(trained):
     assert not np.any(gradient)
 
 
-def test_another_picture_size_interpolates(trained):
+def test_another_image_size_interpolates(trained):
     encoder = create("vit", weights=str(trained[0]), image_size=48)
     assert encoder.grid == (6, 6)
     assert encoder.features(encoder.params, jnp.zeros((1, 48, 48, 3))).shape == (1, 36, 32)

@@ -82,7 +82,7 @@ def test_logits_with_temperature_and_bias():
     got = tower.logits(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 1.0], [3.0, 3.0]]))
     np.testing.assert_allclose(got, [[-3.0, 10 / np.sqrt(2) - 3]], rtol=1e-5)
     alone = TextEncoder(name="t5", apply=print, params={}, tokenize=print, length=1, width=2, weights_hash="")
-    with pytest.raises(ValueError, match="'t5' compares no pictures"):
+    with pytest.raises(ValueError, match="'t5' compares no images"):
         alone.logits(jnp.ones((1, 2)), jnp.ones((1, 2)))
 
 

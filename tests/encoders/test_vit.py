@@ -13,7 +13,7 @@ TINY = ViTConfig(patch=4, width=16, depth=3, heads=2, hidden=24, table_grid=(4, 
 
 
 def make(config: ViTConfig, size=(16, 16), **fields):
-    """A network whose every weight differs from the value it starts with, and two pictures."""
+    """A network whose every weight differs from the value it starts with, and two images."""
     module, noise = ViT(config, **fields), np.random.default_rng(1)
     images = jnp.asarray(noise.standard_normal((2, *size, config.channels), np.float32))
 
@@ -36,7 +36,7 @@ def layer_norm(x, p, epsilon=1e-6):
 
 
 def reference(config, params, image):
-    """The network in NumPy, one picture, one token at a time where that is clearer."""
+    """The network in NumPy, one image, one token at a time where that is clearer."""
     from scipy.special import erf, softmax
 
     trunk = params["trunk"]
@@ -120,7 +120,7 @@ def test_another_grid_keeps_the_parameters_and_a_constant_table():
     wide = jax.random.normal(jax.random.key(3), (1, 12, 32, 3))
     assert run(module, variables, wide).patches.shape == (1, 24, 16)
     assert jax.eval_shape(module.init, jax.random.key(0), wide).keys() == variables.keys()
-    # with a table that is constant the interpolation changes nothing, so patches may be permuted with the picture
+    # with a table that is constant the interpolation changes nothing, so patches may be permuted with the image
     table = variables["params"]["trunk"]["position_table"]
     constant = table.at[1:].set(table[1])
     params = {**variables["params"], "trunk": {**variables["params"]["trunk"], "position_table": constant}}
@@ -181,7 +181,7 @@ def test_configuration_survives_json_and_refuses_nonsense():
 
 
 def test_published_size_of_dinov2_g():
-    # facebook/dinov2-giant: 1,136,480,768 values, of which 1,536 are the mask token that no picture needs
+    # facebook/dinov2-giant: 1,136,480,768 values, of which 1,536 are the mask token that no image needs
     giant = ViTConfig(
         patch=14, width=1536, depth=40, heads=24, hidden=4096, feed_forward="swiglu", layer_scale=1.0,
         table_grid=(37, 37),

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as the package shows them: 32×32 RGB, every fifth picture held out."""
+"""scikit-learn's handwritten digits as the package shows them: 32×32 RGB, every fifth image held out."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from fae_jax.evaluation.generation import LabelledPictures, RealPictures
+from fae_jax.evaluation.generation import LabelledImages, RealImages
 
 
 class Digits(NamedTuple):
-    train: LabelledPictures
-    heldout: LabelledPictures
+    train: LabelledImages
+    heldout: LabelledImages
 
 
 def enlarge(grey: np.ndarray) -> np.ndarray:
@@ -26,21 +26,21 @@ def enlarge(grey: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="session")
 def digits() -> Digits:
     data = load_digits()
-    images = np.stack([enlarge(picture) for picture in data.images])
+    images = np.stack([enlarge(image) for image in data.images])
     labels = data.target.astype(np.int64)
     projection = np.random.default_rng(0).normal(size=(64, 12))
     features = data.data @ projection / 16
     held = np.arange(len(labels)) % 5 == 4
 
-    def part(which: np.ndarray) -> LabelledPictures:
-        return LabelledPictures(images=images[which], labels=labels[which], features=features[which])
+    def part(which: np.ndarray) -> LabelledImages:
+        return LabelledImages(images=images[which], labels=labels[which], features=features[which])
 
     return Digits(part(~held), part(held))
 
 
 @pytest.fixture(scope="session")
-def real(digits: Digits) -> RealPictures:
-    return RealPictures.of(digits.train, digits.heldout)
+def real(digits: Digits) -> RealImages:
+    return RealImages.of(digits.train, digits.heldout)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A trained FAE whose every number can be said beforehand: pictures of four pixels, four tokens of three channels.
+"""A trained FAE whose every number can be said beforehand: images of four pixels, four tokens of three channels.
 
 x of a token is its pixel's colour, z its first two channels, and x̂ puts a zero (or `blue`) in place of the third.
 """
@@ -17,7 +17,7 @@ GRID, WIDTH = (2, 2), 3
 
 
 def fake_encoder(*, cls: bool = True, **more) -> Encoder:
-    """An encoder whose class token is the picture's brightest value per channel."""
+    """An encoder whose class token is the image's brightest value per channel."""
 
     def apply(params, pixels):
         tokens = pixels.reshape(len(pixels), 4, WIDTH)
@@ -66,8 +66,8 @@ class FakeFAE(FAE):
         return jnp.concatenate([jnp.asarray(latents), jnp.full((*latents.shape[:-1], 1), self.blue)], axis=-1)
 
 
-class Pictures:
-    """A source of random pictures of four pixels; picture i has class i mod `classes`, and captions where given."""
+class Images:
+    """A source of random images of four pixels; image i has class i mod `classes`, and captions where given."""
 
     def __init__(self, count, *, classes=3, seed=0, captions=None):
         self.captions, self.captioned = captions, captions is not None
@@ -84,12 +84,12 @@ class Pictures:
 
 
 def view(fae, images, labels=None, *, layers=0):
-    """One batch of pictures (b, 2, 2, 3) uint8 without filling."""
+    """One batch of images (b, 2, 2, 3) uint8 without filling."""
     count = len(images)
     labels = np.zeros(count, np.int32) if labels is None else np.asarray(labels, np.int32)
     return View(fae, {"image": images, "label": labels, "mask": np.ones(count, bool)}, layers)
 
 
 def colours(images):
-    """x of uint8 pictures."""
+    """x of uint8 images."""
     return images.reshape(len(images), 4, 3).astype(np.float32) / 127.5 - 1

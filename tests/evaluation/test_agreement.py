@@ -14,7 +14,7 @@ def of(*batches):
     return agreement
 
 
-def test_cosine_is_the_mean_over_tokens_not_over_pictures():
+def test_cosine_is_the_mean_over_tokens_not_over_images():
     x = np.array([[[1.0, 0.0], [0.0, 100.0]]])
     y = np.array([[[1.0, 1.0], [0.0, -3.0]]])
     assert of((x, y)).cosine == pytest.approx((np.sqrt(0.5) - 1.0) / 2)

@@ -19,7 +19,7 @@ from fae_jax.stages.feature_space import feature_colours
 
 
 def plain(*greys: int, size: int = 8) -> np.ndarray:
-    """One picture of a single grey per argument."""
+    """One image of a single grey per argument."""
     return np.stack([np.full((size, size, 3), grey, np.uint8) for grey in greys])
 
 
@@ -30,7 +30,7 @@ def greys_along(figure: Image.Image, y: int) -> list[int]:
     return [grey for i, grey in enumerate(shown) if i == 0 or shown[i - 1] != grey]
 
 
-def test_small_pictures_are_enlarged_by_a_whole_factor_and_large_ones_reduced():
+def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_reduced():
     assert cell_size(32, 32, 100) == (96, 96)
     assert cell_size(8, 16, 64) == (32, 64)
     assert cell_size(256, 128, 64) == (64, 32)
@@ -49,7 +49,7 @@ def test_class_grid_shows_no_more_than_it_was_asked_to():
     images, labels = np.repeat(plain(*range(0, 200, 10)), 3, axis=0), np.repeat(np.arange(20), 3)
     figure = class_grid(images, labels, [""] * 20, columns=2, rows=5, cell=8)
     assert figure.size == (2 * 8 + 4, 5 * 8 + 4 * 4)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         class_grid(images[:0], labels[:0], [""] * 20)
 
 
@@ -111,7 +111,7 @@ def test_feature_maps_have_three_rows():
         feature_maps(plain(40, 50), x, x, (2, 3))
 
 
-def test_samples_stand_left_of_their_nearest_training_picture_and_close_ones_are_framed():
+def test_samples_stand_left_of_their_nearest_training_image_and_close_ones_are_framed():
     samples, train = plain(10, 20, 30), plain(210, 220, 230, 240)
     index, close = np.array([3, 0, 1]), np.array([False, True, False])
     figure = nearest_pairs(samples, train, index, np.array([0.1, 0.2, 0.3]), close, columns=3, cell=32)

@@ -1,4 +1,4 @@
-"""The generation result on real digits: real held-out pictures as samples, then spoilt in known ways."""
+"""The generation result on real digits: real held-out images as samples, then spoilt in known ways."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fae_jax.evaluation.frechet import Moments, frechet_distance
-from fae_jax.evaluation.generation import LabelledPictures, Sampling, evaluate_samples, write_generation
+from fae_jax.evaluation.generation import LabelledImages, Sampling, evaluate_samples, write_generation
 from fae_jax.evaluation.judge import train_judge
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
@@ -28,7 +28,7 @@ def judge(digits):
     return train_judge(train.images, train.labels, heldout.images, heldout.labels)
 
 
-def test_perfect_samples_score_as_the_heldout_pictures_they_are(digits, real, judge):
+def test_perfect_samples_score_as_the_heldout_images_they_are(digits, real, judge):
     result = evaluate_samples(digits.heldout, SAMPLING, real=real, judge=judge, class_names=DIGIT_NAMES)
     assert result["accuracy"] == judge.heldout_accuracy
     assert result["frechet"]["samples_to_heldout"] == pytest.approx(0.0, abs=1e-8)
@@ -65,7 +65,7 @@ def test_accuracy_is_of_the_class_asked_for(digits, real, judge):
 
 def test_a_class_nobody_asked_for_has_no_accuracy(digits, real, judge):
     some = digits.heldout.labels < 3
-    samples = LabelledPictures(
+    samples = LabelledImages(
         images=digits.heldout.images[some], labels=digits.heldout.labels[some], features=digits.heldout.features[some]
     )
     result = evaluate_samples(samples, SAMPLING, real=real, judge=judge, class_names=DIGIT_NAMES)
@@ -79,7 +79,7 @@ def test_the_label_policy_is_checked(digits, real, judge):
 
     def take(which):
         part = digits.heldout
-        return LabelledPictures(images=part.images[which], labels=part.labels[which], features=part.features[which])
+        return LabelledImages(images=part.images[which], labels=part.labels[which], features=part.features[which])
 
     assert evaluate_samples(take(order), balanced, real=real, judge=judge, class_names=DIGIT_NAMES)["count"] == 200
     with pytest.raises(ValueError, match="18 to 20 per class"):

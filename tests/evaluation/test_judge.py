@@ -70,5 +70,5 @@ def test_judge_needs_classes_and_an_examination(digits):
     train, heldout = digits
     with pytest.raises(ValueError, match="at least 2 classes"):
         train_judge(train.images[:3], np.zeros(3, np.int64), heldout.images, heldout.labels)
-    with pytest.raises(ValueError, match="held-out pictures"):
+    with pytest.raises(ValueError, match="held-out images"):
         train_judge(train.images, train.labels, heldout.images[:0], heldout.labels[:0])

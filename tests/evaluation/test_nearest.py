@@ -1,4 +1,4 @@
-"""Nearest pictures against scipy's distances; a planted copy is seen."""
+"""Nearest images against scipy's distances; a planted copy is seen."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from scipy.spatial.distance import cdist
 from fae_jax.evaluation.nearest import CopyCheck, nearest
 
 
-def pictures(seed: int, count: int) -> np.ndarray:
+def make_images(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("block", [7, 1024])
 def test_nearest_is_the_smallest_of_all_distances(block):
-    queries, references = pictures(0, 23), pictures(1, 40)
+    queries, references = make_images(0, 23), make_images(1, 40)
     found = nearest(queries, references, block=block)
     every = cdist(queries.reshape(23, -1) / 255, references.reshape(40, -1) / 255) / np.sqrt(6 * 5 * 3)
     np.testing.assert_array_equal(found.index, every.argmin(1))
@@ -30,7 +30,7 @@ def test_distance_runs_from_black_to_white():
 
 
 def test_a_copy_is_at_exactly_zero_and_ratio_tells_a_doubled_reference():
-    references = pictures(2, 30)
+    references = make_images(2, 30)
     found = nearest(references[[4, 9]], references)
     assert found.index.tolist() == [4, 9] and found.distance.tolist() == [0.0, 0.0]
     assert found.ratio.tolist() == [0.0, 0.0]
@@ -66,7 +66,7 @@ def test_a_generator_that_copies_stands_out_from_one_that_does_not(digits):
 
 
 def test_impossible_comparisons_are_refused(unchecked_shapes):
-    with pytest.raises(ValueError, match="no reference pictures"):
-        nearest(pictures(0, 2), pictures(0, 0))
+    with pytest.raises(ValueError, match="no reference images"):
+        nearest(make_images(0, 2), make_images(0, 0))
     with pytest.raises(ValueError, match="no distance"):
-        nearest(pictures(0, 2), np.zeros((2, 4, 4, 3), np.uint8))
+        nearest(make_images(0, 2), np.zeros((2, 4, 4, 3), np.uint8))

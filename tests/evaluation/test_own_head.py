@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fake_fae import FakeFAE, Pictures, colours, fake_encoder, view
+from fake_fae import FakeFAE, Images, colours, fake_encoder, view
 
 from fae_jax.evaluation.own_head import ALONE, OwnHead
 
-IMAGES = Pictures(40, seed=2).images
+IMAGES = Images(40, seed=2).images
 X = colours(IMAGES)
 MEAN = X.mean(1)
 

@@ -16,7 +16,7 @@ import torch
 import transformers as hf
 from fake_fae import FakeFAE
 
-from fae_jax.data.coco import CocoSource
+from fae_jax.data.sources.coco import CocoSource
 from fae_jax.encoders import create
 from fae_jax.evaluation.retrieval import evaluate_retrieval
 from fae_jax.evaluation.text_side import TextSide
@@ -46,7 +46,7 @@ def tokenizer(family):
 
 
 def coco(folder, count=12):
-    """Random pictures, each with three captions of random words."""
+    """Random images, each with three captions of random words."""
     rng = np.random.default_rng(5)
     listed = {"images": [], "annotations": []}
     (folder / "val").mkdir()
@@ -89,7 +89,7 @@ def test_recall_and_logits_from_files_to_numbers(tmp_path, family):
     pixels = torch.from_numpy((images / 127.5 - 1).astype(np.float32).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         want = model(input_ids=ids, pixel_values=pixels).logits_per_image.numpy()
-    vectors = np.concatenate([side.pictures(view)["x"] for view in walk(fae, source, what="x")])
+    vectors = np.concatenate([side.images(view)["x"] for view in walk(fae, source, what="x")])
     assert distance(side.tower.logits(vectors, side.texts(captions)), want) < 1e-4
 
     owners = np.repeat(np.arange(len(source)), CAPTIONS)

@@ -16,7 +16,7 @@ from fae_jax.evaluation.reconstruction import (
 )
 
 
-def pictures(seed: int, count: int = 3, size: tuple[int, int] = (14, 17)) -> np.ndarray:
+def make_images(seed: int, count: int = 3, size: tuple[int, int] = (14, 17)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def ssim_by_loops(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def test_psnr_is_that_of_bytes_with_peak_255():
-    first = pictures(0)
+    first = make_images(0)
     second = noisy(first, 1, 12.0)
     for a, b, found in zip(first, second, psnr(first, second), strict=True):
         error = np.mean((a.astype(float) - b.astype(float)) ** 2)
@@ -68,27 +68,27 @@ def test_floats_beyond_the_range_are_shown_clipped():
 
 
 def test_ssim_is_that_of_plain_loops():
-    first = pictures(2)
+    first = make_images(2)
     second = noisy(first, 3, 40.0)
     expected = [ssim_by_loops(a, b) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(ssim(first, second), expected, rtol=1e-9)
 
 
-def test_ssim_of_a_picture_and_itself_and_its_negative():
-    images = pictures(4)
+def test_ssim_of_a_image_and_itself_and_its_negative():
+    images = make_images(4)
     np.testing.assert_allclose(ssim(images, images), 1.0)
     assert ssim(images, 255 - images).max() < 0.0
 
 
-def test_bytes_and_floats_of_the_same_pictures_score_alike():
-    first, second = pictures(5), noisy(pictures(5), 6, 20.0)
+def test_bytes_and_floats_of_the_same_images_score_alike():
+    first, second = make_images(5), noisy(make_images(5), 6, 20.0)
     as_float = [(images / 127.5 - 1.0) for images in (first, second)]
     np.testing.assert_allclose(psnr(*as_float), psnr(first, second), rtol=1e-9)
     np.testing.assert_allclose(ssim(*as_float), ssim(first, second), rtol=1e-9)
 
 
 def test_streamed_scores_are_those_of_the_whole():
-    first = pictures(7, 10)
+    first = make_images(7, 10)
     second = noisy(first, 8, 25.0)
     parts = np.split(np.arange(10), [3, 3, 9])
     streamed = evaluate_reconstruction((first[part], second[part]) for part in parts).as_result()
@@ -101,7 +101,7 @@ def test_streamed_scores_are_those_of_the_whole():
 
 
 def test_result_file(tmp_path):
-    scores = ReconstructionScores.of(pictures(9), noisy(pictures(9), 10, 9.0)).as_result()
+    scores = ReconstructionScores.of(make_images(9), noisy(make_images(9), 10, 9.0)).as_result()
     path = write_reconstruction(tmp_path, {"heldout": scores})
     assert json.loads(path.read_text()) == {"schema": 1, "sets": {"heldout": scores}}
     assert path.relative_to(tmp_path).as_posix() == "evaluation/reconstruction.json"
@@ -109,10 +109,10 @@ def test_result_file(tmp_path):
 
 def test_what_cannot_be_compared_is_refused(unchecked_shapes):
     with pytest.raises(ValueError, match="cannot be compared"):
-        psnr(pictures(0), pictures(0, 2))
+        psnr(make_images(0), make_images(0, 2))
     with pytest.raises(ValueError, match="got int64"):
-        psnr(pictures(0).astype(np.int64), pictures(0).astype(np.int64))
+        psnr(make_images(0).astype(np.int64), make_images(0).astype(np.int64))
     with pytest.raises(ValueError, match="at least 11×11"):
-        ssim(pictures(0, 1, (8, 20)), pictures(0, 1, (8, 20)))
-    with pytest.raises(ValueError, match="no picture was reconstructed"):
+        ssim(make_images(0, 1, (8, 20)), make_images(0, 1, (8, 20)))
+    with pytest.raises(ValueError, match="no image was reconstructed"):
         ReconstructionScores().as_result()

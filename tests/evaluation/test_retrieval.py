@@ -1,11 +1,11 @@
-"""Recall against its definition written out, and pictures and captions whose vectors are colours."""
+"""Recall against its definition written out, and images and captions whose vectors are colours."""
 
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fake_fae import FakeFAE, Pictures, fake_encoder
+from fake_fae import FakeFAE, Images, fake_encoder
 
 from fae_jax.encoders import registry
 from fae_jax.encoders.registry import TextEncoder
@@ -52,16 +52,16 @@ def side(monkeypatch):
     return make
 
 
-def brute(pictures, texts, owners, k):
+def brute(images, texts, owners, k):
     """Recall as its definition says it, one question at a time."""
     cosine = lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     found = [
-        owners[i] in sorted(range(len(pictures)), key=lambda j: -cosine(text, pictures[j]))[:k]
+        owners[i] in sorted(range(len(images)), key=lambda j: -cosine(text, images[j]))[:k]
         for i, text in enumerate(texts)
     ]
     said = [
-        any(owners[j] == i for j in sorted(range(len(texts)), key=lambda j: -cosine(picture, texts[j]))[:k])
-        for i, picture in enumerate(pictures)
+        any(owners[j] == i for j in sorted(range(len(texts)), key=lambda j: -cosine(image, texts[j]))[:k])
+        for i, image in enumerate(images)
     ]
     return np.mean(found), np.mean(said)
 
@@ -70,35 +70,35 @@ def test_recall_is_its_definition_with_several_captions_across_blocks(monkeypatc
     monkeypatch.setattr(voting, "QUERIES", 9)
     monkeypatch.setattr(voting, "REFERENCES", 16)
     rng = np.random.default_rng(0)
-    pictures = rng.normal(size=(30, 8)).astype(np.float32)
+    images = rng.normal(size=(30, 8)).astype(np.float32)
     owners = rng.permutation(np.r_[np.arange(30), rng.integers(0, 30, 60)])
-    texts = (pictures[owners] + rng.normal(scale=1.2, size=(90, 8))).astype(np.float32)
-    found = recalls(pictures, texts, owners)
+    texts = (images[owners] + rng.normal(scale=1.2, size=(90, 8))).astype(np.float32)
+    found = recalls(images, texts, owners)
     for k in (1, 5, 10):
-        text_to_image, image_to_text = brute(pictures, texts, owners, k)
+        text_to_image, image_to_text = brute(images, texts, owners, k)
         assert found["text_to_image"][str(k)] == pytest.approx(text_to_image)
         assert found["image_to_text"][str(k)] == pytest.approx(image_to_text)
     assert 0.1 < found["text_to_image"]["1"] < found["image_to_text"]["1"] < 0.95
 
 
-def test_a_picture_without_caption_is_refused_by_recall():
+def test_a_image_without_caption_is_refused_by_recall():
     with pytest.raises(ValueError, match="at least one caption"):
         recalls(np.eye(3), np.eye(3), np.array([0, 0, 1]))
 
 
 def coloured(captions):
-    source = Pictures(len(captions), captions=captions)
+    source = Images(len(captions), captions=captions)
     source.images = np.broadcast_to(COLOURS[np.arange(len(captions)) % 3, None, None], (len(captions), 2, 2, 3))
     return source
 
 
-def test_any_caption_counts_and_pictures_without_are_left_out(side):
+def test_any_caption_counts_and_images_without_are_left_out(side):
     captions = [("something red", "red"), ("green", "green red"), ("blue",), ()]  # the last word counts
     made = side()
     result = evaluate_retrieval(made, walk(made.fae, coloured(captions), what="x"))
-    assert (result["pictures"], result["captions"]) == (3, 5)
+    assert (result["images"], result["captions"]) == (3, 5)
     assert result["x"]["image_to_text"]["1"] == 1.0 and result["x"]["text_to_image"]["1"] == pytest.approx(4 / 5)
-    # x̂ has no blue: the blue picture is found by its caption no more, nor the caption by it
+    # x̂ has no blue: the blue image is found by its caption no more, nor the caption by it
     assert result["reconstructed"]["text_to_image"]["1"] == pytest.approx(3 / 5)
     assert result["reconstructed"]["image_to_text"]["1"] == pytest.approx(2 / 3)
     assert result["encoder"]["name"] == "fake" and result["text_tower"]["weights"] == "1" * 64
@@ -119,7 +119,7 @@ def test_classes_are_named_by_the_tower(side):
     result = evaluate_zero_shot(made, views, names=names, templates=("a photo of a {}.", "{}"))
     assert result["top_1"]["x"] == 1.0 and result["top_1"]["reconstructed"] == pytest.approx(2 / 3)
     assert result["loss_in_points"] == pytest.approx(100 / 3) and result["agreement"] == pytest.approx(2 / 3)
-    assert result["top_5"] == {"x": 1.0, "reconstructed": 1.0} and result["pictures"] == 9
+    assert result["top_5"] == {"x": 1.0, "reconstructed": 1.0} and result["images"] == 9
     turned = evaluate_zero_shot(made, walk(made.fae, source, what="x"), names=names[::-1], templates=("{}",))
     assert turned["top_1"]["x"] == pytest.approx(1 / 3)
 
@@ -151,7 +151,7 @@ def test_what_has_no_text_side_says_so(side):
     made = side(width=2)
     with pytest.raises(ValueError, match="pools 3 channels and the text tower 'fake' 2"):
         evaluate_retrieval(made, walk(made.fae, coloured([("red",)] * 3), what="x"))
-    with pytest.raises(ValueError, match="'fake' compares no pictures"):
+    with pytest.raises(ValueError, match="'fake' compares no images"):
         _ = side(scale=None).tower
     fae = FakeFAE(fake_encoder(pool=lambda params, patches, cls: patches.mean(1)))
     fae.config.evaluation.text.tower = "clip_b33"

@@ -42,7 +42,7 @@ def test_reconstructions_are_cut_to_count_and_stand_in_rows_of_ten(tmp_path, dig
     assert "Unseen" in caption
 
 
-def test_features_are_shown_for_the_first_pictures_only(tmp_path, digits):
+def test_features_are_shown_for_the_first_images_only(tmp_path, digits):
     x = np.random.default_rng(0).normal(size=(20, 16, 9))
     pixels, caption = read(write_features(tmp_path, digits.heldout.images[:20], x, x, (4, 4), count=5))
     left = pixels.shape[1] - 5 * 102 + 6

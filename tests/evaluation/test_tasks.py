@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fae_jax
-from fae_jax.commands.program import main
+from fae_jax.cli.program import main
 
 KEPT = ("config.json", "encoder", "features")
 
@@ -47,7 +47,7 @@ def test_a_probe_needs_the_features_stage_alone_and_says_what_it_probed(features
     assert found["cosine"] == pytest.approx(cosine, abs=1e-4)
     assert (features_only / "evaluation" / "figures" / "features.png").is_file()
     alike = result(features_only, "semantics")
-    assert len(alike["pictures"]) == 8 and set(alike["agreement_with_x"]) == {"reconstructed", "z"}
+    assert len(alike["images"]) == 8 and set(alike["agreement_with_x"]) == {"reconstructed", "z"}
     assert {path.stem for path in (features_only / "evaluation" / "figures").iterdir()} >= {"similarity", "matching"}
     page = (features_only / "report.html").read_text()
     assert "own head" in page and "linear probe" in page and "similarity maps" in page
@@ -62,7 +62,7 @@ def test_compress_is_encode_without_the_encoder(features_only: Path):
 def test_what_a_later_stage_trains_is_asked_for_when_it_is_used(features_only: Path):
     fae = fae_jax.load(features_only)
     latents = np.zeros((1, 4, 4, 4), np.float32)
-    with pytest.raises(ValueError, match="decoding pictures needs stage pixels, which is not finished in .*run `fae"):
+    with pytest.raises(ValueError, match="decoding images needs stage pixels, which is not finished in .*run `fae"):
         fae.decode(latents)
     with pytest.raises(ValueError, match="generating needs stage pixels, which is not finished"):
         fae.generate([0])
@@ -84,7 +84,7 @@ def test_what_a_later_stage_trains_is_asked_for_when_it_is_used(features_only: P
             ("--task", "zero_shot", "--config.evaluation.zero_shot.templates=('photo',)"),
             "texts with {} for the class",
         ),
-        (("--task", "semantics", "--config.evaluation.semantics.pictures=1"), "must be at least 2 and 1, got 1"),
+        (("--task", "semantics", "--config.evaluation.semantics.images=1"), "must be at least 2 and 1, got 1"),
         (("--task", "probe", "--config.evaluation.probe.linear=svm"), "must be one of sgd, logistic, got 'svm'"),
         (("--task", "probe", "--config.evaluation.probe.neighbours=(0,)"), "whole numbers of at least 1, got (0,)"),
     ],

@@ -1,9 +1,9 @@
-"""What is kept of a split, on pictures whose features are their colours."""
+"""What is kept of a split, on images whose features are their colours."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fake_fae import FakeFAE, Pictures, colours, fake_encoder, view
+from fake_fae import FakeFAE, Images, colours, fake_encoder, view
 
 from fae_jax.evaluation.vectors import Vectors, gather, pool, reads_patches
 from fae_jax.evaluation.views import walk
@@ -17,8 +17,8 @@ def test_pooling():
         pool(tokens, "max")
 
 
-def test_a_walk_sees_every_picture_once_and_no_filling():
-    fae, source, seen = FakeFAE(blue=0.5), Pictures(10), []
+def test_a_walk_sees_every_image_once_and_no_filling():
+    fae, source, seen = FakeFAE(blue=0.5), Images(10), []
     vectors = gather(walk(fae, source, what="x"), count=10, latent_pooling="flat", also=seen.append)
     x = colours(source.images)
     assert [len(part.labels) for part in seen] == [4, 4, 2]
@@ -31,7 +31,7 @@ def test_a_walk_sees_every_picture_once_and_no_filling():
 
 
 def test_class_tokens_of_the_last_blocks_oldest_first_and_none_where_there_is_none():
-    fae, source = FakeFAE(), Pictures(5)
+    fae, source = FakeFAE(), Images(5)
     vectors = gather(walk(fae, source, what="x", layers=2, limit=3), count=3, latent_pooling="mean")
     last = colours(source.images).max(1)[:3]
     np.testing.assert_allclose(vectors.tokens, np.concatenate([last - 1, last], axis=1), atol=1e-6)
@@ -44,16 +44,16 @@ def test_class_tokens_of_the_last_blocks_oldest_first_and_none_where_there_is_no
 def test_the_encoders_own_pooling_is_kept_where_it_reads_patches():
     def gathered(own):
         fae = FakeFAE(fake_encoder(pool=own), blue=0.5)
-        return gather(walk(fae, Pictures(5), what="x"), count=5, latent_pooling="mean")
+        return gather(walk(fae, Images(5), what="x"), count=5, latent_pooling="mean")
 
     brightest = gathered(lambda params, patches, cls: patches.max(axis=1))
-    np.testing.assert_allclose(brightest.pooled, colours(Pictures(5).images).max(1), atol=1e-6)
+    np.testing.assert_allclose(brightest.pooled, colours(Images(5).images).max(1), atol=1e-6)
     np.testing.assert_allclose(brightest.pooled_reconstructed[:, 2], 0.5)
     assert gathered(lambda params, patches, cls: 2 * cls).pooled is None
 
 
 def test_whether_a_head_reads_patches():
-    seen = view(FakeFAE(), Pictures(3).images)
+    seen = view(FakeFAE(), Images(3).images)
     assert reads_patches(lambda patches, cls: patches.mean(1) + cls, seen)
     assert not reads_patches(lambda patches, cls: cls, seen)
 
@@ -64,16 +64,16 @@ def test_vectors_must_be_as_many(unchecked_shapes):
         Vectors(labels=np.zeros(2, int), x=x, reconstructed=x, z=x)
 
 
-class Damaged(Pictures):
+class Damaged(Images):
     def __getitem__(self, position):
-        from fae_jax.data.decode import BadPicture
+        from fae_jax.data.decode import BadImage
 
         if position != 2:
-            raise BadPicture(f"{position}: no picture")
+            raise BadImage(f"{position}: no image")
         return super().__getitem__(position)
 
 
-def test_pictures_that_cannot_be_decoded_are_left_out():
+def test_images_that_cannot_be_decoded_are_left_out():
     vectors = gather(walk(FakeFAE(), Damaged(6), what="x"), count=6, latent_pooling="mean")
     assert vectors.labels.tolist() == [2] and len(vectors.x) == 1
     assert jnp.allclose(vectors.x[0], colours(Damaged(6).images).mean(1)[2], atol=1e-6)

@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
+from fae_jax.errors import RunFailed
 from fae_jax.launchers import Phase, Task, gke
-from fae_jax.workdir import RunFailed
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())

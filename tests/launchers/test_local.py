@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.launchers import Phase, Task, local
-from fae_jax.workdir import RunFailed, Stopped
 
 # Stands for `python -m fae_jax`: does what its first word says.
 PROGRAM = """\

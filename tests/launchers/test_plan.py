@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
+from fae_jax.errors import RunFailed
 from fae_jax.launchers import Task
 from fae_jax.launchers.gke import Settings as Gke
 from fae_jax.launchers.plan import cloud_name, find_program, parse_settings, run_quietly
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.launchers.slurm import Settings as Slurm
 from fae_jax.launchers.tpu import Settings as Tpu
-from fae_jax.workdir import RunFailed
 
 
 def test_settings_have_the_types_of_their_fields():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fae_jax.errors import RunFailed
 from fae_jax.launchers import Phase, Task, slurm
-from fae_jax.workdir import RunFailed
 
 POINTS = Phase(name="points", tasks=tuple(Task(name=f"p{n}", words=("sweep", "--point", str(n))) for n in range(4)))
 TABLE = Phase(name="table", tasks=(Task(name="table", words=("sweep", "--table")),))

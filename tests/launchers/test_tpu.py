@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fae_jax.errors import RunFailed
 from fae_jax.launchers import Phase, Task, tpu
-from fae_jax.workdir import RunFailed
 
 PHASES = [
     Phase(name="shared", tasks=(Task(name="shared", words=("sweep", "--point", "shared")),)),

@@ -72,7 +72,7 @@ def test_psnr_is_that_of_bytes_averaged_in_decibels():
     assert psnr(to_pixels(noisy), to_pixels(images)) == pytest.approx(wanted, abs=1e-3)
 
 
-def test_psnr_clips_what_a_decoder_overshoots_and_is_finite_for_equal_pictures():
+def test_psnr_clips_what_a_decoder_overshoots_and_is_finite_for_equal_images():
     white = np.ones((1, 2, 2, 3), np.float32)
     assert psnr(3 * white, white) == psnr(white, white) == pytest.approx(10 * np.log10(4e12), rel=1e-5)
 

@@ -16,7 +16,7 @@ def cosine(a, b):
     return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def test_structure_compares_all_pairs_within_a_picture():
+def test_structure_compares_all_pairs_within_a_image():
     z, x = random(2, 5, 3), random(2, 5, 7, seed=1)
     pairs = [
         (cosine(z[b, i], z[b, j]) - cosine(x[b, i], x[b, j])) ** 2 for b in (0, 1) for i in range(5) for j in range(5)

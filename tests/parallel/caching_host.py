@@ -16,4 +16,4 @@ config = Workdir(folder).read_config()
 config.cache.path = latents
 experiment = Experiment(config, Workdir(folder))
 assert run_stage(experiment, "cache")
-print(f"{len(jax.devices())} devices, {len(experiment.cache)} pictures")
+print(f"{len(jax.devices())} devices, {len(experiment.cache)} images")

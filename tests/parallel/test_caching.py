@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from running import ROOT, environment
 
-from fae_jax.data.latent_check import check_cache
-from fae_jax.data.latents import LatentSource, read_header
+from fae_jax.data.stores.latent_check import check_cache
+from fae_jax.data.stores.latents import LatentSource, read_header
 
 HERE = Path(__file__).parent
 
@@ -58,5 +58,5 @@ def test_two_processes_write_what_one_writes(finished: Path, alone: Path, tmp_pa
 def test_devices_change_no_more_than_the_last_bit(finished: Path, alone: Path) -> None:
     (one,) = (finished / "latents").iterdir()
     ours, theirs = (json.loads((folder / "header.json").read_text()) for folder in (one, alone))
-    assert ours["identity"] == theirs["identity"] and ours["pictures"] == theirs["pictures"]
+    assert ours["identity"] == theirs["identity"] and ours["images"] == theirs["images"]
     assert ours["statistics"]["mean"] == pytest.approx(theirs["statistics"]["mean"], abs=1e-4)

@@ -98,8 +98,8 @@ def test_a_host_that_fails_gives_its_reason_and_one_that_is_done_is_not_missed(h
     hosts.kill(1)
     with pytest.raises(queue.Empty):
         hosts.ended.get(timeout=0.5)
-    hosts.watches[2].leave("the pictures are gone")
-    assert hosts.heard(1, timeout=3)[0].startswith("host 2 of 3 (gamma) failed: the pictures are gone;")
+    hosts.watches[2].leave("the images are gone")
+    assert hosts.heard(1, timeout=3)[0].startswith("host 2 of 3 (gamma) failed: the images are gone;")
     with pytest.raises(queue.Empty):
         hosts.ended.get(timeout=0.3)  # neither the one that left nor the one that failed ends a second time
 

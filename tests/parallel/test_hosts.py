@@ -74,7 +74,7 @@ def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path:
         # Sums of gradients are rounded in another order; with the learning rate of 1e-2 that grows from step to step.
         np.testing.assert_allclose(losses(tmp_path / "two", stage), losses(finished, stage), rtol=1e-4, err_msg=stage)
     ours, theirs = (
-        json.loads(next(workdir.glob("latents/*/header.json")).read_text())["pictures"]
+        json.loads(next(workdir.glob("latents/*/header.json")).read_text())["images"]
         for workdir in (tmp_path / "two", finished)
     )
     assert ours == theirs

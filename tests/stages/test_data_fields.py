@@ -10,7 +10,7 @@ from running import TINY, fae
 
 from fae_jax.configuration import load_config, override
 from fae_jax.constraints import check
-from fae_jax.data.mixture import Mixture
+from fae_jax.data.sources.mixture import Mixture
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
@@ -18,7 +18,7 @@ from fae_jax.workdir import Workdir
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eight pictures of noise, 48×40."""
+    """Two classes of eight images of noise, 48×40."""
     root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for label in ("cat", "dog"):
         (root / label).mkdir()
@@ -48,7 +48,7 @@ def test_crops(photographs: Path, tmp_path: Path) -> None:
     assert wide.loader(8).crop_area == (0.9, 1.0)
     for one, other in ((plain, batches(wide, 2)), (batches(wide, 2), batches(small, 2))):
         assert (one[0]["index"] == other[0]["index"]).all() and (one[0]["image"] != other[0]["image"]).any()
-    # A few pixels of noise, enlarged, are much smoother than the whole picture.
+    # A few pixels of noise, enlarged, are much smoother than the whole image.
     bend = lambda found: np.abs(np.diff(found[0]["image"].astype(int), axis=1)).mean()  # noqa: E731
     assert bend(batches(small, 1)) < 0.6 * bend(batches(wide, 1))
 
@@ -123,12 +123,12 @@ def test_values_that_cannot_work(tmp_path: Path, fields: dict[str, Any], said: s
 
 
 @pytest.mark.parametrize("stage", ["encoder", "features"])
-def test_too_many_damaged_pictures_end_a_stage_with_one_line(
+def test_too_many_damaged_images_end_a_stage_with_one_line(
     photographs: Path, tmp_path: Path, finished: Path, stage: str
 ) -> None:
     import shutil
 
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     shutil.copytree(photographs, root)
     (root / "cat" / "3.png").write_bytes(b"")
     (root / "dog" / "5.png").write_text("<!DOCTYPE html><html>not found</html>")
@@ -148,11 +148,8 @@ def test_too_many_damaged_pictures_end_a_stage_with_one_line(
         shutil.copytree(finished / "encoder", tmp_path / "run" / "encoder")
     _, err = fae(*command, "--config.data.tolerate=1", code=1)
     failed = [line for line in err.splitlines() if line.startswith("fae: ")]
+    assert len(failed) == 1 and "2 images cannot be decoded, 1 are tolerated" in failed[0] and "Traceback" not in err
     assert (
-        len(failed) == 1 and "2 pictures cannot be decoded, 1 are tolerated" in failed[0] and "Traceback" not in err
-    )
-    assert (
-        "all are named in" in failed[0]
-        and len((tmp_path / "run" / "bad-pictures-0.txt").read_text().split("\n")) == 3
+        "all are named in" in failed[0] and len((tmp_path / "run" / "bad-images-0.txt").read_text().split("\n")) == 3
     )
     fae(*command, "--config.data.tolerate=2")

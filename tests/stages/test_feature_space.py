@@ -26,8 +26,8 @@ def test_statistics_are_those_of_all_tokens_in_float64():
     np.testing.assert_allclose(found.std, values.std(0), rtol=1e-10)
 
 
-def test_statistics_of_all_hosts_are_those_of_all_pictures(monkeypatch):
-    """Three hosts, one of them without a picture of its own; what they say goes through text and loses nothing."""
+def test_statistics_of_all_hosts_are_those_of_all_images(monkeypatch):
+    """Three hosts, one of them without an image of its own; what they say goes through text and loses nothing."""
     parts = [measure([batch]) for batch in (BATCHES[0], BATCHES[1][:0], BATCHES[2])]
     texts = [json.dumps(part.to_json()) for part in parts]
     monkeypatch.setattr(feature_space, "gather_text", lambda text: texts)
@@ -39,7 +39,7 @@ def test_statistics_of_all_hosts_are_those_of_all_pictures(monkeypatch):
 
 
 def test_nothing_to_measure_is_an_error():
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         measure(iter(()))
 
 

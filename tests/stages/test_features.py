@@ -80,7 +80,7 @@ def test_feature_noise_hides_features_from_the_compressor_and_not_from_the_targe
     assert float(found["2.0"]["kl_per_token"]) > 1.2 * float(found["0.0"]["kl_per_token"])
 
 
-def test_latent_noise_has_one_level_for_each_picture():
+def test_latent_noise_has_one_level_for_each_image():
     levels = noise_levels(jax.random.split(jax.random.key(1), 2000), 0.5)
     assert levels.shape == (2000, 1, 1) and float(levels.std()) == pytest.approx(0.5, rel=0.1)
     drawn = noisy(jnp.zeros((2000, 4, 5)), jax.random.split(jax.random.key(2), 2000), levels)
@@ -124,7 +124,7 @@ KINDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_latent_goes_through_cache_and_generator_to_pictures(kind: str, finished: Path, tmp_path: Path):
+def test_every_latent_goes_through_cache_and_generator_to_images(kind: str, finished: Path, tmp_path: Path):
     sizes = [
         ("compressor.hidden", "24"),
         ("compressor.depth", "1"),
@@ -147,7 +147,7 @@ def test_every_latent_goes_through_cache_and_generator_to_pictures(kind: str, fi
     if kind == "fixed_variance":
         np.testing.assert_allclose(cached.header.statistics.noise / cached.header.statistics.count, 0.09, rtol=0.01)
     fae = fae_jax.load(tmp_path)
-    pictures = fae.generate(labels=[1, 2], seed=3)
-    assert pictures.shape == (2, 32, 32, 3) and np.isfinite(pictures).all() and np.ptp(pictures) > 0
-    latents = fae.encode(pictures)
+    images = fae.generate(labels=[1, 2], seed=3)
+    assert images.shape == (2, 32, 32, 3) and np.isfinite(images).all() and np.ptp(images) > 0
+    latents = fae.encode(images)
     assert fae.reconstruct_features(latents).shape == (2, 4, 4, 16)

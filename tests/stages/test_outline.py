@@ -21,8 +21,8 @@ def test_every_stage_lowers_without_data_or_weights(stage: str):
     assert "stablehlo" in program.lowered.as_text()[:5000]
 
 
-def test_stored_features_come_in_place_of_pictures_and_encoder():
-    """tiny: 16 tokens of 16 channels; the pixel decoder sees pictures beside them."""
+def test_stored_features_come_in_place_of_images_and_encoder():
+    """tiny: 16 tokens of 16 channels; the pixel decoder sees images beside them."""
     stored = override(CONFIG, [("data.features", "features")])
     program = lower(stored, "features", make_mesh())
     inputs = program.lowered.as_text().split("@main(", 1)[1].split(") ->", 1)[0]

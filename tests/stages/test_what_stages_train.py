@@ -1,4 +1,4 @@
-"""What the stages leave behind, and how they treat pictures on the way."""
+"""What the stages leave behind, and how they treat images on the way."""
 
 import contextlib
 import json
@@ -13,14 +13,14 @@ from PIL import Image
 from running import TINY, TRAINED, curve, fae
 
 from fae_jax.configuration import load_config, override
-from fae_jax.data.digits import DigitsSource
+from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.encoders import registry
-from fae_jax.stages.encoder import blank_patches, shift_pictures
+from fae_jax.stages.encoder import blank_patches, shift_images
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_space import FeatureSpace
 from fae_jax.stages.features import BARS
 from fae_jax.stages.generator import drop_labels
-from fae_jax.stages.pictures import side_by_side, to_pixels, to_uint8
+from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.stages.pixels import noisy_features, returned_features
 from fae_jax.training.step import example_keys
 from fae_jax.workdir import Workdir
@@ -38,27 +38,27 @@ def test_pixels_go_to_floats_and_back_exactly():
     assert to_uint8(jnp.full((1, 1, 1, 3), 1.7)).max() == 255 and to_uint8(jnp.full((1, 1, 1, 3), -1.7)).min() == 0
 
 
-def test_rows_of_pictures_lie_under_each_other():
+def test_rows_of_images_lie_under_each_other():
     rows = [np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3) + 100 * row for row in range(2)]
     sheet = side_by_side(rows)
     assert sheet.shape == (4, 8, 3)
     np.testing.assert_array_equal(sheet[2:4, 4:6], rows[1][2])
 
 
-def test_pictures_are_shifted_each_by_its_own_key_with_edges_repeated():
+def test_images_are_shifted_each_by_its_own_key_with_edges_repeated():
     image = jnp.arange(64.0).reshape(8, 8, 1).repeat(3, -1)
-    shifted = np.asarray(shift_pictures(jnp.stack([image] * 64), keys(64), 2))
+    shifted = np.asarray(shift_images(jnp.stack([image] * 64), keys(64), 2))
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
     seen = set()
-    for picture in shifted:
-        places = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 8, x : x + 8], picture)]
+    for moved in shifted:
+        places = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 8, x : x + 8], moved)]
         assert places
         seen.update(places)
     assert len(seen) > 15
-    assert shift_pictures(image[None], keys(1), 0) is not None
+    assert shift_images(image[None], keys(1), 0) is not None
 
 
-def test_the_same_share_of_patches_is_blanked_in_every_picture():
+def test_the_same_share_of_patches_is_blanked_in_every_image():
     blank = np.asarray(blank_patches(keys(200), 16, 0.4))
     assert (blank.sum(1) == 6).all()
     assert (blank.mean(0) > 0.2).all() and (blank.mean(0) < 0.6).all()
@@ -127,30 +127,30 @@ def test_each_stage_leaves_its_curve_and_a_preview(finished: Path, stage: str):
     assert sorted(folder.name for folder in (finished / stage / "checkpoints").iterdir()) == ["6", "8"]
     if stage != "generator":
         (preview,) = (finished / stage / "previews").glob("*.png")
-        picture = np.asarray(Image.open(preview))
-        assert picture.shape[1] == 16 * 32 and picture.shape[0] in (64, 96, 96 + BARS) and picture.std() > 10
+        image = np.asarray(Image.open(preview))
+        assert image.shape[1] == 16 * 32 and image.shape[0] in (64, 96, 96 + BARS) and image.std() > 10
 
 
-def test_features_are_standardised_over_the_training_pictures(finished: Path):
+def test_features_are_standardised_over_the_training_images(finished: Path):
     experiment = Experiment(load_config(str(TINY)), Workdir(finished))
     source = experiment.source("train")
-    pictures = np.stack([source[place]["image"] for place in range(len(source))])
-    raw = np.asarray(experiment.encoder.features(experiment.encoder.params, to_pixels(pictures)), np.float64)
+    images = np.stack([source[place]["image"] for place in range(len(source))])
+    raw = np.asarray(experiment.encoder.features(experiment.encoder.params, to_pixels(images)), np.float64)
     kept = json.loads((finished / "features" / "statistics.json").read_text())
     assert kept["tokens"] == len(source) * 16
     np.testing.assert_allclose(kept["mean"], raw.mean((0, 1)), atol=1e-4)
     np.testing.assert_allclose(kept["std"], raw.std((0, 1)), rtol=1e-3)
 
 
-def test_the_cache_holds_what_the_encoder_and_compressor_say_of_every_training_picture(finished: Path):
+def test_the_cache_holds_what_the_encoder_and_compressor_say_of_every_training_image(finished: Path):
     experiment = Experiment(load_config(str(TINY)), Workdir(finished))
     source, cache = experiment.source("train"), experiment.cache
     assert len(cache) == len(source) and cache.header.views == 2
     assert isinstance(source, DigitsSource)
     compressor = experiment.load_params("features", "autoencoder")["compressor"]
     for place in (0, 63, 64, len(source) - 1):
-        picture = source[place]["image"][None]
-        for view, shown in enumerate((picture, picture[:, :, ::-1])):
+        image = source[place]["image"][None]
+        for view, shown in enumerate((image, image[:, :, ::-1])):
             raw = experiment.encoder.features(experiment.encoder.params, to_pixels(shown))
             mean, log_variance = experiment.networks.compressor.apply(
                 {"params": compressor}, experiment.space.enter(raw)

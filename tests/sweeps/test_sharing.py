@@ -6,8 +6,9 @@ import pytest
 from tiny import get_config
 
 from fae_jax.configuration import default_config, flatten, with_values
+from fae_jax.files.writing import write_atomically
 from fae_jax.sweeps.sharing import OWN, decides, differing, hand_on, shared_stages
-from fae_jax.workdir import Workdir, write_atomically
+from fae_jax.workdir import Workdir
 
 ALL = ("encoder", "features", "pixels", "finetune", "cache", "generator")
 

@@ -51,7 +51,7 @@ def test_rows_and_previews_reach_wandb_in_one_run_per_stage(wandb: types.ModuleT
     for step in (1, 2):  # the second is a restart
         log = MetricsLog(directory, step - 1, logging(wandb="fae"))
         log.write(step, {"loss": 0.5})
-        log.picture(step, np.zeros((4, 6, 3), np.uint8), "what")
+        log.image(step, np.zeros((4, 6, 3), np.uint8), "what")
         log.close()
     inits = [call[1] for call in wandb.calls if call[0] == "init"]
     assert inits[0] == inits[1] and inits[0]["resume"] == "allow"
@@ -87,6 +87,6 @@ def test_wandb_is_required_only_where_it_is_asked_for(monkeypatch: pytest.Monkey
 def test_a_host_that_keeps_quiet_leaves_nothing(wandb: types.ModuleType, tmp_path: Path):
     log = MetricsLog(tmp_path / "features", 0, logging(wandb="fae", tensorboard=True), writes=False)
     log.write(1, {"loss": 0.5})
-    log.picture(1, np.zeros((4, 6, 3), np.uint8), "what")
+    log.image(1, np.zeros((4, 6, 3), np.uint8), "what")
     log.close()
     assert wandb.calls == [] and list(tmp_path.iterdir()) == []

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import toy
 
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.state import TrainState, create_state
-from fae_jax.workdir import RunFailed, Stopped
 
 PLAYERS = {"toy": toy.player()}
 

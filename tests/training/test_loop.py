@@ -15,10 +15,10 @@ import toy
 from running import of_the_machine
 
 from fae_jax.configuration import default_config
+from fae_jax.errors import RunFailed
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.loop import Task, train
 from fae_jax.training.state import TrainState
-from fae_jax.workdir import RunFailed
 
 
 def batches(step: int) -> Iterator[dict[str, np.ndarray]]:

@@ -45,13 +45,13 @@ def test_values_that_are_not_finite_are_null(tmp_path: Path):
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None, "gradient_norm": None, "psnr": 3.0}]
 
 
-def test_previews_are_pictures_and_events_are_written(tmp_path: Path):
+def test_previews_are_images_and_events_are_written(tmp_path: Path):
     log = MetricsLog(tmp_path, 0, logging(tensorboard=True))
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     log.write(7, {"loss": 1.0})
-    log.picture(7, picture, "what is shown")
+    log.image(7, image, "what is shown")
     log.close()
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "previews" / "step_00000007.png")), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "previews" / "step_00000007.png")), image)
     assert json.loads((tmp_path / "previews" / "README.json").read_text())["caption"] == "what is shown"
     assert any(file.stat().st_size for file in (tmp_path / "tensorboard").iterdir())
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import toy
 
+from fae_jax.errors import RunFailed
 from fae_jax.parallel.mesh import make_mesh, put_batch
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.curve import NotFinite
@@ -21,7 +22,6 @@ from fae_jax.training.remedies import explained, is_out_of_memory, read_inputs
 from fae_jax.training.state import create_state
 from fae_jax.training.step import compile_step
 from fae_jax.training.task import Task
-from fae_jax.workdir import RunFailed
 
 PLAYERS = {"toy": toy.player()}
 

@@ -12,7 +12,7 @@ SIDE, GRID, WIDTH = 288, (16, 16), 768
 
 
 def build(*, weights, image_size, dtype="float32", kernel="auto", scan=False):
-    """Reads `weights`, an .npz of folded convolutions; pictures of any size are resized to 288×288."""
+    """Reads `weights`, an .npz of folded convolutions; images of any size are resized to 288×288."""
     if weights is None:
         raise FileNotFoundError("the encoder 'inception' needs its weights: set encoder.weights to the .npz file")
     with np.load(weights, allow_pickle=False) as archive:

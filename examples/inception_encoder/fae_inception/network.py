@@ -1,6 +1,6 @@
 """Inception v3 as the FID uses it (2015 graph, batch norms folded into convolutions), up to the 1280-channel block.
 
-Sizes for pictures of 288×288: 16×16×768 before the ReLU of `mixed_7`, then 7×7×1280.
+Sizes for images of 288×288: 16×16×768 before the ReLU of `mixed_7`, then 7×7×1280.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _block(params: Params, name: str, x: jax.Array, tower: int, tower_1: int) ->
 
 
 def features(params: Params, pixels: jax.Array) -> jax.Array:
-    """Pictures (b, 288, 288, 3) in [−1, 1] → the map (b, 16, 16, 768) before the ReLU of `mixed_7`."""
+    """Images (b, 288, 288, 3) in [−1, 1] → the map (b, 16, 16, 768) before the ReLU of `mixed_7`."""
     x = _relu(params, "conv", pixels, 2, "VALID")
     x = _relu(params, "conv_2", _relu(params, "conv_1", x, 1, "VALID"))
     x = _relu(params, "conv_3", _max_pool(x), 1, "VALID")

@@ -1,0 +1,86 @@
+"""What the verbs share: from `--config`, `--workdir` and overrides to an `Experiment`, on one host or several."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import time
+from collections.abc import Iterator
+
+from fae_jax.configuration import load_config, override
+from fae_jax.constraints import check
+from fae_jax.errors import RunFailed
+from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
+from fae_jax.parallel.hosts import is_first, wait_for_all
+from fae_jax.parallel.startup import join_hosts
+from fae_jax.stages import check_request
+from fae_jax.stages.experiment import Experiment
+from fae_jax.workdir import Workdir
+
+
+def add_experiment_arguments(parser: argparse.ArgumentParser, *, config: bool = True) -> None:
+    """--workdir and, for verbs that may begin an experiment, --config."""
+    parser.add_argument("--workdir", required=True, metavar="W", help="working directory of the experiment")
+    if config:
+        parser.add_argument(
+            "--config", metavar="C", help="configuration file or name; default: the working directory's"
+        )
+        parser.epilog = "--config.section.field=value overrides a field of the configuration"
+
+
+def open_experiment(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that the arguments describe; computes and changes nothing.
+
+    Raises:
+      ValueError: a field, a value, or a working directory of another experiment.
+      FileNotFoundError: no such configuration, or none given and the working directory has none.
+    """
+    workdir = Workdir(arguments.workdir)
+    given = getattr(arguments, "config", None)
+    config = check(override(load_config(given) if given else workdir.read_config(), arguments.overrides))
+    workdir.check_config(config)
+    words = [f"--config.{name}={text}" for name, text in arguments.overrides]
+    return Experiment(config, workdir, shlex.join(["--config", given, *words]) if given else None)
+
+
+@contextlib.contextmanager
+def running(arguments: argparse.Namespace, stage: str | None = None) -> Iterator[Experiment]:
+    """The experiment, checked, begun and held, on all hosts of the run; one that fails or is lost ends it on all.
+
+    Args:
+      stage: what is to be run; None means every stage.
+
+    Raises:
+      ValueError, FileNotFoundError: see `open_experiment` and `check_request`.
+      RunFailed: the hosts did not find each other.
+    """
+    join_hosts()
+    with holding(open_experiment(arguments), stage) as experiment:
+        yield experiment
+
+
+@contextlib.contextmanager
+def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experiment]:
+    """The same for an experiment that is there already, on hosts that have joined.
+
+    Raises:
+      ValueError, FileNotFoundError: see `check_request`.
+    """
+    watch = watch_hosts(experiment.config.watch.hosts)
+    try:
+        check_request(experiment, stage)
+        with experiment.workdir.lock() if is_first() else contextlib.nullcontext():
+            if is_first():
+                experiment.workdir.begin(experiment.config)
+            wait_for_all("working directory begun")
+            yield experiment
+            wait_for_all("run finished")
+    except BaseException as error:
+        if watch is not None:
+            if error.__cause__ is not None or not isinstance(error, RunFailed):
+                time.sleep(PATIENCE)  # a lost host breaks what the others share: the watch knows which, and ends it
+            watch.leave(" ".join(str(error).split())[:500] or type(error).__name__)
+        raise
+    if watch is not None:
+        watch.leave()

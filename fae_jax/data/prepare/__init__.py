@@ -1,0 +1,1 @@
+"""Indexing and checking raw data."""

@@ -1,0 +1,204 @@
+"""Looking at every image of a source once, before anything is trained on it.
+
+Images are read, decoded and measured in parallel, in chunks that are kept, so that an interrupted check goes on.
+Each ends up with a size and a hash, or with a reason why it is not used:
+
+    stored bytes → decodes? → large enough, not a ribbon? → caption within bounds? → seen before?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.decode import BadImage, decode_image
+from fae_jax.data.sources.stored import StoredImage, StoredSource
+
+CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filters:
+    """What an image must be, to be used; captions that are addresses or have lost characters never are.
+
+    Attributes:
+      min_side: pixels of the shorter side.
+      max_aspect: longer side over shorter side.
+      min_caption, max_caption: characters of a caption.
+      min_letters: share of a caption's characters, spaces aside, that are letters, marks or digits of any script.
+      max_repeat: how often a word may follow itself in a caption.
+      duplicates: whether files identical to an earlier one are used.
+    """
+
+    min_side: int = 1
+    max_aspect: float = float("inf")
+    min_caption: int = 0
+    max_caption: int = 2**31
+    min_letters: float = 0.0
+    max_repeat: int = 2**31
+    duplicates: bool = True
+
+    def of_size(self, height: int, width: int) -> str:
+        """Why an image of this size is not used, or nothing."""
+        if min(height, width) < self.min_side:
+            return f"its shorter side is under {self.min_side} pixels"
+        if max(height, width) > self.max_aspect * min(height, width):
+            return f"it is more than {self.max_aspect:g} times as long as wide"
+        return ""
+
+    def of_caption(self, caption: str) -> str:
+        """Why a caption is not used, or nothing; no language is assumed."""
+        if not self.min_caption <= len(caption) <= self.max_caption:
+            return f"its caption is not of {self.min_caption} to {self.max_caption} characters"
+        if "\ufffd" in caption:
+            return "its caption has characters that were lost"
+        visible = [character for character in caption if not character.isspace()]
+        if sum(map(_is_letter, visible)) < self.min_letters * len(visible):
+            return f"its caption is less than {self.min_letters:.0%} letters and digits"
+        words = caption.lower().split()
+        run = longest = 1
+        for before, word in zip(words, words[1:], strict=False):
+            run = run + 1 if word == before else 1
+            longest = max(longest, run)
+        if longest > self.max_repeat:
+            return f"its caption repeats a word more than {self.max_repeat} times"
+        if re.fullmatch(r"\S+://\S+|\S+\.(jpe?g|png|gif|webp|bmp)", caption, re.IGNORECASE):
+            return "its caption is an address or a file name"
+        return ""
+
+
+def _is_letter(character: str) -> bool:
+    import unicodedata
+
+    return unicodedata.category(character)[0] in "LMN"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a check found, one row per image of the source.
+
+    Attributes:
+      height, width: in pixels; 0 if it does not decode.
+      size: of the stored file, in bytes.
+      label: its class, −1 if none.
+      caption: length of the longest caption, in characters.
+      content: 64 bits of the file's SHA-256.
+      reason: why it is not used, or "".
+      detail: what else is known of that.
+    """
+
+    height: np.ndarray
+    width: np.ndarray
+    size: np.ndarray
+    label: np.ndarray
+    caption: np.ndarray
+    content: np.ndarray
+    reason: np.ndarray
+    detail: np.ndarray
+
+    @property
+    def used(self) -> np.ndarray:
+        """Positions of the images that are."""
+        return np.flatnonzero(self.reason == "")
+
+
+def check_source(
+    source: StoredSource,
+    filters: Filters,
+    folder: str | Path,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checked:
+    """Checks every image; finished chunks in `folder` are kept and used again.
+
+    Args:
+      source: all of it is looked at.
+      filters: what is required.
+      folder: where chunks go; they belong to this source and these filters alone.
+      threads: decoding at a time, by default one per processor.
+      progress: called with images done and in all.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    mark = json.dumps([source.fingerprint, dataclasses.asdict(filters)], sort_keys=True)
+    folder = Path(folder) / hashlib.sha256(mark.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = []
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for start in range(0, len(source), CHUNK):
+            path, positions = folder / f"{start:012d}.npz", range(start, min(start + CHUNK, len(source)))
+            chunk = _load(path)
+            if chunk is None:
+                rows = list(pool.map(lambda position: _examine(source, position, filters), positions))
+                chunk = Checked(**{name: _column(name, [row[name] for row in rows]) for name in rows[0]})
+                _save(path, chunk)
+            chunks.append(chunk)
+            if progress:
+                progress(positions.stop, len(source))
+    names = [field.name for field in dataclasses.fields(Checked)]
+    whole = Checked(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
+    return whole if filters.duplicates else _without_duplicates(whole)
+
+
+def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str, Any]:
+    row = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "content": 0, "reason": "", "detail": ""}
+    try:
+        stored = source.stored(position)
+        row |= _of_bytes(stored)
+        if not source.captioned and not 0 <= stored.label < len(source.classes):
+            return row | {"reason": "its class is out of range", "detail": str(stored.label)}
+        image = decode_image(stored.data, "")
+    except BadImage as error:
+        return row | {"reason": "it cannot be decoded", "detail": str(error).removeprefix(": ")}
+    except (OSError, ValueError) as error:
+        return row | {"reason": "it cannot be read", "detail": " ".join(map(str, error.args))}
+    row |= {"height": image.shape[0], "width": image.shape[1]}
+    reasons = [filters.of_size(*image.shape[:2]), *map(filters.of_caption, stored.captions)]
+    return row | {"reason": next(filter(None, reasons), "")}
+
+
+def _of_bytes(stored: StoredImage) -> dict[str, Any]:
+    digest = hashlib.sha256(stored.data).digest()[:8]
+    longest = max(map(len, stored.captions), default=0)
+    content = int.from_bytes(digest, "little")
+    return {"size": len(stored.data), "label": stored.label, "caption": longest, "content": content}
+
+
+def _column(name: str, values: list[Any]) -> np.ndarray:
+    kinds = {"content": np.uint64, "reason": np.str_, "detail": np.str_, "size": np.int64}
+    return np.array(values, kinds.get(name, np.int32))
+
+
+def _without_duplicates(checked: Checked) -> Checked:
+    used = checked.used
+    _, first = np.unique(checked.content[used], return_index=True)
+    again = np.setdiff1d(used, used[first])
+    reason = checked.reason.astype(object)
+    reason[again] = "it is identical to an earlier one"
+    return dataclasses.replace(checked, reason=reason.astype(np.str_))
+
+
+def _save(path: Path, chunk: Checked) -> None:
+    temporary = path.with_suffix(".part")
+    with open(temporary, "wb") as file:
+        np.savez(file, **{field.name: getattr(chunk, field.name) for field in dataclasses.fields(Checked)})
+    temporary.rename(path)
+
+
+def _load(path: Path) -> Checked | None:
+    try:
+        with np.load(path) as columns:
+            return Checked(**dict(columns))
+    except (OSError, ValueError, TypeError, EOFError):
+        return None

@@ -1,0 +1,104 @@
+"""What a checked source holds and what was left out of it, as plain values and as one page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.prepare.checking import Checked
+from fae_jax.data.sources.stored import StoredSource
+from fae_jax.data.sources.tar_index import Skip
+
+EXAMPLES = 20
+
+
+def summarise(source: StoredSource, checked: Checked, skipped: Sequence[Skip]) -> dict[str, Any]:
+    """Counts, sizes, classes, captions, duplicates, and what was skipped and why, as JSON values.
+
+    Args:
+      source: the images.
+      checked: what was found of them.
+      skipped: what the index had left out before.
+    """
+    used = checked.used
+    reasons: dict[str, dict[str, Any]] = {}
+    for skip in skipped:
+        _add(reasons, skip.reason, f"{skip.name}{': ' + skip.detail if skip.detail else ''}")
+    for position in np.flatnonzero(checked.reason != "").tolist():
+        detail = str(checked.detail[position])
+        _add(reasons, str(checked.reason[position]), f"{source.name(position)}{': ' + detail if detail else ''}")
+    height, width = checked.height[used], checked.width[used]
+    _, copies = np.unique(checked.content[checked.size > 0], return_counts=True)
+    summary = {
+        "found": len(source) + len(skipped),
+        "used": len(used),
+        "skipped": sum(reason["count"] for reason in reasons.values()),
+        "bytes": int(checked.size[used].sum()),
+        "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1]["count"])),
+        "duplicates": {"groups": int((copies > 1).sum()), "extra": int((copies - 1).sum())},
+        "shorter side": _spread(np.minimum(height, width)),
+        "longer side": _spread(np.maximum(height, width)),
+        "aspect": _spread(np.maximum(height, width) / np.maximum(np.minimum(height, width), 1)),
+        "bytes per image": _spread(checked.size[used]),
+        "fingerprint": source.fingerprint,
+    }
+    if source.captioned:
+        summary["caption length"] = _spread(checked.caption[used])
+    else:
+        counts = np.bincount(checked.label[used], minlength=len(source.classes))
+        summary["classes"] = {name: int(count) for name, count in zip(source.classes, counts, strict=True)}
+        summary["images per class"] = _spread(counts)
+        summary["empty classes"] = [name for name, count in summary["classes"].items() if not count]
+    return summary
+
+
+def _add(reasons: dict[str, dict[str, Any]], reason: str, example: str) -> None:
+    entry = reasons.setdefault(reason, {"count": 0, "examples": []})
+    entry["count"] += 1
+    if len(entry["examples"]) < EXAMPLES:
+        entry["examples"].append(example)
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    """Smallest, 5 %, half, 95 %, largest and mean."""
+    if not len(values):
+        return {}
+    points = {"min": 0, "5%": 5, "median": 50, "95%": 95, "max": 100}
+    spread = {name: float(np.percentile(values, point)) for name, point in points.items()}
+    return {**spread, "mean": float(values.mean())}
+
+
+def page(title: str, summary: dict[str, Any]) -> str:
+    """The summary as a page that needs nothing else."""
+    spreads = {name: value for name, value in summary.items() if isinstance(value, dict) and "median" in value}
+    columns = ["min", "5%", "median", "95%", "max", "mean"]
+    rows = [[name, *(f"{spread[column]:,.4g}" for column in columns)] for name, spread in spreads.items()]
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{summary['used']:,} of {summary['found']:,} images are used, {summary['bytes'] / 1e9:,.3f} GB; "
+        f"{summary['skipped']:,} are left out; {summary['duplicates']['extra']:,} are identical to another.</p>",
+        _table(["", *columns], rows),
+    ]
+    if summary["reasons"]:
+        parts.append("<h2>Left out</h2>")
+        for reason, entry in summary["reasons"].items():
+            examples = "".join(f"<li>{html.escape(example)}</li>" for example in entry["examples"])
+            parts.append(
+                f"<details><summary>{entry['count']:,}: {html.escape(reason)}</summary><ul>{examples}</ul></details>"
+            )
+    if "classes" in summary:
+        parts.append("<h2>Classes</h2>")
+        parts.append(_table(["class", "images"], [[name, f"{n:,}"] for name, n in summary["classes"].items()]))
+    style = "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto}td,th{padding:.1em 1em;text-align:right}"
+    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
+    return head + "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"

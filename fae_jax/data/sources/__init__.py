@@ -1,0 +1,1 @@
+"""Where images come from, each kind of storage in a file."""

@@ -1,0 +1,63 @@
+"""What all sources of image files share: by position, a name, stored bytes, a label, captions."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fae_jax.data.decode import BadImage, decode_image
+
+
+class StoredImage(NamedTuple):
+    """An image as it is stored: encoded bytes, label (−1 if none) and captions."""
+
+    data: bytes
+    label: int
+    captions: tuple[str, ...] = ()
+
+
+class StoredSource(abc.ABC):
+    """A `Source` over encoded images.
+
+    Attributes:
+      classes: names of the classes, by label; empty where images have captions only.
+      fingerprint: of the listing.
+      keys: `name_hashes` of the images, uint64 (n,).
+      captioned: whether elements carry "captions", a tuple of one or more texts.
+    """
+
+    classes: tuple[str, ...]
+    fingerprint: str
+    keys: np.ndarray
+    captioned: bool = False
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @abc.abstractmethod
+    def name(self, position: int) -> str:
+        """Where image `position` is, for people."""
+
+    @abc.abstractmethod
+    def stored(self, position: int) -> StoredImage:
+        """Image `position`, undecoded.
+
+        Raises:
+          OSError: it cannot be read.
+          ValueError: it can, and makes no sense.
+        """
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """See `Source`; with "captions" if `captioned`."""
+        try:
+            stored = self.stored(position)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(map(str, error.args))
+            raise BadImage(f"{self.name(position)}: {reason}") from error
+        if not self.captioned and not 0 <= stored.label < len(self.classes):
+            raise BadImage(f"{self.name(position)}: class {stored.label} is not one of {len(self.classes)}")
+        image = decode_image(stored.data, self.name(position))
+        element = {"image": image, "label": np.int32(stored.label), "index": np.int64(position)}
+        return element | {"captions": stored.captions} if self.captioned else element

@@ -1,0 +1,289 @@
+"""Where everything lies inside tar shards, so that they can be read at random, in place.
+
+WebDataset's and img2dataset's layout: files of one sample follow each other and share a name up to the first dot,
+`key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "status", "width", "height").
+
+    tar → members (name, offset, size) → samples by key → columns, one row per usable image
+
+Whatever cannot be used is left out and written down with its reason. Nothing is ever extracted; members that name a
+place outside the archive, and links, are not looked at.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.decode import SUFFIXES
+from fae_jax.data.sources.listing import name_hashes
+from fae_jax.files import storage
+from fae_jax.files.storage import StoredFile
+
+COLUMNS = {
+    "shard": np.int32,
+    "offset": np.int64,  # of the image's bytes
+    "size": np.int32,
+    "label": np.int32,  # −1 where there is none
+    "text_offset": np.int64,
+    "text_size": np.int32,  # 0 where there is no caption
+    "text_json": np.bool_,  # captions are the JSON's list "captions", not the text file
+    "width": np.int32,  # 0 where the JSON does not say
+    "height": np.int32,
+    "key": np.uint64,  # name_hashes of the key
+}
+VERSION = 1
+LARGEST_LABEL = 10**6
+CUT = "the tar is cut or damaged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """Something left out: what it is called, why, and what else is known."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TarIndex:
+    """Shards and the images in them.
+
+    Attributes:
+      files: the shards.
+      columns: `COLUMNS`, one row per image, by shard and offset.
+      skipped: what was left out.
+    """
+
+    files: tuple[StoredFile, ...]
+    columns: dict[str, np.ndarray]
+    skipped: tuple[Skip, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns["shard"])
+
+    def keep(self, rows: np.ndarray, skipped: Iterable[Skip] = ()) -> TarIndex:
+        """Only these rows; `skipped` says why others went."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return dataclasses.replace(self, columns=columns, skipped=(*self.skipped, *skipped))
+
+    def save(self, folder: str | Path, about: dict[str, Any]) -> None:
+        """Writes columns as .npy files and everything else as `index.json`, last."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, column in self.columns.items():
+            np.save(folder / f"{name}.npy", column)
+        header = {
+            "version": VERSION,
+            "files": [dataclasses.astuple(file) for file in self.files],
+            "skipped": [dataclasses.astuple(skip) for skip in self.skipped],
+            **about,
+        }
+        temporary = folder / "index.json.part"
+        temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
+        temporary.rename(folder / "index.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> tuple[TarIndex, dict[str, Any]]:
+        """An index and what else its `index.json` says; columns stay on disk until read.
+
+        Raises:
+          ValueError: it cannot be read, or a shard has changed since it was made.
+        """
+        folder = Path(folder)
+        again = "make it anew with `fae prepare`"
+        try:
+            header = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if header["version"] != VERSION:
+                raise ValueError(f"version {header['version']}, this is {VERSION}")
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+            files = tuple(StoredFile(*file) for file in header["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"index {folder} cannot be read ({error}); {again}") from error
+        for file in files:
+            if not storage.exists(file.path):
+                raise FileNotFoundError(f"{file.path}, which index {folder} is of, does not exist; {again}")
+            now = storage.stat(file.path)
+            if now != file:
+                change = f"{file.size} bytes of {file.stamp}, now {now.size} bytes of {now.stamp}"
+                raise ValueError(f"index {folder} is older than {file.path} ({change}); {again}")
+        skipped = tuple(Skip(*skip) for skip in header["skipped"])
+        return cls(files=files, columns=columns, skipped=skipped), header
+
+
+def join_indices(parts: Sequence[TarIndex]) -> TarIndex:
+    """Indices of single shards → one of all."""
+    columns: dict[str, np.ndarray] = {}
+    for name, kind in COLUMNS.items():
+        columns[name] = np.concatenate([part.columns[name] for part in parts]).astype(kind)
+    columns["shard"] = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    files = tuple(file for part in parts for file in part.files)
+    return TarIndex(files=files, columns=columns, skipped=tuple(skip for part in parts for skip in part.skipped))
+
+
+def scan_tar(file: StoredFile) -> TarIndex:
+    """Indexes one shard from front to back.
+
+    Raises:
+      ValueError: it is no tar, or compressed.
+    """
+    rows: list[dict[str, Any]] = []
+    skipped: list[Skip] = []
+    with storage.open_file(file.path) as data:
+        for key, members in _samples(file, data, skipped):
+            row = _row(key, members, data, skipped, file)
+            if row is not None:
+                rows.append(row)
+    columns: dict[str, np.ndarray] = {
+        name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()
+    }
+    return TarIndex(files=(file,), columns=columns, skipped=tuple(skipped))
+
+
+def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """Key → suffix → (offset, size), in the order of the archive."""
+    current: str | None = None
+    members: dict[str, tuple[int, int]] = {}
+    for name, offset, size in _members(file, data, skipped):
+        folder, _, last = name.rpartition("/")
+        stem, _, suffix = last.partition(".")
+        key = f"{folder}/{stem}" if folder else stem
+        if key != current:
+            if current is not None:
+                yield current, members
+            current, members = key, {}
+        members[suffix.lower()] = (offset, size)
+    if current is not None:
+        yield current, members
+
+
+def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, int, int]]:
+    try:
+        archive = tarfile.TarFile(fileobj=data, mode="r")
+    except tarfile.TarError as error:
+        raise ValueError(f"{file.path} is no uncompressed tar, so it cannot be read at random: {error}") from error
+    end = 0
+    try:
+        for member in archive:
+            end = archive.offset
+            if member.isdir():
+                continue
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts:
+                skipped.append(Skip(f"{file.name}/{member.name}", "names a place outside the archive"))
+            elif not member.isreg():
+                skipped.append(Skip(f"{file.name}/{member.name}", "is a link or device, not a file"))
+            elif member.offset_data + member.size > file.size:
+                skipped.append(Skip(f"{file.name}/{member.name}", CUT, "the file ends inside it"))
+            else:
+                yield member.name, member.offset_data, member.size
+            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every member of a large shard
+    except tarfile.TarError as error:
+        skipped.append(Skip(file.name, CUT, f"after byte {end}: {error}"))
+        return
+    data.seek(archive.offset)
+    if data.read(512) != bytes(512):
+        skipped.append(Skip(file.name, CUT, f"after byte {end}: no end mark"))
+
+
+def _row(
+    key: str, members: dict[str, tuple[int, int]], data: Any, skipped: list[Skip], file: StoredFile
+) -> dict[str, Any] | None:
+    name = f"{file.name}/{key}"
+    image = next((members[suffix[1:]] for suffix in SUFFIXES if suffix[1:] in members), None)
+    if image is None:
+        skipped.append(Skip(name, "has no image"))
+        return None
+    try:
+        label = _label(_read(data, members["cls"])) if "cls" in members else -1
+        about = _json(_read(data, members["json"])) if "json" in members else {}
+        if about.get("status", "success") != "success":
+            raise Unusable("img2dataset could not fetch it", str(about.get("error_message")))
+        text, in_json = _caption(members, about, data)
+    except Unusable as error:
+        skipped.append(Skip(name, *error.args))
+        return None
+    return {
+        "shard": 0,
+        "offset": image[0],
+        "size": image[1],
+        "label": label,
+        "text_offset": text[0],
+        "text_size": text[1],
+        "text_json": in_json,
+        "width": _side(about, "width"),
+        "height": _side(about, "height"),
+        "key": name_hashes([key])[0],
+    }
+
+
+def _read(data: Any, place: tuple[int, int]) -> bytes:
+    data.seek(place[0])
+    return data.read(place[1])
+
+
+class Unusable(ValueError):
+    """Why a sample is left out: a reason, and a detail."""
+
+
+def _label(content: bytes) -> int:
+    try:
+        label = int(content)
+    except ValueError:
+        raise Unusable("its class is not a number", repr(content[:20])) from None
+    if not 0 <= label <= LARGEST_LABEL:
+        raise Unusable("its class is out of range", str(label))
+    return label
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(content)
+    except ValueError:
+        raise Unusable("its JSON cannot be read") from None
+    return about if isinstance(about, dict) else {}
+
+
+def _side(about: dict[str, Any], name: str) -> int:
+    value = about.get(name)
+    return int(value) if isinstance(value, int | float) and 0 < value < 2**31 else 0
+
+
+def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
+    """Captions in a text file, or in the list "captions" of a JSON; white space runs become one space.
+
+    Raises:
+      Unusable: they are not UTF-8, or there is none.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unusable("its caption is not UTF-8", f"{error.reason} at byte {error.start}") from None
+    found = json.loads(text)["captions"] if is_json else [text]
+    captions = tuple(" ".join(caption.split()) for caption in found if isinstance(caption, str) and caption.strip())
+    if not captions:
+        raise Unusable("its caption is empty")
+    return captions
+
+
+def _caption(members: dict[str, tuple[int, int]], about: dict[str, Any], data: Any) -> tuple[tuple[int, int], bool]:
+    """Where a sample's captions are, checked; a size of 0 if there are none."""
+    if isinstance(about.get("captions"), list):
+        captions_of(_read(data, members["json"]), True)
+        return members["json"], True
+    if "txt" in members:
+        captions_of(_read(data, members["txt"]), False)
+        return members["txt"], False
+    return (0, 0), False
+
+
+def counted(skipped: Iterable[Skip]) -> dict[str, int]:
+    """Reason → how many, most frequent first."""
+    return dict(collections.Counter(skip.reason for skip in skipped).most_common())

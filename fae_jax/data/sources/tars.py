@@ -1,0 +1,151 @@
+"""Tar shards of WebDataset and img2dataset as a source, in place: nothing is unpacked or converted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.sources.listing import listing_hash, split_positions
+from fae_jax.data.sources.stored import StoredImage, StoredSource
+from fae_jax.data.sources.tar_index import Skip, TarIndex, captions_of, counted, join_indices, scan_tar
+from fae_jax.files import storage
+from fae_jax.files.storage import StoredFile
+
+log = logging.getLogger(__name__)
+
+
+class TarSource(StoredSource):
+    """Images in tar shards, with classes or with captions.
+
+    `path` is a shard, a folder of shards, a pattern of shards, or the folder of an index that `fae prepare` made;
+    without an index the shards are scanned each time. Names of classes are taken from a `classes.json` beside the
+    shards, if there is one: a list of names, or of {"class": number, "name": text}.
+
+    Raises:
+      FileNotFoundError: nothing is at `path`, or a shard of the index is gone.
+      ValueError: no tars, unreadable ones, no usable images, neither classes nor captions, or a stale index.
+    """
+
+    def __init__(self, path: str, *, split: str, holdout: float, seed: int):
+        self._open(*open_index(path), split=split, holdout=holdout, seed=seed)
+
+    @classmethod
+    def of_index(cls, index: TarIndex, classes: tuple[str, ...]) -> TarSource:
+        """All images of an index at hand."""
+        source = cls.__new__(cls)
+        source._open(index, classes, split="train", holdout=0.0, seed=0)
+        return source
+
+    def _open(self, index: TarIndex, classes: tuple[str, ...], *, split: str, holdout: float, seed: int) -> None:
+        labels = np.asarray(index.columns["label"])
+        chosen = split_positions(np.asarray(index.columns["key"]), labels, split=split, holdout=holdout, seed=seed)
+        everything = len(chosen) == len(index)
+        self._index = index if everything else index.keep(chosen)
+        self.keys = np.asarray(self._index.columns["key"])
+        self.classes = classes
+        self.captioned = not classes
+        listed = ("key", "size", "label", "text_size")
+        self.fingerprint = listing_hash("tar", *(np.asarray(self._index.columns[name]) for name in listed))
+
+    def name(self, position: int) -> str:
+        shard = self._index.files[self._index.columns["shard"][position]]
+        return f"{shard.path}, image at byte {self._index.columns['offset'][position]}"
+
+    def stored(self, position: int) -> StoredImage:
+        shard, offset, size, label = self._row(position, "shard", "offset", "size", "label")
+        path = self._index.files[shard].path
+        captions: tuple[str, ...] = ()
+        if self.captioned:
+            start, length, is_json = self._row(position, "text_offset", "text_size", "text_json")
+            captions = captions_of(storage.read_bytes(path, start, length), is_json)
+        return StoredImage(storage.read_bytes(path, offset, size), label, captions)
+
+    def _row(self, position: int, *names: str) -> list[Any]:
+        return [self._index.columns[name][position].item() for name in names]
+
+
+def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[str, ...]]:
+    """An index made by `fae prepare`, or one made now; and the names of the classes.
+
+    What is found in each shard is kept in the folder `scanned`, if there is one, and not looked for again.
+    """
+    if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
+        index, about = TarIndex.load(Path(path).expanduser())
+        return index, tuple(about["classes"])
+    files = storage.find_files(path, (".tar",))
+    if len(files) > 1:
+        log.info("scanning %d tars; `fae prepare` keeps an index of them", len(files))
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        index = join_indices(list(pool.map(lambda file: _scanned(file, scanned), files)))
+    index, classes = usable(index, class_names(path), path)
+    for reason, count in counted(index.skipped).items():
+        log.warning("%s: %d left out: %s", path, count, reason)
+    return index, classes
+
+
+def _scanned(file: StoredFile, keep: Path | None) -> TarIndex:
+    """One shard's index, from an earlier scan if that is kept and the shard is as it was."""
+    if keep is None:
+        return scan_tar(file)
+    folder = keep / f"{file.name}-{hashlib.sha256(file.path.encode()).hexdigest()[:8]}"
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        return TarIndex.load(folder)[0]
+    index = scan_tar(file)
+    index.save(folder, {})
+    return index
+
+
+def usable(index: TarIndex, names: tuple[str, ...], path: str) -> tuple[TarIndex, tuple[str, ...]]:
+    """Leaves out images without the class, or without the caption, that the others have.
+
+    Raises:
+      ValueError: none is left, or none has either.
+    """
+    labels, captions = np.asarray(index.columns["label"]), np.asarray(index.columns["text_size"]) > 0
+    if not len(index):
+        first = f" ({index.skipped[0].name}: {index.skipped[0].reason})" if index.skipped else ""
+        raise ValueError(f"{path} holds no image that can be used{first}")
+    if (labels >= 0).any():
+        good = (labels >= 0) & (labels < (len(names) or labels.max() + 1))
+        reasons = np.where(labels < 0, "has no class", "its class is out of range")
+        names = names or tuple(str(number) for number in range(labels.max() + 1))
+    elif captions.any():
+        good, names = captions, ()
+        reasons = np.full(len(index), "has no caption")
+    else:
+        raise ValueError(f"{path} holds images with neither a class (key.cls) nor a caption (key.txt)")
+    dropped = []
+    for row in np.flatnonzero(~good):
+        file, offset = index.files[index.columns["shard"][row]], index.columns["offset"][row]
+        dropped.append(Skip(f"{file.name}, image at byte {offset}", str(reasons[row])))
+    return (index.keep(np.flatnonzero(good), dropped) if dropped else index), names
+
+
+def class_names(path: str) -> tuple[str, ...]:
+    """Names in the `classes.json` of a folder or beside a file; none if there is none.
+
+    Raises:
+      ValueError: it is neither a list of names nor of {"class", "name"}.
+    """
+    folder = path if path.rsplit("/", 1)[-1].find(".tar") < 0 else path.rpartition("/")[0] or "."
+    file = storage.join(folder, "classes.json")
+    if not storage.exists(file):
+        return ()
+    try:
+        listed = json.loads(storage.read_bytes(file))
+        if not isinstance(listed, list):
+            raise TypeError(type(listed).__name__)
+        if all(isinstance(entry, str) for entry in listed):
+            return tuple(listed)
+        numbered = {entry["class"]: entry["name"] for entry in listed}
+        return tuple(str(numbered[number]) for number in range(len(numbered)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is neither a list of names nor of class and name ({error!r})") from error

@@ -1,0 +1,1 @@
+"""What was encoded once and is read again: latents and features."""

@@ -1,0 +1,50 @@
+"""How much a cache will take, and whether the disk has it, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from fae_jax.data.stores.latents import HEADER, CacheIdentity, planned_bytes
+from fae_jax.files import storage
+
+MARGIN = 1.01  # the files' own index beside the records
+
+
+def bytes_to_write(directory: str, identity: CacheIdentity, images: int, shape: tuple[int, int]) -> int:
+    """Bytes of a cache, less what an interrupted run has left in its folder; captions are not counted.
+
+    Args:
+      directory: the cache's own folder, there or not.
+      identity: what it is of.
+      images: how many will be encoded.
+      shape: tokens and channels of what is stored.
+    """
+    if storage.exists(storage.join(directory, HEADER)):
+        return 0
+    described = Path(directory).glob("shard-*.json")  # only finished shards are
+    written = sum(json.loads(file.read_text())["span"] for file in described)
+    return round(MARGIN * planned_bytes(images - written, shape, identity.flip, identity.layout))
+
+
+def check_room(directory: str, wanted: int, what: str, remedy: str) -> str:
+    """Refuses to write `wanted` bytes where there is no room for them; otherwise says how it stands.
+
+    Raises:
+      ValueError: the disk is too small, or there is a file or a bucket; says `what` it is about, and the `remedy`.
+    """
+    if storage.is_remote(directory):
+        raise ValueError(f"{what} cannot be written to {directory}: write it to a disk, and copy it to the bucket")
+    path = Path(directory)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{what} cannot be written to {directory}: {there} is a file; name a folder")
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise ValueError(f"{what} takes {_size(wanted)} more in {directory}, where {_size(free)} are free; {remedy}")
+    return f"{_size(wanted)} to write to {directory}, {_size(free)} free"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"

@@ -1,0 +1,269 @@
+"""The command line: help, JSON, and every wrong request: one line, exit code 2, nothing changed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import TINY, fae, tree_hash
+
+from fae_jax.cli.program import COMMANDS, main
+from fae_jax.commands.sample import balanced_labels, parse_classes, parse_guidance
+from fae_jax.workdir import Workdir
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Refuse:
+    """Runs a command line that must be refused, beside a folder that must not change; returns its one line."""
+
+    def run(*words: object, watched: Path = tmp_path, code: int = 2) -> str:
+        before = tree_hash(watched)
+        capfd.readouterr()
+        assert main([str(word) for word in words]) == code
+        out, err = capfd.readouterr()
+        assert (
+            out == "" and err.count("\n") == 1 and err.startswith("fae: error: " if code == 2 else "fae: failed: ")
+        ), err
+        assert tree_hash(watched) == before
+        return err
+
+    return run
+
+
+def new(tmp_path: Path) -> tuple[object, ...]:
+    return ("--config", TINY, "--workdir", tmp_path / "new")
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("trian", "features"), "command 'trian' is unknown; did you mean 'train'?"),
+        (("frobnicate",), "command 'frobnicate' is unknown; choose one of"),
+        (("train", "featurs", "--workdir", "w"), "stage 'featurs' is unknown; did you mean 'features'?"),
+        (("train", "cache", "--workdir", "w"), "stage 'cache' is unknown"),
+        (("train", "--workdir", "w"), "required: stage"),
+        (("run", "--config", "quickstart"), "required: --workdir"),
+        (("run", "--workdir", "w", "--confg", "x"), "argument '--confg' is unknown; see `fae --help`"),
+        (("run", "--workdir", "w", "more"), "argument 'more' is unknown"),
+        (("run", "--workdir", "w", "--config.seed"), "--config.seed needs a value"),
+        (("evaluate", "--workdir", "w", "--task", "prob"), "task 'prob' is unknown; did you mean 'probe'?"),
+        (("run", "--workdir", "w", "--config", "quickstrt"), "no configuration at 'quickstrt'"),
+    ],
+)
+def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple, said: str):
+    monkeypatch.chdir(tmp_path)
+    assert said in refuse(*words)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--config.generator.step=3", "field generator.step does not exist; did you mean generator.steps?"),
+        ("--config.generatr.steps=3", "did you mean generator.steps?"),
+        ("--config.features.steps=many", "field features.steps is of type int (now 8), got 'many'"),
+        ("--config.features.steps=3.5", "is of type int"),
+        ("--config.encoder.train=maybe", "field encoder.train is of type bool"),
+        ("--config.features.batch=0", "field features.batch must be at least 1, got 0"),
+        ("--config.features.steps=-3", "field features.steps must be at least 1, got -3"),
+        ("--config.features.learning_rate=-1.0", "must not be negative"),
+        ("--config.pixels.ema=(2.0,)", "field pixels.ema holds decays between 0 and 1"),
+        ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide pixels.batch=8"),
+        ("--config.sampling.sampler=eulr", "field sampling.sampler must be one of euler, heun"),
+        ("--config.data.classes=11", "field data.classes=11, but digits has 10; set --config.data.classes=10"),
+        ("--config.data.source=digit", "data source 'digit' is unknown; did you mean 'digits'?"),
+        ("--config.mesh.fsdp=3", "does not fit 1 devices"),
+        ("--config.mesh.tensor=0", "sizes are positive"),
+        ("--config.feature_decoder.heads=3", "feature_decoder.heads=3 must divide the encoder's width 16"),
+        ("--config.data.image_size=36", "data.image_size=36 must be a multiple of encoder.patch=8"),
+    ],
+)
+def test_wrong_fields_and_values(refuse: Refuse, tmp_path: Path, override: str, said: str):
+    assert said in refuse("run", *new(tmp_path), override)
+
+
+def test_an_encoder_that_is_unknown_or_has_nothing_to_train(refuse: Refuse, tmp_path: Path):
+    pretrained = ("--config.encoder.train=False",)
+    line = refuse("run", *new(tmp_path), *pretrained, "--config.encoder.name=dinov2_g41")
+    assert "encoder 'dinov2_g41' is unknown" in line
+    assert "there is nothing to train" in refuse("train", "encoder", *new(tmp_path), *pretrained)
+
+
+# Working directories
+
+
+def test_no_configuration_and_no_directory(refuse: Refuse, tmp_path: Path):
+    assert "is not a working directory: it has no config.json" in refuse("run", "--workdir", tmp_path / "none")
+    assert "is not a working directory" in refuse("sample", "--workdir", tmp_path / "none")
+
+
+def test_a_directory_of_another_experiment_says_which_fields_differ(refuse: Refuse, finished: Path):
+    line = refuse(
+        *("run", "--config", TINY, "--workdir", finished, "--config.features.beta=1.0", "--config.seed=7"),
+        watched=finished,
+    )
+    assert "belongs to another experiment (features.beta: 0.0005 → 1.0; seed: 0 → 7)" in line
+
+
+def test_a_file_where_the_directory_should_be(refuse: Refuse, tmp_path: Path):
+    (tmp_path / "new").write_text("mine")
+    assert "is a file; name a directory" in refuse("run", *new(tmp_path))
+    line = refuse("run", "--config", TINY, "--workdir", tmp_path / "new" / "deeper")
+    assert "new" in line
+
+
+def test_a_damaged_configuration(refuse: Refuse, tmp_path: Path):
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json cannot be read" in refuse("run", "--workdir", tmp_path)
+
+
+def test_two_processes_in_one_directory(refuse: Refuse, tmp_path: Path):
+    with Workdir(tmp_path / "new").lock():
+        assert "is in use by another fae process" in refuse("run", *new(tmp_path))
+
+
+# Images
+
+
+def image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+
+
+def missing(root: Path) -> None: ...
+
+
+def a_file(root: Path) -> None:
+    root.write_text("")
+
+
+def no_subfolders(root: Path) -> None:
+    image(root / "a.png")
+
+
+def one_class(root: Path) -> None:
+    image(root / "cats" / "a.png")
+
+
+def empty_class(root: Path) -> None:
+    image(root / "cats" / "a.png")
+    (root / "dogs").mkdir()
+
+
+def no_images(root: Path) -> None:
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        (root / name / "notes.txt").write_text("no image")
+
+
+def damaged(root: Path) -> None:
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            (root / name / f"{number}.png").write_bytes(b"\x89PNG but not really")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (missing, "does not exist"),
+        (a_file, "is not a folder"),
+        (no_subfolders, "has no subfolders; it needs one subfolder per class"),
+        (one_class, "at least two classes"),
+        (empty_class, "has no images"),
+        (no_images, "have no images"),
+        (damaged, ".png: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "quickstart"])
+def test_folders_of_images_that_cannot_be_used(
+    refuse: Refuse, tmp_path: Path, make: Callable[[Path], None], said: str, command: str
+):
+    make(tmp_path / "images")
+    if command == "run":
+        source = (
+            "--config.data.source=folder",
+            f"--config.data.path={tmp_path / 'images'}",
+            "--config.data.classes=2",
+        )
+        line = refuse("run", *new(tmp_path), *source)
+    else:
+        line = refuse("quickstart", "--out", tmp_path / "new", "--data", tmp_path / "images")
+    assert said in line and str(tmp_path / "images") in line
+
+
+# Stages in order
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (("sample",), "sampling needs stage features"),
+        (("evaluate", "--task", "probe"), "task probe needs stage features"),
+        (("evaluate", "--task", "generation"), "task generation needs stage features"),
+        (("cache",), "stage cache needs stage features"),
+        (("train", "finetune"), "stage finetune needs stage features"),
+    ],
+)
+def test_what_is_asked_too_early(refuse: Refuse, tmp_path: Path, finished: Path, words: tuple[str, ...], needs: str):
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "config.json").write_text((finished / "config.json").read_text())
+    line = refuse(*words, "--workdir", tmp_path / "early")
+    assert needs in line and f"run `fae train features --workdir {tmp_path / 'early'}` first" in line
+
+
+# Sampling
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--number", "0"), "--number must be at least 1, got 0"),
+        (("--number", "many"), "--number"),
+        (("--classes", "3,10"), "10 is not a class; they are 0 to 9"),
+        (("--classes", "cat"), "must be class numbers"),
+        (("--guidance", "strong"), "is neither a weight, intervals, none nor config"),
+        (("--sampler", "eulr"), "sampler 'eulr' is unknown; did you mean 'euler'?"),
+        (("--steps", "0"), "steps must be a whole number of at least 1, got 0"),
+        (("--ema", "0.7"), "no parameter average of decay 0.7"),
+        (("--seed", "x"), "--seed"),
+        (("--name", "../elsewhere"), "--name"),
+    ],
+)
+def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[str, ...], said: str):
+    assert said in refuse("sample", "--workdir", finished, *words, watched=finished)
+
+
+def test_labels_take_classes_in_turn():
+    assert balanced_labels([3, 5], 5).tolist() == [3, 5, 3, 5, 3]
+    assert parse_classes("all", 3) == [0, 1, 2] and parse_classes("2,0", 3) == [2, 0]
+    assert parse_guidance("none") is None and parse_guidance("config") == "config" and parse_guidance("2.5") == 2.5
+    assert parse_guidance("((0, 0.7, 2),)") == ((0, 0.7, 2),)
+
+
+# What goes well
+
+
+def test_help_says_every_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as done:
+            main([name, "--help"])
+        assert done.value.code == 0 and "--json" in capsys.readouterr().out
+    assert main([]) == 0 and "usage: fae" in capsys.readouterr().out
+
+
+def test_the_answer_is_one_json_object_and_done_is_done(finished: Path):
+    out, err = fae("run", "--workdir", finished, "--json")
+    assert json.loads(out) == {"workdir": str(finished), "ran": []}
+    assert err == ""

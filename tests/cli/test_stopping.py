@@ -1,0 +1,63 @@
+"""SIGTERM where no exception reaches the main thread, and where one does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from running import ROOT, environment
+
+from fae_jax.cli import stopping
+from fae_jax.cli.stopping import ending_at_sigterm
+from fae_jax.errors import RunFailed
+
+# A mutex locked twice, in C: no signal handler of Python's runs until it returns, which it never does.
+STUCK = """
+import ctypes
+from fae_jax.cli import stopping
+stopping.PATIENCE = 0.5
+with stopping.ending_at_sigterm():
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+    print("stuck", flush=True)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
+"""
+
+
+def test_foreign_code_is_ended_by_a_thread():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "stuck\n"
+    time.sleep(0.1)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and 0.4 < time.monotonic() - begun < 10
+    assert err == "fae: failed: stopped by SIGTERM; what was finished is kept, and the same command continues\n"
+
+
+def test_elsewhere_it_is_an_error_like_any_other_and_the_handler_goes_back(monkeypatch: pytest.MonkeyPatch):
+    ended: list[str] = []
+    monkeypatch.setattr(stopping, "end_now", ended.append)
+    monkeypatch.setattr(stopping, "PATIENCE", 0.2)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RunFailed, match="stopped by SIGTERM; what was finished is kept"), ending_at_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == before and signal.set_wakeup_fd(-1) == -1
+    with ending_at_sigterm():
+        # A stage took the signal for itself: it will end when its step is saved, however long that takes.
+        taken: list[int] = []
+        inner = signal.signal(signal.SIGTERM, lambda number, frame: taken.append(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        signal.signal(signal.SIGTERM, inner)
+    assert taken == [signal.SIGTERM] and ended == []

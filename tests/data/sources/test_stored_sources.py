@@ -1,0 +1,244 @@
+"""Every way of storing images gives the same pixels and labels, and the same batches on any hosts and workers."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+
+from fae_jax.data.decode import decode_image
+from fae_jax.data.loader import Loader, Reading
+from fae_jax.data.sources.kinds import open_source
+from fae_jax.data.sources.listing import Source
+from fae_jax.data.sources.packed import PackedSource
+from fae_jax.data.sources.parquet import ParquetSource
+from fae_jax.data.sources.tars import TarSource
+from fae_jax.data.sources.tfds import TfdsSource, parse_example
+
+Stored = tuple[str, str]
+EXAMPLE = (  # written by TensorFlow
+    "0a83010a170a057465787473120e0a0c0a076772c3b6c39f650a01620a150a046d616e79120d1a0b0a0901ac028080808080200a160a0569"
+    "6d616765120d0a0b0a09ffd8706963747572650a170a056c6162656c120e1a0c0a0afdffffffffffffffff010a090a05656d70747912000a"
+    "150a0573636f7265120c120a0a080000003f00000040"
+)
+
+
+def opened(kind: str, path: str, **options: Any) -> Source:
+    return open_source(kind, path=path, **{"split": "train", "holdout": 0.0, "seed": 0, "image_size": 32, **options})
+
+
+def test_every_source_gives_the_same_pixels_and_labels(stored: Stored, images: list) -> None:
+    source = opened(*stored)
+    assert len(source) == len(images) and source.classes == ("cat", "dog", "eel")
+    for position, (key, label, data) in enumerate(images):
+        element = source[position]
+        np.testing.assert_array_equal(element["image"], decode_image(data, key))
+        assert element["label"] == label and element["label"].dtype == np.int32
+        assert element["index"] == position and element["index"].dtype == np.int64
+
+
+def test_splits_and_fingerprints_of_every_source(stored: Stored) -> None:
+    whole, again = opened(*stored), opened(*stored)
+    assert whole.fingerprint == again.fingerprint
+    if stored[0] == "tfds":
+        with pytest.raises(ValueError, match="has the splits train, not validation"):
+            opened(*stored, split="heldout")
+    parts = [opened(*stored, split=split, holdout=0.25) for split in ("train", "heldout")]
+    assert len(parts[0]) + len(parts[1]) == 39 and 9 <= len(parts[1]) <= 10
+    prints = {part.fingerprint for part in (whole, *parts)}
+    assert len(prints) == 3
+    pixels = [part[i]["image"].tobytes() for part in parts for i in range(len(part))]
+    assert len(set(pixels)) == 39
+
+
+def batches(source: Source, steps: int, start: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
+    loader = Loader(**{"source": source, "batch": 8, "seed": 5, "image_size": 24, "flip": True, "keep": 0, **options})
+    with loader.at(start) as iterator:
+        return [next(iterator) for _ in range(steps)]
+
+
+STEPS = 201  # batches 0 to 200
+
+
+def hold_for(source: Source, assert_equal: Callable[..., None], **options: Any) -> None:
+    """Batches 0 to 200 are the same on 1, 2, 4 and 8 hosts, with any number of workers, and after seeking."""
+    expected = batches(source, STEPS, **options)
+    for hosts in (2, 4, 8):
+        parts = [batches(source, STEPS, host=host, hosts=hosts, **options) for host in range(hosts)]
+        joined = [{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(STEPS)]
+        assert_equal(joined, expected)
+    for workers in (1, 2):
+        assert_equal(batches(source, STEPS, reading=Reading(workers=workers), **options), expected)
+    for step in (1, 77, 200):
+        assert_equal(batches(source, STEPS - step, start=step, **options)[:4], expected[step : step + 4])
+
+
+@pytest.mark.slow
+def test_hosts_workers_and_seeking_change_nothing_for_every_source(
+    stored: Stored, assert_equal: Callable[..., None]
+) -> None:
+    hold_for(opened(*stored), assert_equal)
+
+
+def test_random_crops_are_as_deterministic(images: list, tmp_path: Path, repack: Any, assert_equal: Any) -> None:
+    source = opened("tar", repack("tar", images, tmp_path / "data"))
+    expected = batches(source, 6, crop="random_resized")
+    parts = [batches(source, 6, crop="random_resized", host=host, hosts=4) for host in range(4)]
+    assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(6)], expected)
+    assert (expected[0]["image"] != batches(source, 1)[0]["image"]).any()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "array_record", "tfds", "parquet"])
+def test_buckets_are_read_in_place(
+    kind: str, images: list, tmp_path: Path, repack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = repack(kind, images, tmp_path / "data")
+    bucket = fsspec.filesystem("memory")
+    bucket.put(local, f"/{kind}/data", recursive=True)
+    try:
+        remote = opened(kind, f"memory://{kind}/data", holdout=0.25)
+        here = opened(kind, local, holdout=0.25)
+        assert remote.fingerprint == here.fingerprint and len(remote) == len(here)
+        for position in range(0, len(here), 5):
+            np.testing.assert_array_equal(remote[position]["image"], here[position]["image"])
+            assert remote[position]["label"] == here[position]["label"]
+    finally:
+        bucket.rm(f"/{kind}", recursive=True)
+    with pytest.raises((FileNotFoundError, ValueError)):
+        opened(kind, f"memory://{kind}/data")
+
+
+def test_an_unknown_protocol_is_one_clear_line() -> None:
+    with pytest.raises(ValueError, match="paths that begin with nowhere:// cannot be read here"):
+        opened("tar", "nowhere://bucket/shards")
+
+
+def test_tensorflows_own_example_is_read() -> None:
+    example = parse_example(bytes.fromhex(EXAMPLE))
+    assert example == {
+        "texts": ["größe".encode(), b"b"],
+        "many": [1, 300, 2**40],
+        "image": [b"\xff\xd8image"],
+        "label": [-3],
+        "empty": [],
+        "score": [],
+    }
+    for damaged in (bytes.fromhex(EXAMPLE)[:-30], b"\xff\xff", b"<html>"):
+        with pytest.raises(ValueError, match="no tf.train.Example"):
+            parse_example(damaged)
+
+
+def test_damaged_stores_are_named(images: list, tmp_path: Path, repack: Any) -> None:
+    tfds = Path(repack("tfds", images, tmp_path / "tfds"))
+    (shard,) = tfds.glob("*.array_record-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="three-train.* is no whole array_record file"):
+        opened("tfds", str(tfds))[3]
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="shard .*three-train.* of split 'train' is missing"):
+        opened("tfds", str(tfds))
+    with pytest.raises(FileNotFoundError, match="is no prepared TFDS data set"):
+        opened("tfds", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="holds no finished packed images"):
+        opened("array_record", str(tmp_path))
+    packed = Path(repack("array_record", images, tmp_path / "packed"))
+    (packed / "header.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="its format is 'other'"):
+        opened("array_record", str(packed))
+
+
+def test_damaged_parquet_is_named(images: list, tmp_path: Path, repack: Any) -> None:
+    path = Path(repack("parquet", images, tmp_path / "parquet"))
+    (file,) = path.glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ValueError, match="is no whole parquet file"):
+        opened("parquet", str(path))
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        opened("parquet", str(tmp_path))
+
+
+def real(name: str) -> Path:
+    root = os.environ.get("FAE_REAL_DATA")
+    if root is None:
+        pytest.skip("FAE_REAL_DATA is not set")
+    path = Path(root) / name
+    assert path.exists(), f"{path} is missing"
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("crop", ["adm_centre", "random_resized"])
+@pytest.mark.parametrize("kind", ["folder", "tar", "tfds", "array_record", "parquet"])
+def test_real_batches_of_every_source(kind: str, crop: str, tmp_path: Path, repack: Any, assert_equal: Any) -> None:
+    """Of 200 of the validation photographs, augmentations included."""
+    names = [f"class {label}" for label in range(10)]
+    place = repack(kind, archived("imagenette224-val-00000.tar")[::7][:200], tmp_path / kind, classes=names)
+    hold_for(opened(kind, place), assert_equal, crop=crop)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_batches_with_captions(assert_equal: Callable[..., None]) -> None:
+    source = opened("tar", str(real("captions/flickr8k-00000.tar")))
+    assert source.captioned and len(source) == 500
+    hold_for(source, assert_equal, caption_dropout=0.1)
+
+
+def archived(name: str) -> list[tuple[str, int, bytes]]:
+    """Key, class and file of every photograph of the tars, as tarfile reads them, by class."""
+    images = []
+    for path in sorted(real("images").glob(name)):
+        with tarfile.open(path) as archive:
+            members = {member.name: archive.extractfile(member).read() for member in archive}
+        keys = [name[:-4] for name in members if name.endswith(".jpg")]
+        images += [(key, int(members[f"{key}.cls"]), members[f"{key}.jpg"]) for key in keys]
+    return sorted(images, key=lambda image: image[1])
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["folder", "tfds", "array_record", "parquet"])
+def test_all_real_photographs_are_the_same_however_stored(kind: str, tmp_path: Path, repack: Any) -> None:
+    """Labels, bytes and pixels of all 10,969."""
+    images = archived("imagenette224-*.tar")
+    assert len(images) == 10_969
+    place = repack(kind, images, tmp_path / kind, classes=[f"class {label}" for label in range(10)])
+    source = opened(kind, place)
+    assert len(source) == len(images)
+    for position, (key, label, data) in enumerate(images):
+        element, stored = source[position], source.stored(position)
+        assert stored.data == data and element["label"] == stored.label == label
+        np.testing.assert_array_equal(element["image"], decode_image(data, key))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["folder", "tfds", "array_record", "parquet"])
+def test_real_photographs_are_the_same_however_stored(kind: str, tmp_path: Path, repack: Any) -> None:
+    """Every file of the 1,500 validation photographs, and the pixels of every tenth."""
+    path = real("images/imagenette224-val-00000.tar")
+    tars = TarSource(str(path), split="train", holdout=0.0, seed=0)
+    images = archived("imagenette224-val-00000.tar")
+    there = {tars.stored(position).data: position for position in range(len(tars))}
+    assert len(tars) == len(there) == 1500
+    kinds = {"folder": opened, "tfds": TfdsSource, "array_record": PackedSource, "parquet": ParquetSource}
+    place = repack(kind, images, tmp_path / kind, classes=[f"class {label}" for label in range(10)])
+    source = opened(kind, place) if kind == "folder" else kinds[kind](place, split="train", holdout=0.0, seed=0)
+    assert len(source) == 1500
+    for position in range(1500):
+        stored = source.stored(position)
+        original = tars.stored(there[stored.data])
+        assert stored.label == original.label == images[position][1]
+        if position % 10 == 0:
+            np.testing.assert_array_equal(source[position]["image"], tars[there[stored.data]]["image"])

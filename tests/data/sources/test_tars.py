@@ -1,0 +1,219 @@
+"""Tar shards as users have them: img2dataset's captions, and everything that can be wrong with a tar."""
+
+import io
+import json
+import logging
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fae_jax.data.decode import BadImage
+from fae_jax.data.sources.kinds import open_source
+from fae_jax.data.sources.listing import Source
+from fae_jax.data.sources.tar_index import TarIndex, counted, join_indices, scan_tar
+from fae_jax.data.sources.tars import TarSource, open_index
+from fae_jax.files.storage import find_files
+
+
+def jpeg(shade: int = 100) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), (shade, 50, 200)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def opened(path: Path, **options: Any) -> TarSource:
+    return TarSource(str(path), **{"split": "train", "holdout": 0.0, "seed": 0, **options})
+
+
+def labelled(count: int = 6) -> dict[str, bytes]:
+    members = {}
+    for number in range(count):
+        members |= {f"{number:03d}.jpg": jpeg(number * 20), f"{number:03d}.cls": str(number % 3).encode()}
+    return members
+
+
+def captioned(count: int = 4) -> dict[str, bytes]:
+    members = {}
+    for number in range(count):
+        about = {"caption": f"image {number}", "width": 30, "height": 20, "status": "success"}
+        members[f"{number:09d}.jpg"] = jpeg(number * 20)
+        members[f"{number:09d}.txt"] = f"image  {number} \n".encode()
+        members[f"{number:09d}.json"] = json.dumps(about).encode()
+    return members
+
+
+def test_members_are_found_where_tarfile_finds_them(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "a.tar", labelled())
+    source = opened(tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        for position in range(6):
+            assert source.stored(position).data == archive.extractfile(f"{position:03d}.jpg").read()
+            assert source.stored(position).label == position % 3
+    assert source.classes == ("0", "1", "2") and not source.captioned
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_tar_dialect_and_long_names(tmp_path: Path, form: int) -> None:
+    folder = "f" * 60 + "/" + "größe" * 12
+    names = {"k.x.jpg": jpeg(), "k.cls": b"1\n", "j.JPG": jpeg(), "j.cls": b"0"}
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        for name, content in names.items():
+            about = tarfile.TarInfo(f"{folder}/{name}")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    index = scan_tar(find_files(str(tmp_path / "a.tar"), (".tar",))[0])
+    assert index.columns["label"].tolist() == [0] and counted(index.skipped) == {"has no image": 1}
+
+
+def test_captions_of_img2dataset(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "00000.tar", captioned())
+    listed = json.dumps({"captions": ["first", "größe\n two", " "]}).encode()
+    write_tar(tmp_path / "00001.tar", {"x.jpg": jpeg(), "x.txt": b"first", "x.json": listed})
+    source = open_source("tar", path=str(tmp_path), split="train", holdout=0.0, seed=0, image_size=32)
+    assert isinstance(source, Source) and source.captioned and source.classes == () and len(source) == 5
+    assert source[1]["captions"] == ("image 1",) and source[1]["label"] == -1
+    assert source[4]["captions"] == ("first", "größe two")
+    index, _ = open_index(str(tmp_path))
+    assert index.columns["width"].tolist() == [30, 30, 30, 30, 0]
+
+
+def test_patterns_and_class_names(tmp_path: Path, write_tar: Any) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"s-{number:04d}.tar", labelled(2))
+    (tmp_path / "classes.json").write_text(json.dumps([{"class": 1, "name": "dog"}, {"class": 0, "name": "cat"}]))
+    assert len(opened(tmp_path / "s-{0001..0002}.tar")) == 4
+    assert len(opened(tmp_path / "s-*.tar")) == 6
+    assert opened(tmp_path).classes == opened(tmp_path / "s-0000.tar").classes == ("cat", "dog")
+    (tmp_path / "classes.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="classes.json is neither a list"):
+        opened(tmp_path)
+
+
+def test_what_cannot_be_used_is_left_out_counted_and_named(
+    tmp_path: Path, write_tar: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = labelled(4) | {
+        "../evil.jpg": jpeg(),
+        "/etc/evil.jpg": jpeg(),
+        "a/../../evil.jpg": jpeg(),
+        "alone.cls": b"1",
+        "word.jpg": jpeg(),
+        "word.cls": b"cat",
+        "minus.jpg": jpeg(),
+        "minus.cls": b"-1",
+        "nine.jpg": jpeg(),
+        "nine.cls": b"9",
+        "none.jpg": jpeg(),
+    }
+    write_tar(tmp_path / "a.tar", members)
+    with tarfile.open(tmp_path / "a.tar", "a") as archive:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    with caplog.at_level(logging.WARNING):
+        index, classes = open_index(str(tmp_path))
+    assert len(index) == 4 and classes == ("a", "b", "c")
+    assert counted(index.skipped) == {
+        "names a place outside the archive": 3,
+        "its class is out of range": 2,
+        "has no image": 1,
+        "its class is not a number": 1,
+        "is a link or device, not a file": 1,
+        "has no class": 1,
+    }
+    assert "3 left out: names a place outside the archive" in caplog.text
+    assert any(skip.name == "a.tar/../evil.jpg" for skip in index.skipped)
+
+
+def test_captions_that_are_missing_or_not_utf8(tmp_path: Path, write_tar: Any) -> None:
+    members = captioned(2) | {
+        "latin.jpg": jpeg(),
+        "latin.txt": "größe".encode("latin-1"),
+        "silent.jpg": jpeg(),
+        "blank.jpg": jpeg(),
+        "blank.txt": b" \n",
+        "broken.jpg": jpeg(),
+        "broken.json": b"{",
+    }
+    write_tar(tmp_path / "a.tar", members)
+    index, _ = open_index(str(tmp_path))
+    reasons = ["its caption is not UTF-8", "its caption is empty", "its JSON cannot be read", "has no caption"]
+    assert len(index) == 2 and counted(index.skipped) == dict.fromkeys(reasons, 1)
+
+
+@pytest.mark.parametrize("cut", ["inside an image", "inside a header", "between members", "before the end mark"])
+def test_a_tar_cut_anywhere_keeps_what_is_whole(tmp_path: Path, write_tar: Any, cut: str) -> None:
+    write_tar(tmp_path / "a.tar", labelled())
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        offsets = {member.name: member.offset_data for member in archive}
+    end = {
+        "inside an image": offsets["004.jpg"] + 100,
+        "inside a header": offsets["004.jpg"] - 300,
+        "between members": offsets["004.jpg"] - 512,
+        "before the end mark": offsets["005.cls"] + 512,
+    }[cut]
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:end])
+    index, _ = open_index(str(tmp_path))
+    whole = 6 if cut == "before the end mark" else 4
+    assert len(index) == whole and counted(index.skipped)["the tar is cut or damaged"] >= 1
+    source = opened(tmp_path)
+    assert [int(source[i]["label"]) for i in range(whole)] == [i % 3 for i in range(whole)]
+
+
+def test_what_is_no_tar_at_all_is_named(tmp_path: Path) -> None:
+    for content in (b"", b"<!DOCTYPE html><html>" * 100, b"\x1f\x8b" + bytes(range(256)) * 8):
+        (tmp_path / "a.tar").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.tar (is no uncompressed tar|holds no image)"):
+            opened(tmp_path / "a.tar")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        opened(tmp_path / "none.tar")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no file that ends in .tar"):
+        opened(tmp_path / "empty")
+
+
+def test_tars_with_neither_classes_nor_captions(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "a.tar", {"a.jpg": jpeg(), "b.jpg": jpeg()})
+    with pytest.raises(ValueError, match=r"neither a class \(key.cls\) nor a caption"):
+        opened(tmp_path)
+
+
+def test_an_index_that_is_older_than_its_tar_is_refused(tmp_path: Path, write_tar: Any) -> None:
+    tar, index = tmp_path / "a.tar", tmp_path / "index"
+    write_tar(tar, labelled())
+    join_indices([scan_tar(find_files(str(tar), (".tar",))[0])]).save(index, {"classes": ["a", "b", "c"]})
+    source = opened(index)
+    assert len(source) == 6 and source.classes == ("a", "b", "c")
+    np.testing.assert_array_equal(source[3]["image"], opened(tar)[3]["image"])
+    os.utime(tar, (1, 1))
+    with pytest.raises(ValueError, match="index .* is older than .*a.tar .*; make it anew with `fae prepare`"):
+        opened(index)
+    tar.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.tar, which index .* is of, does not exist"):
+        opened(index)
+    (index / "offset.npy").unlink()
+    with pytest.raises(ValueError, match="index .* cannot be read"):
+        TarIndex.load(index)
+
+
+def test_broken_images_inside_are_named_by_place(tmp_path: Path, write_tar: Any) -> None:
+    members = labelled(3) | {"003.jpg": jpeg()[:200], "003.cls": b"1", "004.jpg": b"<html>", "004.cls": b"1"}
+    write_tar(tmp_path / "a.tar", members)
+    source = opened(tmp_path)
+    with pytest.raises(BadImage, match=r"a\.tar, image at byte \d+: (?i:.*truncated)"):
+        source[3]
+    with pytest.raises(BadImage, match="holds a web page"):
+        source[4]
+
+
+def test_captions_split_by_share(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "a.tar", captioned(50))
+    train, held = (opened(tmp_path, split=split, holdout=0.1) for split in ("train", "heldout"))
+    assert len(held) == 5 and len(train) == 45
+    assert not set(train.keys.tolist()) & set(held.keys.tolist())
