@@ -1,18 +1,20 @@
 """A trained FAE as one object: images to latents, latents to features and images, labels to images.
 
-fae = fae_jax.load("runs/imagenet256")
+fae = fae_jax.load("runs/imagenet256")           # a working directory, an exported bundle, or a hub name
 z = fae.encode(images)                           # images in [−1, 1]
 features = fae.reconstruct_features(z)           # in the encoder's own space: its heads accept them
 images = fae.decode(z)
 images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
+
+It knows no working directory and no data: `Parts` say what it is made of, and each part is read when first used.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +22,63 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Key, Shaped
 
-from fae_jax.diffusion.guidance import Guidance, Schedule, function_evaluations, guided, make_schedule
-from fae_jax.diffusion.samplers import Sampler, make_sampler, sample, sample_keys
-from fae_jax.encoders.registry import EncoderOutput
-from fae_jax.networks import looped
+from fae_jax.conditions import make_condition
+from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
+from fae_jax.diffusion.samplers import sample_keys
+from fae_jax.encoders.registry import Encoder, EncoderOutput
+from fae_jax.generators import Generator, make_generator
+from fae_jax.nn.params import looped
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
-from fae_jax.stages import check_stages
-from fae_jax.stages.experiment import Experiment
-from fae_jax.workdir import Workdir
 
 AnyArray = Array | np.ndarray
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 
+class Parts(Protocol):
+    """What a model is made of, wherever it is kept: a working directory, a bundle, or shapes in `fae compile`.
+
+    Attributes:
+      config: the experiment's configuration.
+      mesh: the devices that parameters are put on.
+      tokenizer: see `fae_jax.tokenizers.Tokenizer`.
+      statistics: of the latents that the generator was trained on; asking raises ValueError where there is none.
+      classes: names of the classes, by label; () where there are none.
+    """
+
+    config: Any
+    mesh: jax.sharding.Mesh
+    tokenizer: Any
+    statistics: LatentStatistics
+    classes: tuple[str, ...]
+
+    def params(self, part: str, ema: str | None = "") -> Any:
+        """Parameters of a part of the tokenizer, or of "generator", on the mesh.
+
+        Args:
+          part: its name.
+          ema: decay of the EMA, "" for the largest kept, None for the raw weights.
+
+        Raises:
+          ValueError: they are not there, or no such EMA was kept; says what makes them.
+        """
+        ...
+
+
+def generator_of(parts: Parts) -> Generator:
+    """The generator that a model's configuration describes, for its tokenizer's latents.
+
+    Raises:
+      ValueError: sizes do not divide.
+    """
+    tokenizer = parts.tokenizer
+    condition = make_condition(parts.config)
+    return make_generator(parts.config, grid=tokenizer.grid, channels=tokenizer.channels, condition=condition)
+
+
 def guidance_schedule(guidance: Guidance | str, configured: Schedule) -> Schedule:
-    """What a user says of guidance → intervals.
+    """A user's guidance as intervals.
 
     Args:
       guidance: "config" for the configured one, None for none, a weight (on times up to 0.7, as in the paper's
@@ -55,33 +98,41 @@ def guidance_schedule(guidance: Guidance | str, configured: Schedule) -> Schedul
 
 
 class FAE:
-    """See the module. Every method takes NumPy or JAX arrays and works on the experiment's devices."""
+    """See the module. Every method takes NumPy or JAX arrays and works on the model's devices."""
 
-    def __init__(self, experiment: Experiment):
-        self.experiment = experiment
-        self.config = experiment.config
-        self.encoder = experiment.encoder
-        self.networks = looped(experiment.networks)
-        self.space = experiment.space
+    def __init__(self, parts: Parts):
+        self.parts = parts
+        self.config = parts.config
+        self.tokenizer = parts.tokenizer
+        if hasattr(self.tokenizer, "looped"):
+            self.tokenizer = self.tokenizer.looped()
 
     # Understanding
+
+    @property
+    def encoder(self) -> Encoder:
+        """The frozen encoder; of tokenizers that have one."""
+        return self._ability("encoder")
 
     def encode(
         self, images: Float[AnyArray, "b height width 3"], keys: Key[Array, " b"] | None = None
     ) -> Float[Array, "b y x c"]:
         """Images in [−1, 1] → latents: the posterior's mean, or with one key per image a sample of it."""
-        posterior = self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images))
-        return self._grid(posterior.mean if keys is None else posterior.sample(keys))
+        mean, log_variance = self.posterior(images)
+        if keys is None:
+            return self._grid(mean)
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+        return self._grid(mean + jnp.exp(0.5 * log_variance) * noise)
 
     def posterior(
         self, images: Float[AnyArray, "b height width 3"]
     ) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
-        return tuple(self._encode(self._encoder_params, self._autoencoder_params["compressor"], jnp.asarray(images)))
+        return tuple(self._encode(self._params(self.tokenizer.encodes), self._images(images)))
 
     def features(self, images: Float[AnyArray, "b height width 3"]) -> Float[Array, "b y x d"]:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
-        return self._grid(self._features(self._encoder_params, jnp.asarray(images)))
+        return self._grid(self._features(self._params(("encoder",))["encoder"], self._images(images)))
 
     def outputs(self, images: Float[AnyArray, "b height width 3"], layers: int = 0) -> EncoderOutput:
         """Images in [−1, 1] → all that the frozen encoder says, with its last `layers` blocks where it can give them.
@@ -91,43 +142,53 @@ class FAE:
         """
         if layers and self.encoder.keep is None:
             raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
-        return self._outputs(layers)(self._encoder_params, jnp.asarray(images))
+        return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
-        """A batch on the experiment's devices, split over them where it divides."""
-        mesh = self.experiment.mesh
+        """A batch on the model's devices, split over them where it divides."""
+        mesh = self.parts.mesh
         if jax.process_count() > 1 or len(images) % batch_divisor(mesh):
             return jnp.asarray(images)
         return put_batch({"image": images}, mesh)["image"]
 
     def compress(self, features: Float[AnyArray, "b y x d"]) -> Float[Array, "b y x c"]:
         """The encoder's features x → latents: `encode` without running the encoder."""
-        compressor = self._autoencoder_params["compressor"]
-        return self._grid(self._compress(compressor, self._tokens(features)).mean)
+        return self._grid(self._compress(self._params(("compressor",)), self._tokens(features)).mean)
 
     def reconstruct_features(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b y x d"]:
         """Latents → x̂, in the encoder's own space."""
-        tokens = self._tokens(latents)
-        return self._grid(
-            self.space.leave(self._decode_features(self._autoencoder_params["feature_decoder"], tokens))
-        )
+        params = self._params(("feature_decoder",))
+        return self._grid(self._reconstruct_features(params, self._tokens(latents)))
 
     def decode(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b height width 3"]:
         """Latents → images, clipped to [−1, 1]."""
-        params = (self._autoencoder_params["feature_decoder"], self._pixel_params)
-        return self._decode(*params, self._tokens(latents))
+        return self._decode(self._params(self.tokenizer.decodes), self._tokens(latents))
 
     # Generating
 
-    def sampler(self, name: str | None = None, steps: int | None = None) -> Sampler:
-        """A sampler by name with a number of steps, each from the configuration where it is None."""
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """The generator, without parameters; its blocks are looped over."""
+        made = generator_of(self.parts)
+        if dataclasses.is_dataclass(made) and hasattr(made, "network"):
+            return dataclasses.replace(made, network=looped(made.network))
+        return made
+
+    def settings(self, *, guidance: Guidance | str = "config", **changes: Any) -> Any:
+        """The section `sampling` with changes; those that are None are passed over.
+
+        Args:
+          guidance: see `guidance_schedule`.
+          changes: other fields, such as `sampler`, `steps`, `shift`.
+
+        Raises:
+          ValueError: a value cannot work.
+        """
         sampling = self.config.sampling
-        return make_sampler(
-            name or sampling.sampler,
-            steps=sampling.steps if steps is None else steps,
-            shift=sampling.shift,
-            last_step=sampling.last_step,
-        )
+        given = {name: value for name, value in changes.items() if value is not None}
+        chosen = dataclasses.replace(sampling, **given, guidance=guidance_schedule(guidance, sampling.guidance))
+        self.generator.evaluations(chosen)
+        return chosen
 
     def generate(
         self,
@@ -135,8 +196,9 @@ class FAE:
         *,
         guidance: Guidance | str = "config",
         seed: int = 0,
-        sampler: Sampler | None = None,
-        average: str | None = "",
+        sampler: str | None = None,
+        steps: int | None = None,
+        ema: str | None = "",
         progress: Callable[[int], None] | None = None,
     ) -> Float[np.ndarray, "b height width 3"]:
         """One image per label, in [−1, 1]. Image i depends on (seed, i, label) only, not on how many are made.
@@ -145,62 +207,72 @@ class FAE:
           labels: classes, 0 … classes − 1; `classes` means "of no class".
           guidance: see `guidance_schedule`.
           seed: of all noise.
-          sampler: see `FAE.sampler`; None for the configured one.
-          average: decay of the parameter average to use, "" for the slowest, None for the bare parameters.
+          sampler, steps: by name and number; None for the configured ones.
+          ema: decay of the EMA to use, "" for the largest kept, None for the raw weights.
           progress: told how many images are there, after each batch.
 
         Raises:
-          ValueError: a label out of range, or guidance or an average that is not there.
+          ValueError: a label out of range, or guidance or an EMA that is not there.
         """
-        labels = np.asarray(labels, np.int32)
-        classes = self.config.data.classes
-        if labels.ndim != 1 or not len(labels):
-            raise ValueError("labels must be a list of at least one class")
-        if labels.min() < 0 or labels.max() > classes:
-            raise ValueError(f"label {labels.min() if labels.min() < 0 else labels.max()} is not in 0 … {classes}")
-        check_stages(self.experiment, "generating", ("pixels", "cache", "generator"))
-        schedule = guidance_schedule(guidance, self.config.sampling.guidance)
-        run = self._sampling(cast(Hashable, sampler or self.sampler()), schedule)
-        params = self._generator_params(average)
-        done = []
-        for indices, chosen in _chunks(labels, min(self.config.sampling.batch, len(labels))):
-            images = run(*params, sample_keys(seed, jnp.asarray(indices)), jnp.asarray(chosen))
-            done.append(np.asarray(images))
+        chosen = self.settings(guidance=guidance, sampler=sampler, steps=steps)
+        condition = self.generator.condition.request(labels)
+        return np.concatenate(list(self.images(condition, chosen, seed=seed, ema=ema, progress=progress)))
+
+    def images(
+        self,
+        condition: Any,
+        settings: Any,
+        *,
+        seed: int = 0,
+        ema: str | None = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
+        """`generate` in pieces of at most `settings.batch`, so that no more are ever held.
+
+        Args:
+          condition: what `Condition.request` gives, one entry for each image.
+          settings: see `settings`.
+        """
+        count = len(jax.tree.leaves(condition)[0])
+        size = min(settings.batch, count)
+        run = self._sampling(settings)
+        params = {**self._params(self.tokenizer.decodes), "generator": self._params(("generator",), ema)["generator"]}
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+
+            def rows(leaf: np.ndarray, start: int = start, stop: int = stop) -> Array:
+                part = leaf[start:stop]
+                return jnp.asarray(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]))
+
+            keys = sample_keys(seed, jnp.arange(start, start + size))
+            made = np.asarray(run(params, keys, jax.tree.map(rows, condition)))[: stop - start]
             if progress:
-                progress(min(sum(map(len, done)), len(labels)))
-        return np.concatenate(done)[: len(labels)]
+                progress(stop)
+            yield made
 
-    def evaluations(self, sampler: Sampler, guidance: Guidance | str = "config") -> int:
-        """Network evaluations one image takes."""
-        schedule = guidance_schedule(guidance, self.config.sampling.guidance)
-        return function_evaluations(sampler.evaluation_times(), schedule)
-
-    # Parameters, loaded when first needed
-
-    @property
-    def _encoder_params(self) -> Any:
-        return self.experiment.frozen_encoder["encoder"]
-
-    @functools.cached_property
-    def _autoencoder_params(self) -> Any:
-        return self.experiment.load_params("features", "autoencoder")
-
-    @functools.cached_property
-    def _pixel_params(self) -> Any:
-        """Of the pixel decoder: fine-tuned, where that stage is done."""
-        stage = "finetune" if self.experiment.is_done("finetune") else "pixels"
-        check_stages(self.experiment, "decoding images", (stage,))
-        return self.experiment.load_params(stage, "pixel_decoder")
+    # Parameters, read when first needed
 
     @functools.cache  # noqa: B019 -- lives as long as the model
-    def _generator_params(self, average: str | None) -> tuple[Any, Any, Any]:
-        dit = self.experiment.load_params("generator", "dit", average)
-        return dit, self._autoencoder_params["feature_decoder"], self._pixel_params
+    def _part(self, part: str, ema: str | None) -> Any:
+        return self.parts.params(part, ema)
+
+    def _params(self, parts: Sequence[str], ema: str | None = "") -> Mapping[str, Any]:
+        return {part: self._part(part, ema) for part in parts}
 
     # Compiled pieces
 
+    def _ability(self, name: str) -> Any:
+        """What not every tokenizer has."""
+        if not hasattr(self.tokenizer, name):
+            kind = self.config.tokenizer.kind
+            raise ValueError(f"the tokenizer {kind!r} has no {name.replace('_', ' ')}: it encodes and decodes alone")
+        return getattr(self.tokenizer, name)
+
+    def _images(self, images: AnyArray) -> Array:
+        return jnp.asarray(images)
+
     def _grid(self, tokens: Array) -> Array:
-        return rearrange(tokens, "b (y x) c -> b y x c", y=self.networks.grid[0])
+        return rearrange(tokens, "b (y x) c -> b y x c", y=self.tokenizer.grid[0])
 
     def _tokens(self, maps: AnyArray) -> Array:
         return rearrange(jnp.asarray(maps), "b y x c -> b (y x) c")
@@ -213,71 +285,34 @@ class FAE:
     def _outputs(self, layers: int) -> Callable[..., EncoderOutput]:
         def outputs(params: Any, images: Array) -> EncoderOutput:
             pixels = self.encoder.preprocess(images)
-            found = self.encoder.keep(params, pixels, layers) if layers else self.encoder.apply(params, pixels)
-            return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), found)
+            made = self.encoder.keep(params, pixels, layers) if layers else self.encoder.apply(params, pixels)
+            return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), made)
 
         return jax.jit(outputs)
 
-    def _posterior_of(self, compressor: Any, features: Array) -> Any:
-        return self.networks.compressor.apply({"params": compressor}, self.space.enter(features))
+    @functools.cached_property
+    def _encode(self) -> Callable[..., Any]:
+        return jax.jit(self.tokenizer.encode)
 
     @functools.cached_property
     def _compress(self) -> Callable[..., Any]:
-        return jax.jit(self._posterior_of)
+        return jax.jit(self._ability("compress"))
 
     @functools.cached_property
-    def _encode(self) -> Callable[..., Any]:
-        def encode(encoder: Any, compressor: Any, images: Array) -> Any:
-            return self._posterior_of(compressor, self.encoder.features(encoder, images))
-
-        return jax.jit(encode)
-
-    @functools.cached_property
-    def _decode_features(self) -> Callable[..., Array]:
-        return jax.jit(lambda params, z: self.networks.feature_decoder.apply({"params": params}, z))
+    def _reconstruct_features(self) -> Callable[..., Array]:
+        return jax.jit(self._ability("reconstruct_features"))
 
     @functools.cached_property
     def _decode(self) -> Callable[..., Array]:
-        def decode(feature_decoder: Any, pixel_decoder: Any, latents: Array) -> Array:
-            features = self.networks.feature_decoder.apply({"params": feature_decoder}, latents)
-            return jnp.clip(self.networks.pixel_decoder.apply({"params": pixel_decoder}, features), -1, 1)
-
-        return jax.jit(decode)
+        return jax.jit(self.tokenizer.decode)
 
     @functools.cache  # noqa: B019 -- lives as long as the model
-    def _sampling(self, sampler: Sampler, schedule: Schedule) -> Callable[..., Array]:
-        """noise → sampler over guided velocity → undo standardisation → features → pixels, compiled."""
-        dit, statistics = self.networks.dit, self.experiment.cache.header.statistics
-        shape = (self.networks.grid[0] * self.networks.grid[1], self.networks.compressor.latent_width)
+    def _sampling(self, settings: Any) -> Callable[..., Array]:
+        """(parameters, keys, condition) → noise → sampler → undo standardisation → decoders → images, compiled."""
+        statistics, generator = self.parts.statistics, self.generator
 
-        def run(params: Any, feature_decoder: Any, pixel_decoder: Any, keys: Array, labels: Array) -> Array:
-            velocity = guided(
-                lambda z, t, label: dit.apply({"params": params}, z, t, label), schedule, self.config.data.classes
-            )
-            latents = sample(sampler, lambda z, t: velocity(z, t, labels), keys, shape)
-            return self._decode(feature_decoder, pixel_decoder, statistics.unstandardise(latents))
+        def run(params: Any, keys: Array, condition: Any) -> Array:
+            latents = generator.sample(params["generator"], keys, condition, settings)
+            return self.tokenizer.decode(params, statistics.unstandardise(latents))
 
-        return jax.jit(constrained(run, self.experiment.mesh))
-
-
-def _chunks(labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(indices, labels) in chunks of exactly `size`; the last one is filled up with its last label."""
-    for start in range(0, len(labels), size):
-        part = labels[start : start + size]
-        yield np.arange(start, start + size), np.pad(part, (0, size - len(part)), mode="edge")
-
-
-def load(path: str | Path) -> FAE:
-    """A trained FAE from its working directory.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: its encoder or features stage is not finished; says which command makes it. What later stages
-        train is asked for when it is first used, and refused there.
-    """
-    workdir = Workdir(path)
-    experiment = Experiment(workdir.read_config(), workdir)
-    for stage in ("encoder", "features"):
-        if not experiment.is_done(stage):
-            raise ValueError(f"{path} has no finished stage {stage}; run `fae train {stage} --workdir {path}` first")
-    return FAE(experiment)
+        return jax.jit(constrained(run, self.parts.mesh))

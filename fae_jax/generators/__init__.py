@@ -1,5 +1,61 @@
-"""Networks that predict a velocity from a noisy latent, a time and a condition."""
+"""Generators: what learns to make latents from noise. The contract, and the table of kinds.
 
-from fae_jax.generators.networks.dit import DiT
+A kind is one file here, or an entry point in the group `fae_jax.generators` of another package: a class with
 
-__all__ = ["DiT"]
+    Section     its part of the configuration, `generator.<kind>`, a frozen dataclass of options
+    build(section, *, grid, channels, condition, compute) → a `Generator`
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from jaxtyping import Array, Float, Key
+
+from fae_jax.conditions import Condition
+from fae_jax.kinds import find
+
+GENERATORS = {"flow_matching": "fae_jax.generators.flow_matching:FlowMatching"}
+
+
+class Generator(Protocol):
+    """Functions over standardised latents z (b, n, c), float32; one key for each example.
+
+    `settings` are the configuration's section `sampling`: sampler, steps, shift, last_step, guidance.
+    """
+
+    condition: Condition
+
+    def init(self, key: Key[Array, ""]) -> Any:
+        """Fresh parameters."""
+        ...
+
+    def loss(
+        self, params: Any, z: Float[Array, "b n c"], condition: Any, keys: Key[Array, " b"], step: Array
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """What is minimised, a mean over examples, and what is watched beside it."""
+        ...
+
+    def sample(self, params: Any, keys: Key[Array, " b"], condition: Any, settings: Any) -> Float[Array, "b n c"]:
+        """One latent for each key; latent i is a function of key i and condition i alone."""
+        ...
+
+    def evaluations(self, settings: Any) -> int:
+        """Network evaluations that one sample really takes.
+
+        Raises:
+          ValueError: the settings do not fit this generator.
+        """
+        ...
+
+
+def make_generator(config: Any, *, grid: tuple[int, int], channels: int, condition: Condition) -> Generator:
+    """The generator that the configuration's section `generator` describes, for latents of that grid and width.
+
+    Raises:
+      ValueError: its kind is unknown, or sizes do not divide.
+    """
+    kind = config.generator.kind
+    section = getattr(config.generator, kind)
+    made = find("generators", GENERATORS, kind)
+    return made.build(section, grid=grid, channels=channels, condition=condition, compute=config.compute)

@@ -11,6 +11,7 @@ With `data.features` the first arrow is gone: x comes from the feature store.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,18 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
+from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.losses.shaping import SemanticHead, continuity_loss, semantics_loss, structure_loss
 from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_divergence, reduced
-from fae_jax.networks import Networks, init_params
+from fae_jax.model import Parts
+from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch
-from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.feature_space import FeatureSpace, feature_colours
-from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
-from fae_jax.training.loop import Task
+from fae_jax.stages.stage import Stage
+from fae_jax.stages.training import train_stage
+from fae_jax.tokenizers.fae import FAETokenizer
+from fae_jax.tokenizers.feature_space import feature_colours
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, TrainState
+from fae_jax.training.task import Preview
 
 BARS = 24  # rows of pixels in a preview's bars
 
@@ -46,20 +49,27 @@ def noise_levels(keys: Array, spread: float) -> Array | float:
     return spread * jax.vmap(jax.random.normal)(keys)[:, None, None] if spread else 0.0
 
 
-def autoencoder_loss(
-    networks: Networks, space: FeatureSpace, section: ConfigDict, params: Any, raw: Array, keys: Array
+def features_loss(
+    tokenizer: FAETokenizer,
+    section: Any,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    keys: Array,
+    step: Array,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of raw features (b, n, d), and what is watched; each further term only where its weight is not 0."""
+    """The loss of a batch, and what is watched; each further term only where its weight is not 0."""
+    raw, space = tokenizer.raw_features(frozen, batch), tokenizer.space
     features = space.enter(raw)
 
     def own(purpose: int) -> Array:
         return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
 
     def decode(latents: Array) -> Array:
-        return networks.feature_decoder.apply({"params": params["feature_decoder"]}, latents)
+        return tokenizer.feature_decoder.apply({"params": params["feature_decoder"]}, latents)
 
     seen = noisy(features, own(1), section.feature_noise)
-    posterior = networks.compressor.apply({"params": params["compressor"]}, seen)
+    posterior = tokenizer.compressor.apply({"params": params["compressor"]}, seen)
     latents = noisy(posterior.sample(keys), own(2), noise_levels(own(3), section.latent_noise))
     decoded = decode(latents)
     error = feature_error(decoded, features, space.variance)
@@ -74,7 +84,7 @@ def autoencoder_loss(
         "inactive_channels": inactive_channels(posterior.mean),
     }
     kl = jnp.zeros(())
-    if networks.has_divergence:
+    if tokenizer.has_divergence:
         kl = kl_divergence(posterior.mean, posterior.log_variance)
         metrics["kl_per_token"] = kl * posterior.mean.shape[-1]
     sizes = (features.shape[1], features.shape[2], posterior.mean.shape[2])
@@ -90,11 +100,11 @@ def autoencoder_loss(
             variance=space.variance,
         ),
         "semantics": lambda: semantics_loss(
-            SemanticHead(networks.width).apply({"params": params["semantic_head"]}, posterior.mean), features
+            SemanticHead(tokenizer.width).apply({"params": params["semantic_head"]}, posterior.mean), features
         ),
     }
     for name, term in shaping.items():
-        weight = section[f"{name}_weight"]
+        weight = getattr(section, f"{name}_weight")
         if weight:
             metrics[name] = term()
             total += weight * metrics[name]
@@ -109,63 +119,60 @@ def channel_bars(values: np.ndarray, width: int, rows: int = BARS) -> np.ndarray
     return np.where(filled[..., None], np.array([240, 180, 60], np.uint8), np.array([24, 24, 32], np.uint8))
 
 
-def make_task(experiment: Experiment) -> Task:
-    """The player `autoencoder`, with parameters {"compressor", "feature_decoder"}, and {"semantic_head"} where
-    semantics are asked for."""
-    section, networks, space = experiment.config.features, experiment.networks, experiment.space
-    tokens = networks.grid[0] * networks.grid[1]
+def init_autoencoder(tokenizer: FAETokenizer, section: Any, key: Array) -> dict[str, Any]:
+    """Fresh parameters {"compressor", "feature_decoder"}, and {"semantic_head"} where semantics are asked for."""
+    keys = jax.random.split(key)
+    params = {
+        "compressor": tokenizer.init("compressor", keys[0]),
+        "feature_decoder": tokenizer.init("feature_decoder", keys[1]),
+    }
+    if section.semantics_weight:
+        latents = jnp.zeros((1, tokenizer.grid[0] * tokenizer.grid[1], tokenizer.channels))
+        params["semantic_head"] = init_params(SemanticHead(tokenizer.width), jax.random.fold_in(key, 2), latents)
+    return params
 
-    def init(key: Array) -> dict[str, Any]:
-        keys = jax.random.split(key)
-        features = jnp.zeros((1, tokens, networks.width))
-        latents = jnp.zeros((1, tokens, networks.compressor.latent_width))
-        params = {
-            "compressor": init_params(networks.compressor, keys[0], features),
-            "feature_decoder": init_params(networks.feature_decoder, keys[1], latents),
-        }
-        if section.semantics_weight:
-            params["semantic_head"] = init_params(SemanticHead(networks.width), jax.random.fold_in(key, 2), latents)
-        return params
 
-    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
-        return autoencoder_loss(networks, space, section, params, experiment.features_of(frozen, batch), keys)
+def players(parts: Parts) -> dict[str, Player]:
+    """The autoencoder; none where nothing is compressed, and the stage only takes the features' statistics."""
+    tokenizer, section = parts.tokenizer, parts.config.features
+    if not tokenizer.has_autoencoder:
+        return {}
+    init = functools.partial(init_autoencoder, tokenizer, section)
+    loss = functools.partial(features_loss, tokenizer, section)
+    return {"autoencoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))}
 
-    shown = experiment.preview_features()
-    images = to_pixels(shown["image"])
+
+def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview:
+    """Images, x and x̂ in the same colours, and how certain each latent channel is."""
+    tokenizer, images = parts.tokenizer, to_pixels(batch["image"])
 
     @jax.jit
-    def show(params: Any, frozen: Any) -> tuple[Array, Array, Array]:
-        raw = experiment.features_of(frozen, shown)
-        posterior = networks.compressor.apply({"params": params["compressor"]}, space.enter(raw))
-        decoded = networks.feature_decoder.apply({"params": params["feature_decoder"]}, posterior.mean)
-        return raw, space.leave(decoded), jnp.exp(0.5 * posterior.log_variance).mean((0, 1))
+    def draw(params: Any, frozen: Any) -> tuple[Array, Array, Array]:
+        raw = tokenizer.raw_features(frozen, batch)
+        posterior = tokenizer.compress(params, raw)
+        return raw, tokenizer.reconstruct_features(params, posterior.mean), jnp.exp(0.5 * posterior.log_variance).mean((0, 1))
 
-    def preview(state: TrainState) -> tuple[np.ndarray, str]:
-        before, after, spread = fetch(show(state.players["autoencoder"].params, experiment.frozen_for_features))
-        cells = (images.shape[1] // networks.grid[0], images.shape[2] // networks.grid[1])
+    def paint(state: TrainState) -> tuple[np.ndarray, str]:
+        before, after, spread = fetch(draw(state.players["autoencoder"].params, frozen))
+        cells = (images.shape[1] // tokenizer.grid[0], images.shape[2] // tokenizer.grid[1])
         maps = [
             colours.repeat(cells[0], 1).repeat(cells[1], 2)
-            for colours in feature_colours(before, after, networks.grid)
+            for colours in feature_colours(before, after, tokenizer.grid)
         ]
         sheet = side_by_side([to_uint8(images), *maps])
         bars = channel_bars(spread, sheet.shape[1])
         what = "held-out images; their features x; features after the latent x̂ (same colours)"
         return np.concatenate([sheet, bars]), f"{what}; bars: standard deviation of each latent channel's posterior"
 
-    return Task(
-        name="features",
-        players={"autoencoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
-        frozen=experiment.frozen_for_features,
-        batches=experiment.feature_loader(section.batch, images=False).at,
-        seed=experiment.seed("features"),
-        section=section,
-        preview=preview,
-    )
+    return paint
 
 
-def run(experiment: Experiment) -> None:
-    """Trains the stage to its end; where nothing is compressed, only the features' statistics are taken."""
-    if not experiment.has_autoencoder:
-        _ = experiment.space
-        return
-    experiment.train(make_task(experiment))
+STAGE = Stage(
+    name="features",
+    run=train_stage,
+    needs=("encoder",),
+    players=players,
+    frozen=("encoder",),
+    reads="features",
+    preview=preview,
+)

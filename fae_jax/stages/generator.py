@@ -1,63 +1,51 @@
-"""Stage II: the generator. Trained: the DiT. It reads the latent cache and nothing else.
+"""Stage II: the generator. It reads the latent cache and nothing else: neither images nor encoder are opened.
 
-record (μ, log σ²) → sample (z), standardise → path (z_t, v) → DiT → (v̂ − v)²
+record (μ, log σ²) → sample (z), standardise → generator.loss, with the condition of the batch
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array
 
 from fae_jax.data.stores.latent_loader import sample_latents
-from fae_jax.diffusion.path import training_pair
-from fae_jax.networks import init_params
-from fae_jax.stages.experiment import Experiment
-from fae_jax.training.loop import Task
+from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.generators import Generator
+from fae_jax.model import Parts, generator_of
+from fae_jax.stages.stage import Stage
+from fae_jax.stages.training import train_stage
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player
 
 
-def drop_labels(labels: Array, keys: Array, share: float, none: int) -> Array:
-    """Replaces a `share` of the labels by `none`, the label of "no class"."""
-    dropped = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
-    return jnp.where(dropped, none, labels)
-
-
-def make_task(experiment: Experiment) -> Task:
-    """The player `dit`."""
-    section, networks, classes = experiment.config.generator, experiment.networks, experiment.config.data.classes
-    statistics = experiment.cache.header.statistics
-    shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
-
-    def init(key: Array) -> dict[str, Any]:
-        label = jnp.zeros((1,), jnp.int32)
-        return init_params(networks.dit, key, jnp.zeros((1, *shape)), jnp.zeros((1,)), label)
-
-    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
-        sample_keys, pair_keys, drop_keys = rearrange(
-            jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
-        )
-        latents = sample_latents(batch, sample_keys, statistics)
-        pair = training_pair(pair_keys, latents, section.train_shift)
-        labels = drop_labels(batch["label"], drop_keys, section.label_dropout, classes)
-        velocity = networks.dit.apply({"params": params}, pair.noisy, pair.time, labels)
-        return jnp.mean((velocity - pair.velocity) ** 2), {}
-
-    return Task(
-        name="generator",
-        players={"dit": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
-        frozen={},
-        batches=experiment.latent_loader(section.batch).at,
-        seed=experiment.seed("generator"),
-        section=section,
+def generator_loss(
+    generator: Generator,
+    statistics: LatentStatistics,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    keys: Array,
+    step: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """The generator's loss on a batch of posteriors: sampled, standardised, a share without their condition."""
+    sample_keys, own_keys, drop_keys = rearrange(
+        jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
     )
+    latents = sample_latents(batch, sample_keys, statistics)
+    condition = generator.condition.drop(drop_keys, generator.condition.of(batch))
+    return generator.loss(params, latents, condition, own_keys, step)
 
 
-def run(experiment: Experiment) -> None:
-    """Trains the stage to its end."""
-    experiment.train(make_task(experiment))
+def players(parts: Parts) -> dict[str, Player]:
+    """The generator."""
+    generator = generator_of(parts)
+    loss = functools.partial(generator_loss, generator, parts.statistics)
+    return {"generator": Player(init=generator.init, loss=loss, optimizer=make_optimizer(parts.config.generator))}
+
+
+STAGE = Stage(name="generator", run=train_stage, needs=("cache",), players=players, reads="latents")

@@ -1,37 +1,104 @@
-"""The images of an experiment: which there are, and how they become what networks take."""
+"""The images of an experiment: which there are, and how they come in batches."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from einops import rearrange
-from jaxtyping import Array
-from ml_collections import ConfigDict
 
+from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.replacement import BadImages, Readable
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.mixture import Mixture
-from fae_jax.parallel.hosts import fetch
+from fae_jax.data.transforms import adm_centre_crop
+
+PREVIEWS = 16  # images in a preview
 
 
-def to_pixels(image: Array | np.ndarray) -> Array:
-    """uint8 → float32 in [−1, 1]."""
-    return jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
+def hosts() -> dict[str, int]:
+    """Which host this is, and of how many, as loaders take it."""
+    return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
-def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """[−1, 1] → uint8, rounded and clipped."""
-    return fetch(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))
+class Images:
+    """The images that the section `data` describes.
+
+    Args:
+      data: that section.
+      seed: purpose → a seed for it.
+      folder: where undecodable images are named.
+    """
+
+    def __init__(self, data: Any, seed: Callable[[str], int], folder: Path):
+        self.data, self._seed = data, seed
+        self._bad = folder / f"bad-images-{jax.process_index()}.txt"
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read ahead."""
+        return Reading(workers=self.data.workers, threads=self.data.threads, ahead=self.data.ahead)
+
+    @property
+    def reading_stored(self) -> Reading:
+        """The same for what needs no decoding: another process would take longer to hand it on than to read it."""
+        return dataclasses.replace(self.reading, workers=0)
+
+    @functools.cache  # noqa: B019 -- lives as long as its process
+    def source(self, split: str) -> Source:
+        """The images of a split, "train" or "heldout".
+
+        Raises:
+          ValueError, FileNotFoundError: see `open_images`.
+        """
+        return open_images(self.data, split, self._seed("holdout"))
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The training images, where they are several sources drawn from by weight."""
+        source = self.source("train") if self.data.mixture else None
+        return source if isinstance(source, Mixture) else None
+
+    def loader(self, batch: int) -> Loader:
+        """Shuffled batches of training images and labels; undecodable ones are named in the working directory."""
+        data = self.data
+        return Loader(
+            source=self.source("train"),
+            batch=batch,
+            seed=self._seed("data"),
+            image_size=data.image_size,
+            flip=data.flip,
+            crop=data.crop,
+            crop_area=data.crop_area,
+            captions=False,
+            tolerate=data.tolerate,
+            bad_images=self._bad,
+            reading=self.reading,
+            keep=2**40 if data.in_memory else 0,
+            **hosts(),
+        )
+
+    def ordered(self, split: str, batch: int) -> Any:
+        """One pass over a split, in order, in batches of `batch` with a mask."""
+        source, size = self.source(split), self.data.image_size
+        bad = BadImages(source, self.data.tolerate, self._bad)
+        return ordered_batches(source, batch=batch, image_size=size, reading=self.reading, bad=bad, **hosts())
+
+    @functools.cache  # noqa: B019 -- lives as long as its process
+    def preview(self) -> dict[str, np.ndarray]:
+        """The images shown in previews: held-out ones, or training ones if none are held out."""
+        split = "heldout" if self.data.holdout or self.data.heldout_path else "train"
+        source, size = Readable(self.source(split)), self.data.image_size
+        places = np.linspace(0, len(source) - 1, PREVIEWS).astype(int)
+        return {"image": np.stack([adm_centre_crop(source[int(place)]["image"], size) for place in places])}
 
 
-def side_by_side(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of equally many images (b, y, x, 3) as one image, row under row."""
-    return rearrange(np.stack(rows), "r b y x c -> (r y) (b x) c")
-
-
-def open_images(data: ConfigDict, split: str, seed: int) -> Source:
+def open_images(data: Any, split: str, seed: int) -> Source:
     """The images of a split, "train" or "heldout", that the section `data` of a configuration names.
 
     Args:

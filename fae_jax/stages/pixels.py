@@ -9,6 +9,7 @@ finetune:  image → encoder (x) → compressor → sample (z) → feature decod
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,104 +18,111 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from fae_jax.losses.pixels import pixel_error, psnr
-from fae_jax.networks import init_params
-from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
-from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
+from fae_jax.losses.pixel import pixel_loss, pixel_terms, psnr
+from fae_jax.model import Parts
+from fae_jax.stages.stage import Stage
+from fae_jax.stages.training import train_stage
+from fae_jax.tokenizers.fae import FAETokenizer
+from fae_jax.training.optimizer import best_params, make_optimizer
 from fae_jax.training.state import Player, TrainState
+from fae_jax.training.task import Preview
 
-# (frozen parameters, batch, keys) → what the pixel decoder is shown
+# (frozen parameters, batch, keys) → what the pixel decoder sees
 Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
 
 
-def noisy_features(experiment: Experiment) -> Input:
-    """x + σ ε, with σ = 0.4 for DINOv2 (paper), or relative to the features: σ RMS(x).
+def noisy_features(
+    tokenizer: FAETokenizer, sigma: float, frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array
+) -> Array:
+    """x + σ ε, in the feature space."""
+    features = tokenizer.space.enter(tokenizer.raw_features(frozen, batch))
+    return features + sigma * jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
+
+
+def returned_features(
+    tokenizer: FAETokenizer, frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array
+) -> Array:
+    """x̂, in the feature space: features sent through the latent, sampled."""
+    posterior = tokenizer.compress(frozen, tokenizer.raw_features(frozen, batch))
+    decoded = tokenizer.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))
+    return jax.lax.stop_gradient(decoded)
+
+
+def noise_level(tokenizer: FAETokenizer, section: Any) -> float:
+    """σ: 0.4 for DINOv2 (paper), or relative to the features, σ RMS(x).
 
     "Scaled by the norm" for another encoder then is noise_relative with noise = 0.4 / RMS(x of DINOv2), whose root
-    mean square is in its `features/statistics.json`.
+    mean square follows from the mean and std in its `features/stage.json`.
     """
-    section = experiment.config.pixels
-    space = experiment.space
-    sigma = section.noise * (space.rms if section.noise_relative else 1.0)
-
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
-        features = space.enter(experiment.features_of(frozen, batch))
-        noise = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
-        return features + sigma * noise
-
-    return make
+    return section.noise * (tokenizer.space.rms if section.noise_relative else 1.0)
 
 
-def returned_features(experiment: Experiment) -> Input:
-    """x̂: features sent through the latent, sampled."""
-    networks, space = experiment.networks, experiment.space
+def pixels_loss(
+    tokenizer: FAETokenizer,
+    terms: Any,
+    make_input: Input,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    keys: Array,
+    step: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """The weighted terms between images and what is decoded, and PSNR."""
+    images = to_pixels(batch["image"])
+    decoded = tokenizer.pixel_decoder.apply({"params": params}, make_input(frozen, batch, keys))
+    loss, values = pixel_loss(terms, decoded, images, step)
+    return loss, {**values, "psnr": psnr(decoded, images)}
 
-    def make(frozen: Mapping[str, Any], batch: Mapping[str, Any], keys: Array) -> Array:
-        features = space.enter(experiment.features_of(frozen, batch))
-        posterior = networks.compressor.apply({"params": frozen["compressor"]}, features)
-        decoded = networks.feature_decoder.apply({"params": frozen["feature_decoder"]}, posterior.sample(keys))
-        return jax.lax.stop_gradient(decoded)
 
-    return make
+def _input(stage: str, parts: Parts) -> Input:
+    if stage == "pixels":
+        return functools.partial(noisy_features, parts.tokenizer, noise_level(parts.tokenizer, parts.config.pixels))
+    return functools.partial(returned_features, parts.tokenizer)
 
 
-def make_task(
-    experiment: Experiment, stage: str, make_input: Input, frozen: Mapping[str, Any], start: Mapping[str, Any]
-) -> Task:
-    """The player `pixel_decoder`, from `start` (player → parameters) or from scratch."""
-    section, networks = experiment.config[stage], experiment.networks
-    decoder, tokens = networks.pixel_decoder, networks.grid[0] * networks.grid[1]
+def players(stage: str, parts: Parts) -> dict[str, Player]:
+    """The pixel decoder."""
+    tokenizer, section = parts.tokenizer, getattr(parts.config, stage)
+    loss = functools.partial(pixels_loss, tokenizer, pixel_terms(section.losses), _input(stage, parts))
+    init = functools.partial(tokenizer.init, "pixel_decoder")
+    return {"pixel_decoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))}
 
-    def init(key: Array) -> dict[str, Any]:
-        return init_params(decoder, key, jnp.zeros((1, tokens, networks.width)))
 
-    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
-        images = to_pixels(batch["image"])
-        decoded = decoder.apply({"params": params}, make_input(frozen, batch, keys))
-        return pixel_error(decoded, images, section.l1_weight, section.l2_weight), {"psnr": psnr(decoded, images)}
-
-    shown = experiment.preview_features()
-    images = to_pixels(shown["image"])
+def preview(stage: str, parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview:
+    """Images over what is decoded from their features."""
+    images, make_input = to_pixels(batch["image"]), _input(stage, parts)
     keys = jax.random.split(jax.random.key(0), len(images))
-    paint = jax.jit(lambda params, frozen: decoder.apply({"params": params}, make_input(frozen, shown, keys)))
+    draw = jax.jit(
+        lambda params, frozen: parts.tokenizer.pixel_decoder.apply(
+            {"params": params}, make_input(frozen, batch, keys)
+        )
+    )
 
-    def preview(state: TrainState) -> tuple[np.ndarray, str]:
-        params = experiment.best_params(state, "pixel_decoder")
-        decoded = to_uint8(paint(params, frozen))
+    def paint(state: TrainState) -> tuple[np.ndarray, str]:
+        decoded = to_uint8(draw(best_params(state, "pixel_decoder"), frozen))
         what = "their noisy features" if stage == "pixels" else "their latents"
         return side_by_side([to_uint8(images), decoded]), f"held-out images; painted from {what}"
 
-    return Task(
-        name=stage,
-        players={"pixel_decoder": Player(init=init, loss=loss, optimizer=make_optimizer(section))},
-        frozen=frozen,
-        start=start,
-        batches=experiment.feature_loader(section.batch, images=True).at,
-        seed=experiment.seed(stage),
-        section=section,
-        preview=preview,
-    )
+    return paint
 
 
-def pixels_task(experiment: Experiment) -> Task:
-    """Stage Ib."""
-    return make_task(experiment, "pixels", noisy_features(experiment), experiment.frozen_for_features, {})
-
-
-def finetune_task(experiment: Experiment) -> Task:
-    """Stage Ic, from the parameters of Ib."""
-    frozen = {**experiment.frozen_for_features, **experiment.load_params("features", "autoencoder")}
-    start = {"pixel_decoder": experiment.load_params("pixels", "pixel_decoder")}
-    return make_task(experiment, "finetune", returned_features(experiment), frozen, start)
-
-
-def run_pixels(experiment: Experiment) -> None:
-    """Trains stage Ib to its end."""
-    experiment.train(pixels_task(experiment))
-
-
-def run_finetune(experiment: Experiment) -> None:
-    """Trains stage Ic to its end."""
-    experiment.train(finetune_task(experiment))
+PIXELS = Stage(
+    name="pixels",
+    run=train_stage,
+    needs=("encoder",),
+    players=functools.partial(players, "pixels"),
+    frozen=("encoder",),
+    reads="features and images",
+    preview=functools.partial(preview, "pixels"),
+)
+FINETUNE = Stage(
+    name="finetune",
+    run=train_stage,
+    needs=("features", "pixels"),
+    players=functools.partial(players, "finetune"),
+    frozen=("encoder", "compressor", "feature_decoder"),
+    reads="features and images",
+    start={"pixel_decoder": "pixel_decoder"},
+    preview=functools.partial(preview, "finetune"),
+)

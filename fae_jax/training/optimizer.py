@@ -73,7 +73,9 @@ def make_optimizer(section: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(*chain, average_parameters(tuple(section.ema)))
 
 
-def slowest_average(optimizer_state: Any, params: Any) -> Any:
-    """The average with the largest decay held in a state of `make_optimizer`, or `params` where it holds none."""
-    kept = optimizer_state[-1].averages
-    return kept[max(kept, key=float)] if kept else params
+def best_params(state: Any, player: str) -> Any:
+    """What later stages will use of a `TrainState`: a player's EMA of the largest decay, or its parameters where none
+    is kept."""
+    own = state.players[player]
+    kept = own.optimizer[-1].averages
+    return kept[max(kept, key=float)] if kept else own.params

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from fae_jax.training.state import Player, TrainState
+
+Preview = Callable[[TrainState], tuple[np.ndarray, str]]  # state → uint8 image (y, x, 3) and its caption
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,8 @@ class Task:
       batches: step → this host's shares of batches from that step on.
       seed: of initialisation and steps.
       section: the stage's training section of the configuration.
-      field: that section's name, where it is not the stage's.
       start: parameters of players that do not start from scratch, by name.
-      preview: state → (uint8 image (y, x, 3), caption), or None.
+      preview: what is drawn of a state, or None.
       flops: of one step over all devices, or None where nobody has counted them.
       peak: FLOP/s of all devices together, or None where it is not known.
     """
@@ -35,9 +35,8 @@ class Task:
     frozen: Mapping[str, Any]
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     seed: int
-    section: ConfigDict
+    section: Any
     start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    preview: Callable[[TrainState], tuple[np.ndarray, str]] | None = None
-    field: str = ""
+    preview: Preview | None = None
     flops: float | None = None
     peak: float | None = None

@@ -1,0 +1,117 @@
+"""A stage: what it trains, what it reads, what it needs before it, and the file it leaves for those after it.
+
+`stage.json` in a stage's folder is all that later stages and models ask of it: the hashes of what it was made of,
+the sizes and statistics they need, and the step it was finished at, written after the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fae_jax import __version__
+from fae_jax.files.writing import write_json
+from fae_jax.model import Parts
+from fae_jax.training.state import Player
+from fae_jax.training.task import Preview
+from fae_jax.workdir import Workdir
+
+if TYPE_CHECKING:
+    from fae_jax.stages.experiment import Experiment
+
+FILE = "stage.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+      name: what users call it.
+      run: carries it out, and leaves its record.
+      needs: stages that must be finished before it.
+      players: from what there is → what is trained, by name; None for a stage that trains nothing.
+      frozen: parts of the tokenizer that are read and not trained.
+      reads: what its batches hold: "images", "features", "features and images", "latents".
+      start: player → part of the tokenizer that it starts from, as an earlier stage left it.
+      preview: (parts, frozen, images) → what is shown of a state; None for nothing.
+      field: the section of the configuration it is trained by, where that is not its name.
+      folder: its folder in the working directory, where that is not its name.
+    """
+
+    name: str
+    run: Callable[[Experiment, Stage], None]
+    needs: tuple[str, ...] = ()
+    players: Callable[[Parts], Mapping[str, Player]] | None = None
+    frozen: tuple[str, ...] = ()
+    reads: str = "images"
+    start: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    preview: Callable[[Parts, Mapping[str, Any], Mapping[str, Any]], Preview] | None = None
+    field: str = ""
+    folder: str = ""
+
+    def section(self, config: Any) -> Any:
+        """Its section of the configuration."""
+        return getattr(config, self.field or self.name)
+
+    def frozen_parts(self, config: Any) -> tuple[str, ...]:
+        """What it reads: not the encoder where features are stored."""
+        stored = config.data.features and self.reads.startswith("features")
+        return tuple(part for part in self.frozen if not (stored and part == "encoder"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of `stage.json`.
+
+    Attributes:
+      made_of: what it was made of, by name: hashes of images, encoder, latents and so on.
+      facts: what later stages and models must know, as plain JSON values.
+      finished: the step it ended at; None while it goes on.
+      version: the version that began it.
+    """
+
+    made_of: Mapping[str, str]
+    facts: Mapping[str, Any]
+    finished: int | None = None
+    version: str = __version__
+
+
+def read_record(workdir: Workdir, folder: str) -> Record | None:
+    """What a stage left, or None where it has not begun.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    file = workdir.stage(folder) / FILE
+    if not file.is_file():
+        return None
+    try:
+        return Record(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({' '.join(str(error).split())[:100]}): remove the folder {file.parent} to begin "
+            "the stage anew"
+        ) from error
+
+
+def write_record(workdir: Workdir, folder: str, record: Record) -> None:
+    """Writes it, atomically."""
+    write_json(workdir.stage(folder) / FILE, dataclasses.asdict(record))
+
+
+def check_lineage(stage: str, workdir: Workdir, record: Record, made_of: Mapping[str, str]) -> None:
+    """Refuses to go on with anything else than a stage was begun with.
+
+    Raises:
+      ValueError: names it, and both hashes.
+    """
+    for name, now in made_of.items():
+        before = record.made_of.get(name, now)
+        if before != now:
+            raise ValueError(
+                f"stage {stage} of {workdir.root} was made of {name} {before[:12]}, and these are {now[:12]}: give back "
+                f"the {name} it was begun with, or begin again in another --workdir"
+            )

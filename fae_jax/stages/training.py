@@ -1,0 +1,152 @@
+"""Running a stage that trains: what it reads, its record before the first step and after the last, the trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fae_jax.data.loader import Loader
+from fae_jax.data.stores.latent_loader import LatentLoader
+from fae_jax.model import Parts
+from fae_jax.parallel.chips import peak_flops
+from fae_jax.parallel.hosts import fetch, is_first
+from fae_jax.stages.costs import step_flops
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.images import hosts
+from fae_jax.stages.latents import open_latents
+from fae_jax.stages.stage import Record, Stage, check_lineage, read_record, write_record
+from fae_jax.stages.trained import as_json
+from fae_jax.training.goodput import Phases
+from fae_jax.training.loop import train
+from fae_jax.training.state import TrainState
+from fae_jax.training.task import Task
+from fae_jax.weights import hash_tree
+
+
+def batches(experiment: Experiment, stage: Stage) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
+    """step → this host's shares of the batches that a stage reads, from that step on."""
+    batch, data = stage.section(experiment.config).batch, experiment.config.data
+    if stage.reads == "latents":
+        latents = open_latents(experiment.workdir)
+        return LatentLoader(
+            source=latents.source,
+            batch=batch,
+            seed=experiment.seed("latents"),
+            flip=data.flip,
+            caption_dropout=data.caption_dropout,
+            mixture=latents.mixture,
+            reading=experiment.images.reading_stored,
+            **hosts(),
+        ).at
+    store = experiment.parts.feature_store("train") if stage.reads.startswith("features") else None
+    if store is None:
+        return experiment.images.loader(batch).at
+    beside = stage.reads == "features and images"
+    return LatentLoader(
+        source=store.open(),
+        batch=batch,
+        seed=experiment.seed("data"),
+        flip=data.flip,
+        images=experiment.images.source("train") if beside else None,
+        image_size=data.image_size,
+        captions=False,
+        mixture=experiment.images.mixture,
+        reading=experiment.images.reading if beside else experiment.images.reading_stored,
+        **hosts(),
+    ).at
+
+
+def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Record:
+    """The stage's record, written if it is new.
+
+    Raises:
+      ValueError: the stage was begun with other images, another encoder, other statistics or latents.
+    """
+    if stage.reads == "latents":
+        facts = open_latents(experiment.workdir).facts
+        made_of = {"latents": facts["hash"]}
+    else:
+        known = experiment.parts.facts
+        facts = as_json(known)
+        made_of = {
+            "images": experiment.images.source("train").fingerprint,
+            "encoder": experiment.parts.encoder.weights_hash,
+            "feature statistics": hash_tree({"mean": np.asarray(known.mean), "std": np.asarray(known.std)}),
+        }
+    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"}
+    folder = stage.folder or stage.name
+    record = read_record(experiment.workdir, folder)
+    if record is not None:
+        check_lineage(stage.name, experiment.workdir, record, made_of)
+        return record
+    record = Record(made_of=made_of, facts=facts)
+    if is_first():
+        write_record(experiment.workdir, folder, record)
+    return record
+
+
+def finish(experiment: Experiment, stage: Stage, record: Record, step: int) -> None:
+    """Marks the stage as done; its last checkpoint is on disk."""
+    if is_first():
+        write_record(experiment.workdir, stage.folder or stage.name, dataclasses.replace(record, finished=step))
+
+
+def train_stage(experiment: Experiment, stage: Stage) -> TrainState | None:
+    """Trains a stage to its end.
+
+    Raises:
+      ValueError: its batch does not divide over the devices, or it was begun with something else.
+      RunFailed: see `fae_jax.training.loop.train`.
+    """
+    assert stage.players is not None
+    config, parts = experiment.config, experiment.parts
+    frozen = {part: parts.params(part) for part in stage.frozen_parts(config)}
+    record = begin(experiment, stage, frozen)
+    players = stage.players(parts)
+    if not players:
+        finish(experiment, stage, record, 0)
+        return None
+    section = stage.section(config)
+    experiment.check_batch(f"{stage.field or stage.name}.batch", section.batch, section.microbatches)
+    task = Task(
+        name=stage.name,
+        players=players,
+        frozen=frozen,
+        batches=batches(experiment, stage),
+        seed=experiment.seed(stage.name),
+        section=section,
+        start={player: parts.params(part) for player, part in stage.start.items()},
+        preview=stage.preview(parts, frozen, _previewed(experiment, stage)) if stage.preview else None,
+        **_cost(parts, stage),
+    )
+    phases = Phases()
+    try:
+        state = train(task, experiment.workdir.stage(stage.folder or stage.name), experiment.mesh, config, phases)
+    finally:
+        if is_first():
+            with contextlib.suppress(OSError):
+                experiment.workdir.add_phases(phases.seconds())
+    finish(experiment, stage, record, section.steps)
+    return state
+
+
+def _previewed(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+    """Held-out images, with their features where the stage reads those from a store."""
+    images = experiment.images.preview()
+    if not (experiment.config.data.features and stage.reads.startswith("features")):
+        return images
+    return {**images, "features": np.asarray(experiment.parts.encode_here(images["image"]))}
+
+
+def _cost(parts: Parts, stage: Stage) -> dict[str, Any]:
+    """FLOPs of a stage's step and of the devices, as `Task` wants them; None where they cannot be told."""
+    try:
+        flops = float(step_flops(parts, stage.name))
+    except ValueError:
+        return {"flops": None, "peak": None}
+    peak = peak_flops(parts.mesh.devices.flat[0].device_kind)
+    return {"flops": flops, "peak": peak and peak * parts.mesh.size}
