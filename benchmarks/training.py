@@ -73,22 +73,19 @@ def configure(size: Size, batch: int) -> Any:
         config.update_from_flattened_dict(
             {
                 "encoder.feature_norm": "standardise",
-                "compressor.heads": size.compressor[0],
-                "compressor.head_width": size.compressor[1],
-                **dict(
-                    zip(
-                        ("feature_decoder.depth", "feature_decoder.heads", "feature_decoder.hidden"),
-                        size.feature_decoder,
-                        strict=True,
-                    )
-                ),
-                "feature_decoder.last_norm": False,
+                "compressor.attention.heads": size.compressor[0],
+                "compressor.attention.head_width": size.compressor[1],
+                **{
+                    f"feature_decoder.transformer.{name}": value
+                    for name, value in zip(("depth", "heads", "hidden"), size.feature_decoder, strict=True)
+                },
+                "feature_decoder.transformer.last_norm": False,
                 **{
                     f"pixel_decoder.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.pixel_decoder, strict=True)
                 },
                 **{
-                    f"dit.{name}": value
+                    f"generator.flow_matching.dit.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.dit, strict=True)
                 },
                 "compute.dtype": "bfloat16" if accelerator else "float32",
@@ -103,15 +100,8 @@ def configure(size: Size, batch: int) -> Any:
 
 def as_diffusers(config: Any) -> Any:
     """The configuration with `diffusers`' DiT: see the module."""
-    with config.unlocked():
-        config.update_from_flattened_dict(
-            {
-                "dit.norm": "layer",
-                "dit.feed_forward": "gelu_tanh",
-                "dit.rotary": False,
-                "dit.hidden": 4 * config.dit.width,
-            }
-        )
+    dit = config.generator.flow_matching.dit
+    dit.update({"norm": "layer", "feed_forward": "gelu_tanh", "rotary": False, "hidden": 4 * dit.width})
     return config
 
 

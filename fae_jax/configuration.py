@@ -115,23 +115,32 @@ def default_config() -> ConfigDict:
             "compressor": {
                 "kind": "attention",  # attention (one layer, the paper's), linear, transformer or identity
                 "latent_width": 32,  # channels of the latent (identity: the encoder's)
-                "heads": 24,  # attention heads, of attention and transformer
-                "head_width": 256,  # attention: channels per head
-                "activation": "silu",  # attention: after skip + attention: silu, gelu, none
-                "depth": 6,  # transformer: blocks
-                "width": 0,  # transformer: channels of the blocks; 0 = the encoder's
-                "hidden": 4096,  # transformer: inner width of the SwiGLU
-                "posterior": "gaussian",  # gaussian, fixed_variance (for flows), rms (GAE) or sphere (PAE)
-                "sigma": 0.3,  # fixed_variance: standard deviation of the latent's noise
-                "log_variance_range": (-30.0, 20.0),  # the posterior's log-variance is clipped to it
+                "posterior": {
+                    "kind": "gaussian",  # gaussian, fixed_variance (for flows), rms (GAE) or sphere (PAE)
+                    "sigma": 0.3,  # fixed_variance: standard deviation of the latent's noise
+                    "log_variance_range": (-30.0, 20.0),  # gaussian: its log-variance is clipped to it
+                },
+                "attention": {
+                    "heads": 24,  # attention heads
+                    "head_width": 256,  # channels per head
+                    "activation": "silu",  # after skip + attention: silu, gelu, none
+                },
+                "transformer": {
+                    "depth": 6,  # blocks
+                    "width": 0,  # channels of the blocks; 0 = the encoder's
+                    "heads": 24,  # attention heads
+                    "hidden": 4096,  # inner width of the SwiGLU
+                },
             },
             "feature_decoder": {
                 "kind": "transformer",  # transformer, or identity: goes with an identity compressor alone
-                "depth": 6,  # blocks
-                "width": 0,  # channels of the blocks; 0 = the encoder's, without an output linear
-                "heads": 24,  # attention heads
-                "hidden": 4096,  # inner width of the SwiGLU
-                "last_norm": True,  # end with an RMSNorm: goes with feature_norm=none, and only with it
+                "transformer": {
+                    "depth": 6,  # blocks
+                    "width": 0,  # channels of the blocks; 0 = the encoder's, without an output linear
+                    "heads": 24,  # attention heads
+                    "hidden": 4096,  # inner width of the SwiGLU
+                    "last_norm": True,  # end with an RMSNorm: goes with feature_norm=none, and only with it
+                },
             },
             "pixel_decoder": {
                 "width": 1024,  # channels
@@ -139,16 +148,12 @@ def default_config() -> ConfigDict:
                 "heads": 16,  # attention heads
                 "hidden": 2736,  # inner width of the SwiGLU
             },
-            "dit": {
-                "width": 1152,  # channels
-                "depth": 28,  # blocks
-                "heads": 16,  # attention heads
-                "hidden": 3072,  # inner width of the feed-forward
-                "norm": "rms",  # rms (LightningDiT) or layer (SiT)
-                "feed_forward": "swiglu",  # swiglu (LightningDiT) or gelu_tanh (SiT)
-                "rotary": True,  # rotary positions (LightningDiT) beside the fixed table
-                "qk_norm": False,  # normalise queries and keys
-                "time_scale": 1.0,  # times are multiplied by it before they are embedded (LightningDiT, SiT: 1)
+            "tokenizer": {
+                "kind": "fae",  # image ↔ latent: fae
+            },
+            "condition": {
+                "kind": "class",  # what a generator is told: none or class
+                "dropout": 0.1,  # share of examples trained without it
             },
             "encoder_training": {
                 **_training(steps=0, batch=256, learning_rate=1e-3, weight_decay=0.05),
@@ -173,13 +178,11 @@ def default_config() -> ConfigDict:
                 **_training(steps=1_000_000, batch=512, weight_decay=1e-4, ema=(0.999,)),
                 "noise": 0.4,  # standard deviation of the noise added to the features (paper, for DINOv2)
                 "noise_relative": False,  # noise is in units of the features' root mean square, not absolute
-                "l1_weight": 0.0,  # of the mean absolute pixel error, pixels in [−1, 1]
-                "l2_weight": 1.0,  # of the mean squared pixel error
+                "losses": (("l2", 1.0),),  # (term, weight) or (term, weight, first step): l1, l2
             },
             "finetune": {
                 **_training(steps=100_000, batch=512, ema=(0.999,)),
-                "l1_weight": 0.0,  # as in pixels
-                "l2_weight": 1.0,  # as in pixels
+                "losses": (("l2", 1.0),),  # as in pixels
             },
             "cache": {
                 "batch": 1024,  # images encoded at once, over all devices
@@ -188,8 +191,22 @@ def default_config() -> ConfigDict:
             },
             "generator": {
                 **_training(steps=2_000_000, batch=512, schedule="constant", warmup=0, ema=(0.9999,)),
-                "train_shift": 0.4,  # timestep shift in training; 1 = none, smaller = noisier
-                "label_dropout": 0.1,  # share of examples trained without their class
+                "kind": "flow_matching",  # flow_matching
+                "flow_matching": {
+                    "train_shift": 0.4,  # timestep shift in training; 1 = none, smaller = noisier
+                    "network": "dit",  # dit
+                    "dit": {
+                        "width": 1152,  # channels
+                        "depth": 28,  # blocks
+                        "heads": 16,  # attention heads
+                        "hidden": 3072,  # inner width of the feed-forward
+                        "norm": "rms",  # rms (LightningDiT) or layer (SiT)
+                        "feed_forward": "swiglu",  # swiglu (LightningDiT) or gelu_tanh (SiT)
+                        "rotary": True,  # rotary positions (LightningDiT) beside the fixed table
+                        "qk_norm": False,  # normalise queries and keys
+                        "time_scale": 1.0,  # factor of times before they are embedded (LightningDiT, SiT: 1)
+                    },
+                },
             },
             "sampling": {
                 "sampler": "euler",  # euler, heun (ODE) or euler_maruyama (SDE)
@@ -257,6 +274,7 @@ def default_config() -> ConfigDict:
             "checkpoint": {
                 "every": 5_000,  # steps between checkpoints; one is written at the end in any case
                 "keep": 2,  # newest checkpoints kept
+                "keep_at": (),  # steps whose checkpoints are kept for good
                 "pause_at": 0,  # step after which a stage stops, saved, as a signal would stop it; 0 = none
             },
             "watch": {

@@ -12,12 +12,12 @@ _POSITIVE = (
     *("steps", "samples", "batch", "microbatches", "width", "depth", "heads", "hidden", "latent_width", "head_width"),
     *("image_size", "patch", "continuity_levels", "every", "keep", "shard_size", "classes", "threads", "ahead"),
 )
-_ZERO_IS_THE_ENCODERS = ("compressor.width", "feature_decoder.width")
+_ZERO_IS_THE_ENCODERS = ("compressor.transformer.width", "feature_decoder.transformer.width")
 _NOT_NEGATIVE = (
-    *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta", "l1_weight"),
+    *("warmup", "learning_rate", "last_learning_rate", "weight_decay", "clip", "noise", "beta"),
     *("feature_noise", "latent_noise", "structure_weight", "continuity_weight", "continuity_reach"),
     *("semantics_weight", "input_size"),
-    *("l2_weight", "reconstruction_weight", "shift", "workers", "tolerate", "preview_every", "max_skipped", "limit"),
+    *("reconstruction_weight", "shift", "workers", "tolerate", "preview_every", "max_skipped", "limit"),
     "pause_at",
 )
 TRAINED = ("encoder_training", "features", "pixels", "finetune", "generator")
@@ -26,11 +26,15 @@ _CHOICES = {
     "features.reduction": ("mean", "sum"),
     "data.crop": ("adm_centre", "random_resized"),
     "compressor.kind": ("attention", "linear", "transformer", "identity"),
-    "compressor.activation": ("silu", "gelu", "none"),
-    "compressor.posterior": ("gaussian", "fixed_variance", "rms", "sphere"),
+    "compressor.attention.activation": ("silu", "gelu", "none"),
+    "compressor.posterior.kind": ("gaussian", "fixed_variance", "rms", "sphere"),
     "feature_decoder.kind": ("transformer", "identity"),
-    "dit.norm": ("rms", "layer"),
-    "dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
+    "tokenizer.kind": ("fae",),
+    "condition.kind": ("none", "class"),
+    "generator.kind": ("flow_matching",),
+    "generator.flow_matching.network": ("dit",),
+    "generator.flow_matching.dit.norm": ("rms", "layer"),
+    "generator.flow_matching.dit.feed_forward": ("swiglu", "gelu", "gelu_tanh"),
     "sampling.sampler": ("euler", "heun", "euler_maruyama"),
     "compute.dtype": ("float32", "bfloat16"),
     "compute.residual": ("float32", "bfloat16"),
@@ -68,9 +72,9 @@ def _check_ranges(config: ConfigDict) -> None:
             raise ValueError(f"field {name} must be at least 1, got {value}")
         if leaf in _NOT_NEGATIVE and value < 0:
             raise ValueError(f"field {name} must not be negative, got {value}")
-        if leaf in ("holdout", "label_dropout", "caption_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
+        if leaf in ("holdout", "dropout", "caption_dropout", "mask", "label_smoothing") and not 0 <= value < 1:
             raise ValueError(f"field {name} is a share and must be in [0, 1), got {value}")
-        if name in ("generator.train_shift", "sampling.shift") and not value > 0:
+        if name in ("generator.flow_matching.train_shift", "sampling.shift") and not value > 0:
             raise ValueError(f"field {name} must be above 0, got {value}")
         if leaf == "ema" and not all(isinstance(decay, float) and 0 < decay < 1 for decay in value):
             raise ValueError(f"field {name} holds decays between 0 and 1, got {value}")
@@ -92,14 +96,31 @@ def _check_sequences(config: ConfigDict) -> None:
         )
     if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in config.encoder.layers):
         raise ValueError(f"field encoder.layers holds numbers of blocks, got {config.encoder.layers}")
-    low_high = config.compressor.log_variance_range
+    posterior = config.compressor.posterior
+    low_high = posterior.log_variance_range
     if not (_numbers(low_high, 2) and low_high[0] < low_high[1]):
-        raise ValueError(f"field compressor.log_variance_range holds a low and a high bound, got {low_high}")
-    if config.compressor.sigma <= 0:
-        raise ValueError(f"field compressor.sigma must be above 0, got {config.compressor.sigma}")
+        raise ValueError(
+            f"field compressor.posterior.log_variance_range holds a low and a high bound, got {low_high}"
+        )
+    if posterior.sigma <= 0:
+        raise ValueError(f"field compressor.posterior.sigma must be above 0, got {posterior.sigma}")
+    if not all(type(step) is int and step >= 1 for step in config.checkpoint.keep_at):
+        raise ValueError(f"field checkpoint.keep_at holds steps of at least 1, got {config.checkpoint.keep_at}")
+    for stage in ("pixels", "finetune"):
+        _check_losses(f"{stage}.losses", config[stage].losses)
     guidance = config.sampling.guidance
     if not all(_numbers(interval, 3) for interval in guidance):
         raise ValueError(f"field sampling.guidance holds intervals (from, to, weight), got {guidance}")
+
+
+def _check_losses(name: str, terms: Any) -> None:
+    for term in terms or ((),):
+        known = isinstance(term, tuple) and len(term) in (2, 3) and term[0] in ("l1", "l2")
+        if not known or not _numbers(term[1:], len(term) - 1) or min(term[1:]) < 0:
+            raise ValueError(
+                f"field {name} holds (term, weight) or (term, weight, first step), terms l1 and l2, got {term!r}; "
+                'one term is written (("l2", 1.0),)'
+            )
 
 
 def _check_choices(config: ConfigDict) -> None:
@@ -111,11 +132,11 @@ def _check_choices(config: ConfigDict) -> None:
 
 def _check_together(config: ConfigDict) -> None:
     """Fields that go with one another or not."""
-    pair = (config.encoder.feature_norm, config.feature_decoder.last_norm)
+    pair = (config.encoder.feature_norm, config.feature_decoder.transformer.last_norm)
     if pair not in (("none", True), ("standardise", False)):
         raise ValueError(
-            f"encoder.feature_norm={pair[0]!r} with feature_decoder.last_norm={pair[1]} cannot work: choose "
-            "none with True (raw features) or standardise with False"
+            f"encoder.feature_norm={pair[0]!r} with feature_decoder.transformer.last_norm={pair[1]} cannot work: "
+            "choose none with True (raw features) or standardise with False"
         )
     if config.feature_decoder.kind == "identity" and config.compressor.kind != "identity":
         raise ValueError(
@@ -136,9 +157,10 @@ def _check_together(config: ConfigDict) -> None:
             raise ValueError(
                 f"field {stage}.microbatches={section.microbatches} must divide {stage}.batch={section.batch}"
             )
-    for part, width in (("pixel_decoder", config.pixel_decoder.width), ("dit", config.dit.width)):
-        if width % config[part].heads:
-            raise ValueError(f"field {part}.heads={config[part].heads} must divide its width {width}")
+    dit = config.generator.flow_matching.dit
+    for name, part in (("pixel_decoder", config.pixel_decoder), ("generator.flow_matching.dit", dit)):
+        if part.width % part.heads:
+            raise ValueError(f"field {name}.heads={part.heads} must divide its width {part.width}")
     if config.encoder.train and config.data.image_size % config.encoder.patch:
         raise ValueError(
             f"field data.image_size={config.data.image_size} must be a multiple of encoder.patch="

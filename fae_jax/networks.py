@@ -66,21 +66,20 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
         grid=grid,
         width=width,
         compressor=make_compressor(**shape, **_compressor_fields(config)),
-        feature_decoder=make_feature_decoder(**shape, **config.feature_decoder),
+        feature_decoder=make_feature_decoder(
+            kind=config.feature_decoder.kind, **shape, **config.feature_decoder.transformer
+        ),
         pixel_decoder=PixelDecoder(grid=grid, patch=image // grid[0], **config.pixel_decoder, **compute, **loop),
-        dit=DiT(grid=grid, classes=config.data.classes, **config.dit, **compute, **loop),
+        dit=DiT(grid=grid, classes=config.data.classes, **config.generator.flow_matching.dit, **compute, **loop),
     )
 
 
 def _compressor_fields(config: ConfigDict) -> dict[str, Any]:
-    """What `make_compressor` takes of the configuration, the posterior's three fields as one."""
-    fields = config.compressor.to_dict()
-    posterior = PosteriorKind(
-        kind=fields.pop("posterior"),
-        sigma=fields.pop("sigma"),
-        log_variance_range=tuple(fields.pop("log_variance_range")),
-    )
-    return {**fields, "posterior": posterior}
+    """What `make_compressor` takes of the configuration: the fields of its kind before those of the other."""
+    section = config.compressor.to_dict()
+    posterior, attention, transformer = (section.pop(name) for name in ("posterior", "attention", "transformer"))
+    own = {**attention, **transformer} if section["kind"] == "transformer" else {**transformer, **attention}
+    return {**section, **own, "posterior": PosteriorKind(**posterior)}
 
 
 def trained_encoder(config: ConfigDict) -> ViTConfig:

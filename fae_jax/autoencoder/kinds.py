@@ -57,7 +57,9 @@ def make_compressor(
     if kind != "transformer":
         raise ValueError(f"compressor {kind!r} is unknown; choose one of {', '.join(COMPRESSORS)}")
     if (width or features) % heads:
-        raise ValueError(f"compressor.heads={heads} must divide the width of its blocks, {width or features}")
+        raise ValueError(
+            f"compressor.transformer.heads={heads} must divide the width of its blocks, {width or features}"
+        )
     return TransformerCompressor(
         latent_width, grid, depth, width or features, heads, hidden, posterior, **compute, **loop
     )
@@ -87,7 +89,7 @@ def make_feature_decoder(
         raise ValueError(f"feature decoder {kind!r} is unknown; choose one of {', '.join(FEATURE_DECODERS)}")
     if (width or features) % heads:
         name = "its width" if width else "the encoder's width"
-        raise ValueError(f"feature_decoder.heads={heads} must divide {name} {width or features}")
+        raise ValueError(f"feature_decoder.transformer.heads={heads} must divide {name} {width or features}")
     return FeatureDecoder(
         grid, features, depth, heads, hidden, last_norm, inner_width=width or features, **compute, **loop
     )

@@ -30,7 +30,8 @@ def drop_labels(labels: Array, keys: Array, share: float, none: int) -> Array:
 
 def make_task(experiment: Experiment) -> Task:
     """The player `dit`."""
-    section, networks, classes = experiment.config.generator, experiment.networks, experiment.config.data.classes
+    config, networks = experiment.config, experiment.networks
+    section, classes = config.generator, config.data.classes
     statistics = experiment.cache.header.statistics
     shape = (networks.grid[0] * networks.grid[1], networks.compressor.latent_width)
 
@@ -43,8 +44,8 @@ def make_task(experiment: Experiment) -> Task:
             jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
         )
         latents = sample_latents(batch, sample_keys, statistics)
-        pair = training_pair(pair_keys, latents, section.train_shift)
-        labels = drop_labels(batch["label"], drop_keys, section.label_dropout, classes)
+        pair = training_pair(pair_keys, latents, section.flow_matching.train_shift)
+        labels = drop_labels(batch["label"], drop_keys, config.condition.dropout, classes)
         velocity = networks.dit.apply({"params": params}, pair.noisy, pair.time, labels)
         return jnp.mean((velocity - pair.velocity) ** 2), {}
 

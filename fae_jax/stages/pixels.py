@@ -73,7 +73,9 @@ def make_task(
     def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
         images = to_pixels(batch["image"])
         decoded = decoder.apply({"params": params}, make_input(frozen, batch, keys))
-        return pixel_error(decoded, images, section.l1_weight, section.l2_weight), {"psnr": psnr(decoded, images)}
+        weights = {name: weight * (step >= first[0]) if first else weight for name, weight, *first in section.losses}
+        error = pixel_error(decoded, images, weights.get("l1", 0.0), weights.get("l2", 0.0))
+        return error, {"psnr": psnr(decoded, images)}
 
     shown = experiment.preview_features()
     images = to_pixels(shown["image"])

@@ -26,7 +26,7 @@ OWN = {
     "pixels": ("pixel_decoder.", "pixels."),
     "finetune": ("finetune.",),
     "cache": ("cache.",),
-    "generator": ("dit.", "generator."),
+    "generator": ("condition.", "generator."),
 }
 NO_STAGE = (
     "name",

@@ -116,9 +116,9 @@ def test_refusals():
         compressor("conv")
     with pytest.raises(ValueError, match="feature decoder 'conv' is unknown; choose one of transformer, identity"):
         decoder("conv")
-    with pytest.raises(ValueError, match="compressor.heads=5 must divide the width of its blocks, 16"):
+    with pytest.raises(ValueError, match="compressor.transformer.heads=5 must divide the width of its blocks, 16"):
         compressor("transformer", heads=5)
-    with pytest.raises(ValueError, match="feature_decoder.heads=5 must divide its width 8"):
+    with pytest.raises(ValueError, match="feature_decoder.transformer.heads=5 must divide its width 8"):
         decoder(heads=5, width=8)
     with pytest.raises(ValueError, match="got 5 tokens where the grid is 2×3 = 6"):
         TransformerCompressor(3, GRID, 1, 16, 2, 8).init(jax.random.key(0), jnp.asarray(features(n=5)))

@@ -80,7 +80,10 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("--config.data.source=digit", "data source 'digit' is unknown; did you mean 'digits'?"),
         ("--config.mesh.fsdp=3", "does not fit 1 devices"),
         ("--config.mesh.tensor=0", "sizes are positive"),
-        ("--config.feature_decoder.heads=3", "feature_decoder.heads=3 must divide the encoder's width 16"),
+        (
+            "--config.feature_decoder.transformer.heads=3",
+            "feature_decoder.transformer.heads=3 must divide the encoder's width 16",
+        ),
         ("--config.data.image_size=36", "data.image_size=36 must be a multiple of encoder.patch=8"),
     ],
 )

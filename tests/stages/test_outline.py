@@ -34,7 +34,7 @@ def test_stored_features_come_in_place_of_images_and_encoder():
 
 def test_a_published_encoder_needs_no_weights():
     paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
-    paper = override(paper, [("feature_decoder.heads", "6"), ("compressor.heads", "2")])
+    paper = override(paper, [("feature_decoder.transformer.heads", "6"), ("compressor.attention.heads", "2")])
     outline = Outline(paper, make_mesh())
     assert outline.networks.grid == (4, 4) and outline.networks.width == 384
     assert {type(leaf) for leaf in jax.tree.leaves(outline.frozen_encoder)} == {jax.ShapeDtypeStruct}

@@ -35,9 +35,13 @@ def test_shipped_sweeps_fit_the_quickstart_and_survive_json(name: str):
 
 
 def test_values_take_the_types_of_their_fields():
-    points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"dit.depth": np.int64(2)})
+    points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"generator.flow_matching.dit.depth": np.int64(2)})
     first, second = check_sweep(dataclasses.replace(BASE, points=points), get_config(), TASKS)
-    assert type(first.features.beta) is float and first.pixels.ema == (0.5,) and type(second.dit.depth) is int
+    assert (
+        type(first.features.beta) is float
+        and first.pixels.ema == (0.5,)
+        and type(second.generator.flow_matching.dit.depth) is int
+    )
 
 
 @pytest.mark.parametrize(

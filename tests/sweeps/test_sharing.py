@@ -18,8 +18,8 @@ ALL = ("encoder", "features", "pixels", "finetune", "cache", "generator")
     [
         ("sampling.guidance", ALL),
         ("evaluation.samples", ALL),
-        ("generator.train_shift", ALL[:5]),
-        ("dit.depth", ALL[:5]),
+        ("generator.flow_matching.train_shift", ALL[:5]),
+        ("generator.flow_matching.dit.depth", ALL[:5]),
         ("finetune.steps", ("encoder", "features", "pixels", "cache", "generator")),
         ("pixels.noise", ("encoder", "features", "cache", "generator")),
         ("features.beta", ("encoder", "pixels")),
