@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array
 from machine import describe
 
-from fae_jax.configuration import default_config
+from fae_jax.config import check, default_config
 from fae_jax.diffusion.guidance import guided
 from fae_jax.diffusion.path import training_pair
 from fae_jax.diffusion.samplers import make_sampler, sample, sample_keys
@@ -110,7 +110,7 @@ class Ours:
 
     def __init__(self, config: Any, size: Size, batch: int):
         self.config, self.batch, self.mesh = config, batch, make_mesh()
-        self.networks = build_networks(config, (16, 16), size.features)
+        self.networks = build_networks(check(config), (16, 16), size.features)
         keys = jax.random.split(jax.random.key(0), 4)
         self.features = jax.random.normal(keys[0], (batch, 256, size.features))
         self.latents = jax.random.normal(keys[1], (batch, 256, 32))

@@ -10,7 +10,7 @@ chip's bf16 peak: v4 1,473 · v5p 882 · v6e 441 (computed, not measured).
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:

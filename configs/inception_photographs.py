@@ -23,7 +23,7 @@ each; 2,000 steps took 101 minutes. With more time, train longer before anything
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ decoder, a ViT as pixel decoder, LightningDiT as generator.
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:

@@ -10,16 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
-from fae_jax.autoencoder import (
-    AnyCompressor,
-    AnyFeatureDecoder,
-    PixelDecoder,
-    PosteriorKind,
-    make_compressor,
-    make_feature_decoder,
-)
+from fae_jax.autoencoder import PixelDecoder, make_compressor, make_feature_decoder
 from fae_jax.encoders import registry, small
 from fae_jax.encoders.vit import ViTConfig
 from fae_jax.generators import DiT
@@ -31,8 +23,8 @@ class Networks:
 
     grid: tuple[int, int]
     width: int
-    compressor: AnyCompressor
-    feature_decoder: AnyFeatureDecoder
+    compressor: Any
+    feature_decoder: Any
     pixel_decoder: PixelDecoder
     dit: DiT
 
@@ -43,7 +35,7 @@ class Networks:
         return kind is not None and kind.has_divergence
 
 
-def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Networks:
+def build_networks(config: Any, grid: tuple[int, int], width: int) -> Networks:
     """The modules of `config` for features of the given grid and width.
 
     Raises:
@@ -52,48 +44,32 @@ def build_networks(config: ConfigDict, grid: tuple[int, int], width: int) -> Net
     image = config.data.image_size
     if image % grid[0] or grid[0] != grid[1]:
         raise ValueError(f"data.image_size={image} must be a multiple of the encoder's {grid[0]}×{grid[1]} grid")
-    compute = {
-        "dtype": jnp.dtype(config.compute.dtype),
-        "kernel": config.compute.kernel,
-    }
-    loop = {
-        "scan": config.compute.scan,
-        "remat": config.compute.remat,
-        "residual": jnp.dtype(config.compute.residual),
-    }
-    shape: dict[str, Any] = {"grid": grid, "features": width, "compute": compute, "loop": loop}
+    compute = config.compute
+    shape: dict[str, Any] = {"grid": grid, "width": width, "compute": compute}
+    dit = dataclasses.asdict(config.generator.flow_matching.dit)
+    pixel_decoder = dataclasses.asdict(config.pixel_decoder)
     return Networks(
         grid=grid,
         width=width,
-        compressor=make_compressor(**shape, **_compressor_fields(config)),
-        feature_decoder=make_feature_decoder(
-            kind=config.feature_decoder.kind, **shape, **config.feature_decoder.transformer
-        ),
-        pixel_decoder=PixelDecoder(grid=grid, patch=image // grid[0], **config.pixel_decoder, **compute, **loop),
-        dit=DiT(grid=grid, classes=config.data.classes, **config.generator.flow_matching.dit, **compute, **loop),
+        compressor=make_compressor(config.compressor, **shape),
+        feature_decoder=make_feature_decoder(config.feature_decoder, **shape),
+        pixel_decoder=PixelDecoder(grid=grid, patch=image // grid[0], **pixel_decoder, **compute.blocks),
+        dit=DiT(grid=grid, classes=config.data.classes, **dit, **compute.blocks),
     )
 
 
-def _compressor_fields(config: ConfigDict) -> dict[str, Any]:
-    """What `make_compressor` takes of the configuration: the fields of its kind before those of the other."""
-    section = config.compressor.to_dict()
-    posterior, attention, transformer = (section.pop(name) for name in ("posterior", "attention", "transformer"))
-    own = {**attention, **transformer} if section["kind"] == "transformer" else {**transformer, **attention}
-    return {**section, **own, "posterior": PosteriorKind(**posterior)}
-
-
-def trained_encoder(config: ConfigDict) -> ViTConfig:
+def trained_encoder(config: Any) -> ViTConfig:
     """The ViT that `config.encoder` describes where it is trained here, with a class head."""
     # The class is read off the mean patch alone, so that patch tokens, which FAE keeps, have to hold it.
     return small.small_config(
         image_size=config.data.image_size,
         classes=config.data.classes,
         classifier="mean",
-        **{name: config.encoder[name] for name in ("patch", "width", "depth", "heads", "hidden")},
+        **{name: getattr(config.encoder, name) for name in ("patch", "width", "depth", "heads", "hidden")},
     )
 
 
-def encoder_outline(config: ConfigDict) -> registry.Encoder:
+def encoder_outline(config: Any) -> registry.Encoder:
     """The frozen encoder of `config` with shapes in the place of its weights.
 
     Raises:
@@ -101,20 +77,20 @@ def encoder_outline(config: ConfigDict) -> registry.Encoder:
     """
     image_size = config.data.image_size
     if config.encoder.train:
-        compute = {name: config.compute[name] for name in ("dtype", "kernel", "scan")}
+        compute = {name: getattr(config.compute, name) for name in ("dtype", "kernel", "scan")}
         return small.outline(config=trained_encoder(config), image_size=image_size, **compute)
     weights = config.encoder.weights or None
     return registry.outline(config.encoder.name, weights=weights, image_size=image_size, **encoder_options(config))
 
 
-def encoder_options(config: ConfigDict) -> dict[str, Any]:
+def encoder_options(config: Any) -> dict[str, Any]:
     """What a configuration says of a published encoder beside its name, weights and images."""
     encoder = config.encoder
     names = ("input_size", "interpolation", "resize", "layers", "revision")
-    options = {name: encoder[name] for name in names if encoder[name]}
+    options = {name: getattr(encoder, name) for name in names if getattr(encoder, name)}
     if encoder.layers:
         options["combine"] = encoder.combine
-    return {**options, **{name: config.compute[name] for name in ("dtype", "kernel", "scan")}}
+    return {**options, **{name: getattr(config.compute, name) for name in ("dtype", "kernel", "scan")}}
 
 
 def looped(networks: Networks) -> Networks:

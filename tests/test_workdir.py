@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import tree_hash
 
-from fae_jax.configuration import default_config, flatten, override
+from fae_jax.config import default_config, flatten, override
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.workdir import Workdir
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 STEPS = 8
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from fae_jax.commands.evaluate import evaluate
 from fae_jax.commands.run import run_stages
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import Evaluation, write_sizes
 from fae_jax.model import FAE

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fae_jax.commands.evaluate import TASKS
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program

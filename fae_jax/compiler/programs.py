@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from fae_jax.diffusion.guidance import make_schedule
 from fae_jax.model import FAE
@@ -42,7 +41,7 @@ class Program(NamedTuple):
     hosts: int = 1
 
 
-def lower(config: ConfigDict, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
+def lower(config: Any, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
     """The program of a stage.
 
     Args:
@@ -58,7 +57,7 @@ def lower(config: ConfigDict, stage: str, mesh: jax.sharding.Mesh, own: list[jax
         return _cache(experiment)
     if stage == "sample":
         return _sample(experiment)
-    section = config[stage]
+    section = experiment.section(stage)
     experiment.check_batch(f"{stage}.batch", section.batch, section.microbatches)
     task = TASKS[stage](experiment)
     state = abstract_state(task.players, mesh)

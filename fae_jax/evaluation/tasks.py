@@ -84,7 +84,7 @@ class Evaluation:
         """Understanding: see `fae_jax.evaluation.probe`."""
         fields = self.fae.config.evaluation.probe
         names = ("linear", "learning_rates", "steps", "batch", "neighbours", "temperature")
-        settings = Settings(**{name: fields[name] for name in names}, seed=self.fae.config.evaluation.seed)
+        settings = Settings(**{name: getattr(fields, name) for name in names}, seed=self.fae.config.evaluation.seed)
         encoder = self.fae.encoder
         blocks = fields.blocks if encoder.keep is not None else (1,)
 

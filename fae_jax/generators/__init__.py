@@ -2,4 +2,6 @@
 
 from fae_jax.generators.networks.dit import DiT
 
-__all__ = ["DiT"]
+GENERATORS = {"flow_matching": "fae_jax.generators.flow_matching:FlowMatchingSection"}
+
+__all__ = ["GENERATORS", "DiT"]

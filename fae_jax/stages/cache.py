@@ -7,6 +7,7 @@ Every host encodes its own shards on its own devices, and waits for the others a
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,22 @@ from fae_jax.data.stores.feature_store import report_progress
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.rules import constrained
+from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import to_pixels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheSection:
+    """The latent cache."""
+
+    batch: int = option(1024, "images encoded at once, over all devices", at_least(1))
+    shard_size: int = option(10_000, "images per file", at_least(1))
+    path: str = option(
+        "",
+        "folder of latent caches, in a bucket only to read one; empty = latents/ in the workdir",
+        operational=True,
+    )
 
 
 def make_posterior(experiment: Experiment) -> Callable[[Any, Any, Array], tuple[Array, Array]]:

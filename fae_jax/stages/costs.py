@@ -10,13 +10,15 @@ not counted. FLOPs are twice that. With `peak` of one chip, images/s and n chips
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from fae_jax.config import check
 from fae_jax.diffusion.guidance import function_evaluations, make_schedule
 from fae_jax.diffusion.samplers import make_sampler
 from fae_jax.encoders import Encoder
@@ -36,7 +38,7 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def forward_multiply_adds(
-    config: ConfigDict, names: Collection[str] = NETWORKS, encoder: Encoder | None = None
+    config: Any, names: Collection[str] = NETWORKS, encoder: Encoder | None = None
 ) -> dict[str, int]:
     """Multiply-adds of one image through each network.
 
@@ -47,10 +49,9 @@ def forward_multiply_adds(
     Raises:
       ValueError, FileNotFoundError: sizes do not fit, or the encoder cannot be told without its weights.
     """
-    config = ConfigDict(config).copy_and_resolve_references()
-    with config.unlocked():
-        config.compute.kernel = "xla"  # the same products in every kernel; only this one shows them
-        config.compute.scan = True
+    config = check(config)
+    # The same products in every kernel; only this one shows them.
+    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, kernel="xla", scan=True))
     encoder = encoder or encoder_outline(config)
     networks = build_networks(config, encoder.grid, encoder.width)
     image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
@@ -83,7 +84,7 @@ def network_inputs(networks: Networks, batch: int) -> dict[str, tuple[jax.ShapeD
     }
 
 
-def image_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
+def image_flops(config: Any, stage: str, encoder: Encoder | None = None) -> int:
     """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
     features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
 
@@ -111,7 +112,7 @@ def image_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) 
     return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen))
 
 
-def step_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
+def step_flops(config: Any, stage: str, encoder: Encoder | None = None) -> int:
     """FLOPs of one optimizer step of a stage over its whole batch, all devices together."""
-    section = config["encoder_training" if stage == "encoder" else stage]
+    section = getattr(config, "encoder_training" if stage == "encoder" else stage)
     return section.batch * image_flops(config, stage, encoder)

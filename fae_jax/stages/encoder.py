@@ -12,6 +12,7 @@ image → blanked image → ViT → (class logits, pixels of all patches) → lo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,11 +29,28 @@ from fae_jax.networks import init_params, trained_encoder
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.parallel.hosts import fetch, is_first
+from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderTrainingSection(TrainingSection):
+    """Training an encoder; read where `encoder.train` alone."""
+
+    steps: int = option(0, "optimizer steps", at_least(0))
+    batch: int = like(TrainingSection, "batch", 256)
+    learning_rate: float = like(TrainingSection, "learning_rate", 1e-3)
+    weight_decay: float = like(TrainingSection, "weight_decay", 0.05)
+    mask: float = option(0.4, "share of patches hidden from the encoder", share)
+    reconstruction_weight: float = option(
+        1.0, "weight of the patches' pixel error beside the class loss", at_least(0)
+    )
+    label_smoothing: float = option(0.1, "label smoothing of the class loss", share)
+    shift: int = option(0, "random translation, pixels", at_least(0))
 
 
 def shift_images(images: Array, keys: Array, reach: int) -> Array:

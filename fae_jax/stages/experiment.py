@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
+from fae_jax.config import check
 from fae_jax.data.loader import Loader, Reading, ordered_batches
 from fae_jax.data.replacement import BadImages, Readable
 from fae_jax.data.sources.listing import Source
@@ -34,6 +34,7 @@ from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
 from fae_jax.parallel.rules import shardings
+from fae_jax.section import as_dict
 from fae_jax.stages.costs import step_flops
 from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure, over_hosts
 from fae_jax.stages.images import open_images, to_pixels
@@ -60,16 +61,16 @@ class Experiment:
       origin: the arguments that gave the configuration (`--config C …`), to repeat them in advice.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Workdir, origin: str | None = None):
-        self.config = config
+    def __init__(self, config: Any, workdir: Workdir, origin: str | None = None):
+        self.config = check(config)
         self.workdir = workdir
         self.origin = origin
 
     # What is there
 
-    def section(self, stage: str) -> ConfigDict:
+    def section(self, stage: str) -> Any:
         """The training section of the configuration for a stage."""
-        return self.config[SECTIONS.get(stage, stage)]
+        return getattr(self.config, SECTIONS.get(stage, stage))
 
     def checkpoints(self, stage: str) -> Checkpoints:
         return Checkpoints(self.workdir.stage(stage) / "checkpoints", self.config.checkpoint.keep)
@@ -113,7 +114,7 @@ class Experiment:
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
-        return make_mesh(**self.config.mesh)
+        return make_mesh(**as_dict(self.config.mesh))
 
     @functools.cached_property
     def own_mesh(self) -> jax.sharding.Mesh:
@@ -380,7 +381,7 @@ class Experiment:
         """Of everything that decides a latent after the encoder: feature space, structure and weights."""
         compressor = jax.device_get(self.load_params("features", "autoencoder", mesh=self.own_mesh)["compressor"])
         digest = hashlib.sha256(hash_tree(compressor).encode())
-        digest.update(json.dumps(self.config.compressor.to_dict(), sort_keys=True).encode())
+        digest.update(json.dumps(as_dict(self.config.compressor), sort_keys=True).encode())
         if self.space.standardise:
             digest.update(self.space.mean.tobytes() + self.space.std.tobytes())
         return digest.hexdigest()

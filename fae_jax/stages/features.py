@@ -11,6 +11,7 @@ With `data.features` the first arrow is gone: x comes from the feature store.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,18 +19,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
 from fae_jax.losses.shaping import SemanticHead, continuity_loss, semantics_loss, structure_loss
 from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_divergence, reduced
 from fae_jax.networks import Networks, init_params
 from fae_jax.parallel.hosts import fetch
+from fae_jax.section import at_least, like, one_of, option
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.feature_space import FeatureSpace, feature_colours
 from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeaturesSection(TrainingSection):
+    """Stage Ia."""
+
+    steps: int = like(TrainingSection, "steps", 1_000_000)
+    batch: int = like(TrainingSection, "batch", 1024)
+    reduction: str = option(
+        "mean", "error and KL: mean per element, or sum over those of an image (as printed)", one_of("mean", "sum")
+    )
+    beta: float = option(5e-4, "weight of the KL divergence, for posteriors that have one", at_least(0))
+    feature_noise: float = option(0.0, "standard deviation of noise on the features the compressor sees", at_least(0))
+    latent_noise: float = option(
+        0.0, "spread of a noise level drawn for each image and added to its latent (GAE)", at_least(0)
+    )
+    structure_weight: float = option(
+        0.0, "weight of the Gram matrices' difference (PAE; losses/shaping.py, equation 1)", at_least(0)
+    )
+    continuity_weight: float = option(
+        0.0, "weight of the change under growing perturbations (PAE, equation 2)", at_least(0)
+    )
+    continuity_reach: float = option(0.3, "standard deviation of the largest perturbation", at_least(0))
+    continuity_levels: int = option(3, "perturbations; each is one more pass of the feature decoder", at_least(1))
+    semantics_weight: float = option(
+        0.0, "weight of what a linear layer cannot read off the latent (PAE, equation 3)", at_least(0)
+    )
+
 
 BARS = 24  # rows of pixels in a preview's bars
 
@@ -47,7 +76,7 @@ def noise_levels(keys: Array, spread: float) -> Array | float:
 
 
 def autoencoder_loss(
-    networks: Networks, space: FeatureSpace, section: ConfigDict, params: Any, raw: Array, keys: Array
+    networks: Networks, space: FeatureSpace, section: FeaturesSection, params: Any, raw: Array, keys: Array
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of raw features (b, n, d), and what is watched; each further term only where its weight is not 0."""
     features = space.enter(raw)
@@ -94,7 +123,7 @@ def autoencoder_loss(
         ),
     }
     for name, term in shaping.items():
-        weight = section[f"{name}_weight"]
+        weight = getattr(section, f"{name}_weight")
         if weight:
             metrics[name] = term()
             total += weight * metrics[name]

@@ -5,6 +5,7 @@ record (μ, log σ²) → sample (z), standardise → path (z_t, v) → DiT → 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,25 @@ from jaxtyping import Array
 
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.diffusion.path import training_pair
+from fae_jax.generators import GENERATORS
 from fae_jax.networks import init_params
+from fae_jax.section import like, plug
 from fae_jax.stages.experiment import Experiment
 from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorSection(TrainingSection):
+    """Stage II."""
+
+    steps: int = like(TrainingSection, "steps", 2_000_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    schedule: str = like(TrainingSection, "schedule", "constant")
+    warmup: int = like(TrainingSection, "warmup", 0)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.9999,))
+    kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
 
 
 def drop_labels(labels: Array, keys: Array, share: float, none: int) -> Array:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
+from fae_jax.data.section import DataSection
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.mixture import Mixture
@@ -31,7 +31,7 @@ def side_by_side(rows: list[np.ndarray]) -> np.ndarray:
     return rearrange(np.stack(rows), "r b y x c -> (r y) (b x) c")
 
 
-def open_images(data: ConfigDict, split: str, seed: int) -> Source:
+def open_images(data: DataSection, split: str, seed: int) -> Source:
     """The images of a split, "train" or "heldout", that the section `data` of a configuration names.
 
     Args:

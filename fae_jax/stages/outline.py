@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders import registry
@@ -72,7 +71,7 @@ class Outline(Experiment):
       own: one host's devices, for what hosts do each by themselves; None for the first host's of `mesh`.
     """
 
-    def __init__(self, config: ConfigDict, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None):
+    def __init__(self, config: Any, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None):
         super().__init__(config, Workdir("."))
         self._mesh, self._own = mesh, own
 

@@ -9,6 +9,7 @@ finetune:  image → encoder (x) → compressor → sample (z) → feature decod
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,16 +18,45 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from fae_jax.losses import pixel_terms
 from fae_jax.losses.pixels import pixel_error, psnr
 from fae_jax.networks import init_params
+from fae_jax.section import at_least, like, option
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
 from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player, TrainState
 
 # (frozen parameters, batch, keys) → what the pixel decoder is shown
 Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelsSection(TrainingSection):
+    """Stage Ib."""
+
+    steps: int = like(TrainingSection, "steps", 1_000_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    weight_decay: float = like(TrainingSection, "weight_decay", 1e-4)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    noise: float = option(
+        0.4, "standard deviation of the noise added to the features (paper, for DINOv2)", at_least(0)
+    )
+    noise_relative: bool = option(False, "noise is in units of the features' root mean square, not absolute")
+    losses: tuple[Any, ...] = option(
+        (("l2", 1.0),), "(term, weight) or (term, weight, first step), …: l1, l2", pixel_terms
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSection(TrainingSection):
+    """Stage Ic."""
+
+    steps: int = like(TrainingSection, "steps", 100_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    losses: tuple[Any, ...] = like(PixelsSection, "losses", (("l2", 1.0),))
 
 
 def noisy_features(experiment: Experiment) -> Input:
@@ -64,7 +94,7 @@ def make_task(
     experiment: Experiment, stage: str, make_input: Input, frozen: Mapping[str, Any], start: Mapping[str, Any]
 ) -> Task:
     """The player `pixel_decoder`, from `start` (player → parameters) or from scratch."""
-    section, networks = experiment.config[stage], experiment.networks
+    section, networks = experiment.section(stage), experiment.networks
     decoder, tokens = networks.pixel_decoder, networks.grid[0] * networks.grid[1]
 
     def init(key: Array) -> dict[str, Any]:

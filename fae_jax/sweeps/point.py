@@ -9,7 +9,7 @@ import jax
 
 from fae_jax.cli.opening import holding
 from fae_jax.commands.evaluate import evaluate
-from fae_jax.configuration import with_values
+from fae_jax.config import with_values
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import Evaluation, write_sizes
 from fae_jax.model import FAE

@@ -11,10 +11,9 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from fae_jax.configuration import OPERATIONAL, flatten
+from fae_jax.config import flatten, is_operational
 from fae_jax.data.stores.latents import HEADER
 from fae_jax.stages import STAGES
 from fae_jax.workdir import Workdir
@@ -57,13 +56,13 @@ def shared_stages(stages: Sequence[str], fields: Iterable[str]) -> tuple[str, ..
     return tuple(stage for stage in stages if not any(decides(field, stage) for field in swept))
 
 
-def differing(stage: str, ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+def differing(stage: str, ours: Any, theirs: Any) -> list[str]:
     """Fields that decide a stage's result and differ, each as `name: theirs → ours`."""
-    mine, other = flatten(ours), flatten(theirs)
+    mine, other = flatten(ours, every=False), flatten(theirs, every=False)
     return [
         f"{name}: {other.get(name)!r} → {value!r}"
         for name, value in mine.items()
-        if other.get(name) != value and decides(name, stage) and not name.startswith(OPERATIONAL)
+        if other.get(name) != value and decides(name, stage) and not is_operational(name)
     ]
 
 

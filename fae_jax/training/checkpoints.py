@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
+from fae_jax.section import at_least, option, whole_numbers
 
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
@@ -33,6 +35,18 @@ def _name(error: BaseException) -> str:
 
 class _NoSuchAverage(ValueError):
     pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSection:
+    """When a stage saves, and what it keeps."""
+
+    every: int = option(5_000, "steps between checkpoints; one is written at the end in any case", at_least(1))
+    keep: int = option(2, "newest checkpoints kept", at_least(1))
+    keep_at: tuple[Any, ...] = option((), "steps whose checkpoints are kept for good", whole_numbers(1))
+    pause_at: int = option(
+        0, "step after which a stage stops, saved, as a signal would stop it; 0 = none", at_least(0)
+    )
 
 
 class Checkpoints:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from fae_jax.errors import Stopped
 from fae_jax.parallel.hosts import is_first
@@ -37,7 +37,7 @@ def abstract_state(players: Mapping[str, Player], mesh: Mesh) -> TrainState:
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
 
 
-def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: Phases | None = None) -> TrainState:
+def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases | None = None) -> TrainState:
     """Trains until `task.section.steps`, from wherever the directory's checkpoints are.
 
     Args:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from fae_jax.training.optimizer import TrainingSection
 from fae_jax.training.state import Player, TrainState
 
 
@@ -35,7 +35,7 @@ class Task:
     frozen: Mapping[str, Any]
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     seed: int
-    section: ConfigDict
+    section: TrainingSection
     start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preview: Callable[[TrainState], tuple[np.ndarray, str]] | None = None
     field: str = ""

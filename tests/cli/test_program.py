@@ -65,8 +65,8 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("--config.generator.step=3", "field generator.step does not exist; did you mean generator.steps?"),
-        ("--config.generatr.steps=3", "did you mean generator.steps?"),
+        ("--config.generator.step=3", "field generator.step does not exist; did you mean 'generator.steps'?"),
+        ("--config.generatr.steps=3", "did you mean 'generator.steps'?"),
         ("--config.features.steps=many", "field features.steps is of type int (now 8), got 'many'"),
         ("--config.features.steps=3.5", "is of type int"),
         ("--config.encoder.train=maybe", "field encoder.train is of type bool"),
@@ -74,7 +74,7 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("--config.features.steps=-3", "field features.steps must be at least 1, got -3"),
         ("--config.features.learning_rate=-1.0", "must not be negative"),
         ("--config.pixels.ema=(2.0,)", "field pixels.ema holds decays between 0 and 1"),
-        ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide pixels.batch=8"),
+        ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide batch=8"),
         ("--config.sampling.sampler=eulr", "field sampling.sampler must be one of euler, heun"),
         ("--config.data.classes=11", "field data.classes=11, but digits has 10; set --config.data.classes=10"),
         ("--config.data.source=digit", "data source 'digit' is unknown; did you mean 'digits'?"),

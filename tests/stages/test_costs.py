@@ -3,7 +3,7 @@
 import pytest
 from running import TINY
 
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.stages.costs import forward_multiply_adds, image_flops, step_flops
 
 PAPER = load_config("imagenet256_dinov2g")

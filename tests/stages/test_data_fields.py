@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from running import TINY, fae
 
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.mixture import Mixture
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment

@@ -11,8 +11,7 @@ from network_reference import parameters
 from running import TINY
 
 import fae_jax
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.networks import build_networks
 from fae_jax.stages import run_stage
 from fae_jax.stages.experiment import Experiment

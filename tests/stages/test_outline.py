@@ -6,7 +6,7 @@ from running import TINY
 
 from fae_jax.compiler.programs import STAGES, lower
 from fae_jax.compiler.weigh import per_device
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.outline import TASKS, Outline
 

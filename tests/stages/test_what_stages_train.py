@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from running import TINY, TRAINED, curve, fae
 
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.encoders import registry
 from fae_jax.stages.encoder import blank_patches, shift_images

@@ -9,7 +9,7 @@ import pytest
 from tiny import get_config
 
 from fae_jax.commands.evaluate import TASKS
-from fae_jax.configuration import load_config, shipped_configs
+from fae_jax.config import load_config, shipped_configs
 from fae_jax.sweeps.axes import grid, listed
 from fae_jax.sweeps.declaration import (
     Halving,
@@ -51,7 +51,7 @@ def test_values_take_the_types_of_their_fields():
         ({"points": listed({})}, "point 0 of the sweep sets no field"),
         (
             {"points": grid({"features.bta": (1.0,)})},
-            "field features.bta does not exist; did you mean features.beta?",
+            "field features.bta does not exist; did you mean 'features.beta'?",
         ),
         ({"points": grid({"features.steps": (1.5,)})}, "field features.steps is of type int .now 8., got 1.5"),
         ({"points": grid({"features.steps": ("9",)})}, "is of type int .now 8., got '9'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny import get_config
 
-from fae_jax.configuration import default_config, flatten, with_values
+from fae_jax.config import default_config, flatten, with_values
 from fae_jax.files.writing import write_atomically
 from fae_jax.sweeps.sharing import OWN, decides, differing, hand_on, shared_stages
 from fae_jax.workdir import Workdir

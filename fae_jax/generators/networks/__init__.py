@@ -1,1 +1,3 @@
 """The networks of generators."""
+
+NETWORKS = {"dit": "fae_jax.generators.networks.dit:DiT"}

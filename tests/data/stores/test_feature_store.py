@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from running import TINY, curve
 
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.stores import feature_store as module
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
