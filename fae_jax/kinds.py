@@ -26,12 +26,21 @@ from fae_jax.files.names import nearest
 @functools.cache
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
     """What installed packages bring to a group, by name."""
-    return tuple(sorted(metadata.entry_points(group=f"fae_jax.{group}"), key=lambda point: point.name))
+    return tuple(
+        sorted(metadata.entry_points(group=f"fae_jax.{group}"), key=lambda point: (point.name, _package(point)))
+    )
 
 
 def names(group: str, table: Mapping[str, str]) -> list[str]:
     """Every kind that can be asked for: the table's in their order, then those of other packages."""
     return list(dict.fromkeys((*table, *(point.name for point in entry_points(group)))))
+
+
+def own(table: Mapping[str, str], name: str) -> Any:
+    """The table's kind called `name`."""
+    module, _, attribute = table[name].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
 
 
 def find(group: str, table: Mapping[str, str], name: str) -> Any:
@@ -51,9 +60,7 @@ def find(group: str, table: Mapping[str, str], name: str) -> Any:
     if len(owners) > 1:
         raise ValueError(f"{name!r} of the {_words(group)} comes from {' and '.join(owners)}; uninstall one of them")
     if not points:
-        module, _, attribute = table[name].partition(":")
-        loaded = importlib.import_module(module)
-        return getattr(loaded, attribute) if attribute else loaded
+        return own(table, name)
     try:
         return points[0].load()
     except Exception as error:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from fae_jax.config.comparing import flatten
-from fae_jax.config.composing import describe, freeze
+from fae_jax.config.composing import brought_section, describe, freeze
 from fae_jax.kinds import find, names
 from fae_jax.section import Plugs, is_chosen, validate
 
@@ -44,7 +44,7 @@ def _check_kinds(section: Any, prefix: str) -> None:
                     f"field {prefix}{field.name} must be one of {', '.join(names(*plugs))}, got {value!r}"
                 )
             try:
-                find(plugs.group, plugs.table, value)
+                brought_section(find(plugs.group, plugs.table, value), value, plugs.group)
             except ValueError as error:
                 raise ValueError(f"field {prefix}{field.name}: {error}") from error
 

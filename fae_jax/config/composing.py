@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import json
 import keyword
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from fae_jax.files.names import nearest
-from fae_jax.kinds import find, names, section_of
+from fae_jax.kinds import find, names, own, section_of
 from fae_jax.section import Plugs, as_dict, option
 
 # Where each section is declared; imported when a configuration is first made.
@@ -88,20 +89,36 @@ def complete(section: type) -> type:
     return dataclasses.make_dataclass(section.__name__, fields, bases=(section,), frozen=True, kw_only=True)
 
 
+def brought_section(kind: Any, name: str, group: str) -> type | None:
+    """The section that the kind of that name and group brings, complete, or None where it brings none.
+
+    Raises:
+      ValueError: it cannot be part of a configuration.
+    """
+    section = section_of(kind)
+    if section is None:
+        return None
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} of the {group} has fields, and no section can be called so; rename it")
+    try:
+        section = complete(section)
+        json.dumps(as_dict(section(), every=True))
+    except TypeError as error:
+        raise ValueError(f"{name!r} of the {group} has fields that no configuration holds: {error}") from error
+    return section
+
+
 def _brought(plugs: Plugs, metadata: Mapping[str, Any]) -> Iterator[tuple[str, type, Any]]:
     for name in names(*plugs):
         try:
-            section = section_of(find(*plugs, name))
-            if section is None:
-                continue
-            if not name.isidentifier() or keyword.iskeyword(name):
-                raise ValueError(f"{name!r} of {plugs.group} cannot be the name of a section")
-            section = complete(section)
-            ConfigDict(as_dict(section(), every=True))
-        except Exception:
+            kind = own(plugs.table, name) if name in plugs.table else find(*plugs, name)
+            section = brought_section(kind, name, plugs.group)
+        except ValueError:
             if name in plugs.table:
                 raise
             continue  # another package's, and broken: whoever chooses it is told why
+        if section is None:
+            continue
         more = {**metadata, "operational": False, "from elsewhere": name not in plugs.table}
         yield name, section, dataclasses.field(default_factory=section, metadata=more)
 

@@ -72,7 +72,7 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("--config.encoder.train=maybe", "field encoder.train is of type bool"),
         ("--config.features.batch=0", "field features.batch must be at least 1, got 0"),
         ("--config.features.steps=-3", "field features.steps must be at least 1, got -3"),
-        ("--config.features.learning_rate=-1.0", "must not be negative"),
+        ("--config.features.learning_rate=-1.0", "must be at least 0, got -1.0"),
         ("--config.pixels.ema=(2.0,)", "field pixels.ema holds decays between 0 and 1"),
         ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide batch=8"),
         ("--config.sampling.sampler=eulr", "field sampling.sampler must be one of euler, heun"),
@@ -111,7 +111,7 @@ def test_a_directory_of_another_experiment_says_which_fields_differ(refuse: Refu
         *("run", "--config", TINY, "--workdir", finished, "--config.features.beta=1.0", "--config.seed=7"),
         watched=finished,
     )
-    assert "belongs to another experiment (features.beta: 0.0005 → 1.0; seed: 0 → 7)" in line
+    assert "belongs to another experiment (seed: 0 → 7; features.beta: 0.0005 → 1.0)" in line
 
 
 def test_a_file_where_the_directory_should_be(refuse: Refuse, tmp_path: Path):
