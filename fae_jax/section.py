@@ -35,7 +35,7 @@ def option(default: Any, comment: str, *checks: Check, operational: bool = False
       default: its value where nobody says otherwise; its type is the field's.
       comment: what it is, in one line.
       operational: it changes how a run is carried out, watched or used, never what is trained: it may differ at a
-        restart.
+        restart. A section with the class attribute `operational = True` has only such fields.
     """
     metadata = {"comment": comment, "checks": checks, "operational": operational}
     return dataclasses.field(default=default, metadata=metadata)
@@ -47,9 +47,9 @@ def plug(default: str, comment: str, group: str, table: Mapping[str, str], *chec
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def subsection(section: type, *, operational: bool = False) -> Any:
+def subsection(section: type) -> Any:
     """A section inside a section."""
-    return dataclasses.field(default_factory=section, metadata={"operational": operational})
+    return dataclasses.field(default_factory=section, metadata={"operational": False})
 
 
 def like(section: type, name: str, default: Any) -> Any:

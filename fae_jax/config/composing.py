@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from fae_jax.files.names import nearest
 from fae_jax.kinds import find, names, own, section_of
-from fae_jax.section import Plugs, as_dict, option
+from fae_jax.section import Plugs, as_dict, option, subsection
 
 # Where each section is declared; imported when a configuration is first made.
 SECTIONS = {
@@ -40,8 +40,6 @@ SECTIONS = {
     "checkpoint": "fae_jax.training.checkpoints:CheckpointSection",
     "watch": "fae_jax.training.watchdog:WatchSection",
 }
-# Sections that change how a run is carried out, watched and used, never what is trained
-OPERATIONAL = ("sampling", "evaluation", "logging", "checkpoint", "watch", "mesh")
 
 
 class Field(NamedTuple):
@@ -68,8 +66,7 @@ def root() -> type:
     for name, place in SECTIONS.items():
         module, _, attribute = place.partition(":")
         section = complete(getattr(importlib.import_module(module), attribute))
-        metadata = {"operational": name in OPERATIONAL}
-        fields.append((name, section, dataclasses.field(default_factory=section, metadata=metadata)))
+        fields.append((name, section, subsection(section)))
     return dataclasses.make_dataclass("Configuration", fields, bases=(_Experiment,), frozen=True, kw_only=True)
 
 
@@ -154,9 +151,9 @@ def describe_all() -> dict[str, Field]:
 
     def walk(section: type, prefix: str, operational: bool) -> Iterator[Field]:
         for field in dataclasses.fields(section):
-            free = operational or field.metadata["operational"]
-            if isinstance(field.default_factory, type):
-                yield from walk(field.default_factory, f"{prefix}{field.name}.", free)
+            free, inner = operational or field.metadata["operational"], field.default_factory
+            if isinstance(inner, type):
+                yield from walk(inner, f"{prefix}{field.name}.", free or getattr(inner, "operational", False))
             else:
                 yield Field(prefix + field.name, field.default, field.metadata["comment"], free)
 

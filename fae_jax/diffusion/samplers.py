@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +211,7 @@ SAMPLERS: dict[str, type] = {"euler": Euler, "heun": Heun, "euler_maruyama": Eul
 class SamplingSection:
     """From noise to latents."""
 
+    operational: ClassVar[bool] = True
     sampler: str = option("euler", "euler, heun (ODE) or euler_maruyama (SDE)", one_of(*SAMPLERS))
     steps: int = option(250, "steps of the sampler", at_least(1))
     shift: float = option(0.4, "timestep shift of the sampling grid", above(0))

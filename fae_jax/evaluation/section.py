@@ -21,6 +21,7 @@ TASK_SECTIONS = {
 class EvaluationSection:
     """Scores; a subsection for each task that has settings."""
 
+    operational: ClassVar[bool] = True
     samples: int = option(50_000, "images per score", at_least(1))
     seed: int = option(0, "seed of the samples")
     text: TextSection = subsection(TextSection)

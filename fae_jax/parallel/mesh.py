@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ BATCH_AXES = ("replica", *FSDP_AXES)
 class MeshSection:
     """Sizes of the mesh's axes."""
 
+    operational: ClassVar[bool] = True
     replica: int = option(1, "copies of the state, across slices")
     fsdp: int = option(-1, "devices the state is sharded over; −1 = all that are left")
     tensor: int = option(1, "devices one matrix product is split over")

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
@@ -41,6 +41,7 @@ class _NoSuchAverage(ValueError):
 class CheckpointSection:
     """When a stage saves, and what it keeps."""
 
+    operational: ClassVar[bool] = True
     every: int = option(5_000, "steps between checkpoints; one is written at the end in any case", at_least(1))
     keep: int = option(2, "newest checkpoints kept", at_least(1))
     keep_at: tuple[Any, ...] = option((), "steps whose checkpoints are kept for good", whole_numbers(1))

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,7 @@ from fae_jax.training.boards import Boards
 class LoggingSection:
     """What a run tells while it runs."""
 
+    operational: ClassVar[bool] = True
     every: int = option(100, "steps between lines of metrics", at_least(1))
     preview_every: int = option(10_000, "steps between preview images; 0 = only at the end", at_least(0))
     tensorboard: bool = option(True, "write event files beside metrics.jsonl")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 
@@ -31,6 +32,7 @@ WAITS = {
 class WatchSection:
     """How long a run may stand still."""
 
+    operational: ClassVar[bool] = True
     data: float = option(
         600.0, "seconds to wait for a batch before the run ends, saying so; 0 = for ever", at_least(0)
     )

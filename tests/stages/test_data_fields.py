@@ -110,10 +110,10 @@ def test_captions(tmp_path: Path) -> None:
         ({"mixture": (("digits", "", 0),)}, "data.mixture holds .source, path, weight. with weights above 0"),
         ({"mixture": ("digits", "", 1)}, "one part is written"),
         ({"mixture": (("digits", "", 1),), "path": "x"}, "data.mixture goes with no other path, got 'x'"),
-        ({"tolerate": -1}, "field data.tolerate must not be negative"),
+        ({"tolerate": -1}, "field data.tolerate must be at least 0"),
         ({"ahead": 0}, "field data.ahead must be at least 1"),
         ({"threads": 0}, "field data.threads must be at least 1"),
-        ({"features": "f", "crop": "random_resized"}, "goes with no data.features"),
+        ({"features": "f", "crop": "random_resized"}, "goes with no features"),
     ],
 )
 def test_values_that_cannot_work(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
