@@ -52,8 +52,8 @@ def _check_kinds(section: Any, prefix: str) -> None:
 def _check_together(config: Any) -> None:
     """Fields of different sections that go with one another or not."""
     compressor, decoder = config.compressor.kind, config.feature_decoder.kind
-    pair = (config.encoder.feature_norm, getattr(config.feature_decoder.transformer, "last_norm", None))
-    if pair not in (("none", True), ("standardise", False)):
+    pair = (config.encoder.feature_norm, config.feature_decoder.transformer.last_norm)
+    if decoder == "transformer" and pair not in (("none", True), ("standardise", False)):
         raise ValueError(
             f"encoder.feature_norm={pair[0]!r} with feature_decoder.transformer.last_norm={pair[1]} cannot work: "
             "choose none with True (raw features) or standardise with False"

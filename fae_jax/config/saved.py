@@ -53,8 +53,9 @@ def from_json(text: str) -> ConfigDict:
     version = version if isinstance(version, dict) else {}
     if version.get("schema") != SCHEMA:
         raise ValueError(
-            f"fae_jax {version.get('fae_jax', 'before 2.0')} wrote it, whose fields are others than those of this "
-            f"version, {__version__}; use that version, or begin anew in another directory"
+            f"fae_jax {version.get('fae_jax', 'of an earlier day')} wrote it with fields of schema "
+            f"{version.get('schema', 1)}, and this is {__version__} with schema {SCHEMA}: use that version, or begin "
+            "anew in another directory"
         )
     config = default_config()
     with config.unlocked():
