@@ -275,7 +275,7 @@ def test_fields_of_different_sections_that_cannot_go_together():
         ("[1]", "list"),
         (
             '{"seed": 1}',
-            "fae_jax of an earlier day wrote it with .* schema 1, and .* schema 2: use that version, or begin anew in another directory",
+            "of an earlier day wrote it with .* schema 1, .* schema 2: use that version, or begin anew in another",
         ),
         (
             '{"version": {"fae_jax": "9.1.0", "schema": 9}, "seed": 1}',
