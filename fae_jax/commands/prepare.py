@@ -23,6 +23,7 @@ from fae_jax.data.sources.kinds import KINDS, open_source
 from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tar_index import TarIndex
+from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files import storage
 from fae_jax.files.progress import duration, report_progress
 from fae_jax.files.writing import write_atomically, write_json
@@ -70,7 +71,7 @@ def kind_of(path: str, dataset: str) -> str:
     found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
     if found or (folder / "index.json").exists():
         return found or "tar"
-    if (folder / "dataset_info.json").exists():
+    if Path(folder_and_split(path)[0], "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
         return "array_record"
