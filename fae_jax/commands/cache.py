@@ -9,9 +9,9 @@ import argparse
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment, running
-from fae_jax.data.stores.feature_store import report_progress
 from fae_jax.data.stores.latent_check import check_cache
 from fae_jax.errors import RunFailed
+from fae_jax.files.progress import report_progress
 from fae_jax.stages import check_stages, run_stage
 from fae_jax.stages.experiment import Experiment
 

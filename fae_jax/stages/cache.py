@@ -17,9 +17,9 @@ from jaxtyping import Array
 
 from fae_jax.data.loader import Reading
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
-from fae_jax.data.stores.feature_store import report_progress
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
 from fae_jax.errors import RunFailed
+from fae_jax.files.progress import report_progress
 from fae_jax.parallel.rules import constrained
 from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
