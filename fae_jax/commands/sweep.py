@@ -26,7 +26,7 @@ from fae_jax.sweeps.declaration import check_sweep, load_sweep
 from fae_jax.sweeps.directory import SHARED, SweepDirectory
 from fae_jax.sweeps.phases import make_phases
 from fae_jax.sweeps.plots import write_plots
-from fae_jax.sweeps.point import run_point, run_shared
+from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.sweeps.sharing import differing, hand_on
 from fae_jax.sweeps.table import make_rows, write_table
 from fae_jax.workdir import Workdir
