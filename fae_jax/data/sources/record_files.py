@@ -32,8 +32,8 @@ _WRITE_OPTIONS = "group_size:1,uncompressed"
 class RecordFiles:
     """Records of several files, numbered through.
 
-    Files are opened when first read, and a quarter of the descriptors that a process may have stay open, or 256; remote
-    ones are copied here first.
+    Files are opened when first read; a quarter of the descriptors that a process may have stay open, at least 256.
+    Remote files are copied here first.
 
     Attributes:
       paths: the files, in order.
