@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.commands.evaluate import TASKS
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
@@ -26,7 +27,6 @@ from fae_jax.sweeps.declaration import check_sweep, load_sweep
 from fae_jax.sweeps.directory import SHARED, SweepDirectory
 from fae_jax.sweeps.phases import make_phases
 from fae_jax.sweeps.plots import write_plots
-from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.sweeps.sharing import differing, hand_on
 from fae_jax.sweeps.table import make_rows, write_table
 from fae_jax.workdir import Workdir
