@@ -25,7 +25,7 @@ from typing import Any
 
 from fae_jax.compiler.child import ask
 from fae_jax.compiler.programs import STAGES
-from fae_jax.configuration import load_config, override, shipped_configs
+from fae_jax.config import load_config, override, shipped_configs
 from fae_jax.files.writing import write_atomically, write_json
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array
 from machine import describe
 
-from fae_jax.configuration import default_config
+from fae_jax.config import check, default_config
 from fae_jax.diffusion.guidance import guided
 from fae_jax.diffusion.path import training_pair
 from fae_jax.diffusion.samplers import make_sampler, sample, sample_keys
@@ -36,7 +36,7 @@ from fae_jax.networks import build_networks, init_params
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.xla_flags import set_flags
-from fae_jax.stages.feature_space import FeatureSpace
+from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.stages.features import autoencoder_loss
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, create_state
@@ -73,22 +73,19 @@ def configure(size: Size, batch: int) -> Any:
         config.update_from_flattened_dict(
             {
                 "encoder.feature_norm": "standardise",
-                "compressor.heads": size.compressor[0],
-                "compressor.head_width": size.compressor[1],
-                **dict(
-                    zip(
-                        ("feature_decoder.depth", "feature_decoder.heads", "feature_decoder.hidden"),
-                        size.feature_decoder,
-                        strict=True,
-                    )
-                ),
-                "feature_decoder.last_norm": False,
+                "compressor.attention.heads": size.compressor[0],
+                "compressor.attention.head_width": size.compressor[1],
+                **{
+                    f"feature_decoder.transformer.{name}": value
+                    for name, value in zip(("depth", "heads", "hidden"), size.feature_decoder, strict=True)
+                },
+                "feature_decoder.transformer.last_norm": False,
                 **{
                     f"pixel_decoder.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.pixel_decoder, strict=True)
                 },
                 **{
-                    f"dit.{name}": value
+                    f"generator.flow_matching.dit.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.dit, strict=True)
                 },
                 "compute.dtype": "bfloat16" if accelerator else "float32",
@@ -103,15 +100,8 @@ def configure(size: Size, batch: int) -> Any:
 
 def as_diffusers(config: Any) -> Any:
     """The configuration with `diffusers`' DiT: see the module."""
-    with config.unlocked():
-        config.update_from_flattened_dict(
-            {
-                "dit.norm": "layer",
-                "dit.feed_forward": "gelu_tanh",
-                "dit.rotary": False,
-                "dit.hidden": 4 * config.dit.width,
-            }
-        )
+    dit = config.generator.flow_matching.dit
+    dit.update({"norm": "layer", "feed_forward": "gelu_tanh", "rotary": False, "hidden": 4 * dit.width})
     return config
 
 
@@ -120,7 +110,7 @@ class Ours:
 
     def __init__(self, config: Any, size: Size, batch: int):
         self.config, self.batch, self.mesh = config, batch, make_mesh()
-        self.networks = build_networks(config, (16, 16), size.features)
+        self.networks = build_networks(check(config), (16, 16), size.features)
         keys = jax.random.split(jax.random.key(0), 4)
         self.features = jax.random.normal(keys[0], (batch, 256, size.features))
         self.latents = jax.random.normal(keys[1], (batch, 256, 32))

@@ -10,7 +10,7 @@ chip's bf16 peak: v4 1,473 · v5p 882 · v6e 441 (computed, not measured).
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.encoder.name = "dinov2_g14"  # without registers, as the paper's generation runs
     config.encoder.feature_norm = "none"  # raw final-norm features, so the encoder's own heads accept x̂
     config.compressor.latent_width = 32
-    config.generator.train_shift = 0.4
+    config.generator.flow_matching.train_shift = 0.4
     config.sampling.shift = 0.4
     config.compute.remat = "full"  # the generator on v5e-16: 3.3 GiB a chip (docs/scaling.md)
     return config

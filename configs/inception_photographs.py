@@ -12,7 +12,7 @@ encoder ablation; results and commands in docs/understanding.md.
 
     linear       --config.compressor.kind=linear
     6 layers     --config.compressor.kind=transformer
-    raw features --config.encoder.feature_norm=none --config.feature_decoder.last_norm=True
+    raw features --config.encoder.feature_norm=none --config.feature_decoder.transformer.last_norm=True
 
 The first of them encodes the images once (3.7 GB in `features/` for all 9,469) for all four.
 Expected, of half of the images: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂; with
@@ -23,7 +23,7 @@ each; 2,000 steps took 101 minutes. With more time, train longer before anything
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
@@ -41,23 +41,25 @@ def get_config() -> ConfigDict:
     config.encoder.feature_norm = "standardise"
 
     config.compressor.latent_width = 32
-    config.compressor.heads = 4
-    config.compressor.head_width = 256  # 4/3 of the features' width in all; the paper's are four times as wide
-    config.compressor.width = 256  # of the 6-layer kind
-    config.compressor.hidden = 683
-    config.feature_decoder.depth = 2
-    config.feature_decoder.width = 384
-    config.feature_decoder.heads = 6
-    config.feature_decoder.hidden = 1024
-    config.feature_decoder.last_norm = False
+    config.compressor.attention.heads = 4
+    config.compressor.attention.head_width = 256  # 4/3 of the features' width in all; the paper's: four times as wide
+    config.compressor.transformer.width = 256
+    config.compressor.transformer.heads = 4
+    config.compressor.transformer.hidden = 683
+    config.feature_decoder.transformer.depth = 2
+    config.feature_decoder.transformer.width = 384
+    config.feature_decoder.transformer.heads = 6
+    config.feature_decoder.transformer.hidden = 1024
+    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 384
     config.pixel_decoder.depth = 6
     config.pixel_decoder.heads = 6
     config.pixel_decoder.hidden = 1024
-    config.dit.width = 384
-    config.dit.depth = 12
-    config.dit.heads = 6
-    config.dit.hidden = 1024
+    dit = config.generator.flow_matching.dit
+    dit.width = 384
+    dit.depth = 12
+    dit.heads = 6
+    dit.hidden = 1024
 
     config.features.steps = 300
     config.features.batch = 8

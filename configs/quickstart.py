@@ -8,7 +8,7 @@ decoder, a ViT as pixel decoder, LightningDiT as generator.
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
@@ -39,20 +39,22 @@ def get_config() -> ConfigDict:
     config.encoder_training.mask = 0.2
 
     config.compressor.latent_width = 16
-    config.compressor.heads = 4
-    config.compressor.head_width = 64
-    config.feature_decoder.heads = 4
-    config.feature_decoder.hidden = 256
-    config.feature_decoder.last_norm = False
+    config.compressor.attention.heads = 4
+    config.compressor.attention.head_width = 64
+    config.compressor.transformer.heads = 4
+    config.feature_decoder.transformer.heads = 4
+    config.feature_decoder.transformer.hidden = 256
+    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 96
     config.pixel_decoder.depth = 3
     config.pixel_decoder.heads = 4
     config.pixel_decoder.hidden = 256
-    config.dit.width = 128
-    config.dit.depth = 4
-    config.dit.heads = 4
-    config.dit.hidden = 344
-    config.dit.time_scale = 1000.0  # finer from the first step on, where there are few steps
+    dit = config.generator.flow_matching.dit
+    dit.width = 128
+    dit.depth = 4
+    dit.heads = 4
+    dit.hidden = 344
+    dit.time_scale = 1000.0  # finer from the first step on, where there are few steps
 
     config.features.steps = 230
     config.features.batch = 64
@@ -77,8 +79,8 @@ def get_config() -> ConfigDict:
     config.generator.schedule = "cosine"
     config.generator.ema = (0.99,)
 
-    config.generator.train_shift = 1.0  # the shift of 0.4 is for latents of 8,192 numbers; these have 256
-
+    # the shift of 0.4 is for latents of 8,192 numbers; these have 256
+    config.generator.flow_matching.train_shift = 1.0
     config.sampling.shift = 1.0
     config.sampling.steps = 25
     config.sampling.batch = 250

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fae_jax.model import FAE, load
+    from fae_jax.model import FAE
+    from fae_jax.stages.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["FAE", "load"]
@@ -11,8 +12,12 @@ __all__ = ["FAE", "load"]
 
 def __getattr__(name: str) -> Any:
     """`fae_jax.load` and `fae_jax.FAE`, imported when first asked for so that `import fae_jax` stays light."""
-    if name in __all__:
-        from fae_jax import model
+    if name == "FAE":
+        from fae_jax.model import FAE
 
-        return getattr(model, name)
+        return FAE
+    if name == "load":
+        from fae_jax.stages.loading import load
+
+        return load
     raise AttributeError(f"module 'fae_jax' has no attribute {name!r}")

@@ -47,11 +47,20 @@ class Parts(Protocol):
       classes: names of the classes, by label; () where there are none.
     """
 
-    config: Any
-    mesh: jax.sharding.Mesh
-    tokenizer: Any
-    statistics: LatentStatistics
-    classes: tuple[str, ...]
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def statistics(self) -> LatentStatistics: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def params(self, part: str, ema: str | None = "") -> Any:
         """Parameters of a part of the tokenizer, or of "generator", on the mesh.

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import differences, from_json, to_json
+from fae_jax.config import differences, from_json, to_json
 from fae_jax.files.writing import write_atomically, write_json
 
 
@@ -67,7 +67,7 @@ class Workdir:
         except ValueError as error:
             raise ValueError(f"{self.config_file} cannot be read: {error}") from error
 
-    def check_config(self, config: ConfigDict) -> None:
+    def check_config(self, config: Any) -> None:
         """Refuses a directory that belongs to another experiment; changes nothing.
 
         Raises:
@@ -85,7 +85,7 @@ class Workdir:
                 "or leave those fields as they were"
             )
 
-    def begin(self, config: ConfigDict) -> None:
+    def begin(self, config: Any) -> None:
         """Makes the directory for `config` if it is new, and records operational changes if it is not."""
         self.check_config(config)
         text = to_json(config)

@@ -1,8 +1,10 @@
 """Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -32,3 +34,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("finished") / "tiny"
     fae("run", "--config", TINY, "--workdir", workdir)
     return workdir
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """As outside the tests: shapes are not checked by the signature, so the function itself has to refuse."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -13,11 +13,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fae_jax"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 FLOORS = {
-    **dict.fromkeys(("errors", "files", "nn", "weights"), 0),
-    **dict.fromkeys(("configuration", "constraints", "workdir"), 0),
+    **dict.fromkeys(("errors", "files", "kinds", "section", "nn", "weights"), 0),
     **dict.fromkeys(("encoders", "autoencoder", "diffusion", "losses"), 1),
-    **dict.fromkeys(("generators", "data", "parallel", "networks"), 2),
-    "training": 3,
+    **dict.fromkeys(("conditions", "tokenizers", "generators", "data", "parallel", "networks"), 2),
+    **dict.fromkeys(("config", "workdir", "training"), 3),
     "stages": 4,
     "model": 4,
     **dict.fromkeys(("evaluation", "report", "sweeps", "compiler", "launchers"), 5),
@@ -28,11 +27,9 @@ FLOORS = {
 STAIRS = {
     *(
         ("files", "errors"),
-        ("configuration", "files"),
-        ("workdir", "configuration"),
-        ("workdir", "files"),
-        ("workdir", "errors"),
-        ("constraints", "configuration"),
+        ("kinds", "files"),
+        ("nn", "section"),
+        ("workdir", "config"),
         ("data", "parallel"),
         ("networks", "generators"),
         ("model", "stages"),

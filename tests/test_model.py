@@ -11,7 +11,7 @@ from running import saved_state
 import fae_jax
 from fae_jax.diffusion.samplers import initial_noise, sample_keys
 from fae_jax.model import guidance_schedule
-from fae_jax.stages.images import to_pixels
+from fae_jax.data.pixels import to_pixels
 
 
 @pytest.fixture(scope="module")

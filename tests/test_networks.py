@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from running import TINY
 
-from fae_jax.configuration import load_config, override
+from fae_jax.config import check, load_config, override
 from fae_jax.networks import build_networks, count_parameters, init_params
 
-CONFIG = load_config(str(TINY))
+CONFIG = check(load_config(str(TINY)))
 
 
 def test_counts_are_those_of_real_parameters():
@@ -32,8 +32,8 @@ def test_counts_are_those_of_real_parameters():
 
 @pytest.mark.parametrize("scan", [True, False])
 def test_parameters_do_not_depend_on_how_blocks_are_compiled(scan: bool):
-    deeper = override(CONFIG, [("feature_decoder.depth", "3"), ("compute.scan", str(scan))])
-    networks = build_networks(deeper, (4, 4), 16)
+    deeper = override(CONFIG, [("feature_decoder.transformer.depth", "3"), ("compute.scan", str(scan))])
+    networks = build_networks(check(deeper), (4, 4), 16)
     decoder, latents = networks.feature_decoder, jax.random.normal(jax.random.key(1), (2, 16, 4))
     params = jax.jit(functools.partial(init_params, decoder))(jax.random.key(5), latents)
     looped = jax.jit(decoder.clone(scan=True).init)(jax.random.key(5), latents)["params"]
@@ -55,7 +55,7 @@ def test_the_pixel_decoder_paints_the_whole_image_whatever_the_encoders_patch():
     [
         ((5, 5), 16, r"data.image_size=32 must be a multiple of the encoder's 5×5 grid"),
         ((4, 2), 16, r"4×2 grid"),
-        ((4, 4), 15, r"feature_decoder.heads=2 must divide the encoder's width 15"),
+        ((4, 4), 15, r"feature_decoder.transformer.heads=2 must divide the encoder's width 15"),
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(grid: tuple[int, int], width: int, message: str):
@@ -66,5 +66,6 @@ def test_sizes_that_do_not_divide_are_refused(grid: tuple[int, int], width: int,
 @pytest.mark.parametrize("switch", ["norm", "feed_forward", "rotary", "qk_norm"])
 def test_every_switch_of_the_generator_reaches_it(switch: str):
     values = {"norm": "layer", "feed_forward": "gelu_tanh", "rotary": "False", "qk_norm": "True"}
-    changed = build_networks(override(CONFIG, [(f"dit.{switch}", values[switch])]), (4, 4), 16)
+    config = check(override(CONFIG, [(f"generator.flow_matching.dit.{switch}", values[switch])]))
+    changed = build_networks(config, (4, 4), 16)
     assert str(getattr(changed.dit, switch)) == values[switch]

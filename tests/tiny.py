@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 
 STEPS = 8
 
@@ -25,15 +25,16 @@ def get_config() -> ConfigDict:
     config.encoder.heads = 2
     config.encoder.hidden = 32
     config.compressor.latent_width = 4
-    config.compressor.heads = 2
-    config.compressor.head_width = 8
-    for part in (config.feature_decoder, config.pixel_decoder, config.dit):
+    config.compressor.attention.heads = 2
+    config.compressor.transformer.heads = 2
+    config.compressor.attention.head_width = 8
+    for part in (config.feature_decoder.transformer, config.pixel_decoder, config.generator.flow_matching.dit):
         part.depth = 1
         part.heads = 2
         part.hidden = 24
-    config.feature_decoder.last_norm = False
+    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 16
-    config.dit.width = 16
+    config.generator.flow_matching.dit.width = 16
     for section in (config.encoder_training, config.features, config.pixels, config.finetune, config.generator):
         section.steps = STEPS
         section.batch = 8

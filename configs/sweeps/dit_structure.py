@@ -9,15 +9,19 @@ width falls from 4,608 to 3,072 with SwiGLU, which has a third matrix: the numbe
 
 from fae_jax.sweeps import Sweep, listed
 
-SIT = {"dit.feed_forward": "gelu_tanh", "dit.hidden": 4608, "dit.rotary": False, "dit.norm": "layer"}
-SWIGLU = {**SIT, "dit.feed_forward": "swiglu", "dit.hidden": 3072}
-ROTARY = {**SWIGLU, "dit.rotary": True}
-RMS = {**ROTARY, "dit.norm": "rms"}
+SIT = {"feed_forward": "gelu_tanh", "hidden": 4608, "rotary": False, "norm": "layer"}
+SWIGLU = {**SIT, "feed_forward": "swiglu", "hidden": 3072}
+ROTARY = {**SWIGLU, "rotary": True}
+RMS = {**ROTARY, "norm": "rms"}
+STEPS = [
+    {f"generator.flow_matching.dit.{name}": value for name, value in step.items()}
+    for step in (SIT, SWIGLU, ROTARY, RMS)
+]
 
 
 def get_sweep() -> Sweep:
     return Sweep(
-        points=listed(SIT, SWIGLU, ROTARY, RMS),
+        points=listed(*STEPS),
         tasks=("generation",),
         metric="generation.sets.guided.frechet.samples_to_heldout",
         better="lower",

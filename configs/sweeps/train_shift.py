@@ -16,7 +16,7 @@ SHIFTS = (0.25, 0.4, 0.7, 1.0)
 
 def get_sweep() -> Sweep:
     return Sweep(
-        points=zipped({"generator.train_shift": SHIFTS, "sampling.shift": SHIFTS}),
+        points=zipped({"generator.flow_matching.train_shift": SHIFTS, "sampling.shift": SHIFTS}),
         tasks=("generation",),
         metric="generation.sets.guided.frechet.samples_to_heldout",
         better="lower",

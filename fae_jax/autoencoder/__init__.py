@@ -2,15 +2,13 @@
 
 from fae_jax.autoencoder.compressor import Compressor
 from fae_jax.autoencoder.feature_decoder import FeatureDecoder, IdentityFeatureDecoder
-from fae_jax.autoencoder.kinds import AnyCompressor, AnyFeatureDecoder, make_compressor, make_feature_decoder
+from fae_jax.autoencoder.kinds import make_compressor, make_feature_decoder
 from fae_jax.autoencoder.pixel_decoder import PixelDecoder
 from fae_jax.autoencoder.plain_compressors import IdentityCompressor, LinearCompressor
 from fae_jax.autoencoder.posterior import Posterior, PosteriorKind
 from fae_jax.autoencoder.transformer_compressor import TransformerCompressor
 
 __all__ = [
-    "AnyCompressor",
-    "AnyFeatureDecoder",
     "Compressor",
     "FeatureDecoder",
     "IdentityCompressor",

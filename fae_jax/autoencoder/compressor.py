@@ -10,6 +10,9 @@ With d = 1536, 24 heads of 256 and 32 latent channels this has the 38,166,592 pa
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
@@ -17,9 +20,20 @@ from jaxtyping import Array, Float
 
 from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
 from fae_jax.nn.attention import attention
+from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
+from fae_jax.section import at_least, one_of, option
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "none": lambda x: x}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionSection:
+    """Sizes of the attention compressor."""
+
+    heads: int = option(24, "attention heads", at_least(1))
+    head_width: int = option(256, "channels per head", at_least(1))
+    activation: str = option("silu", "after skip + attention: silu, gelu or none", one_of(*ACTIVATIONS))
 
 
 class Compressor(nn.Module):
@@ -40,6 +54,15 @@ class Compressor(nn.Module):
     posterior: PosteriorKind = GAUSSIAN
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
+
+    Section = AttentionSection
+
+    @classmethod
+    def build(cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> Compressor:
+        """See `fae_jax.autoencoder.kinds.make_compressor`."""
+        own = section.attention
+        sizes = (section.latent_width, own.heads, own.head_width, own.activation)
+        return cls(*sizes, section.posterior, **compute.products)
 
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Posterior:

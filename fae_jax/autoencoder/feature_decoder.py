@@ -9,7 +9,9 @@ leads from the blocks' channels to the features', before the last norm. For 1536
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,8 +19,21 @@ from jaxtyping import Array, Float
 
 from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerSection:
+    """Sizes of the feature decoder."""
+
+    depth: int = option(6, "blocks", at_least(1))
+    width: int = option(0, "channels of the blocks; 0 = the encoder's, without an output linear", at_least(0))
+    heads: int = option(24, "attention heads", at_least(1))
+    hidden: int = option(4096, "inner width of the SwiGLU", at_least(1))
+    last_norm: bool = option(True, "end with an RMSNorm: goes with feature_norm=none, and only with it")
 
 
 class FeatureDecoder(nn.Module):
@@ -46,6 +61,23 @@ class FeatureDecoder(nn.Module):
     remat: str = "none"
     inner_width: int = 0
 
+    Section = TransformerSection
+
+    @classmethod
+    def build(cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> FeatureDecoder:
+        """See `fae_jax.autoencoder.kinds.make_feature_decoder`.
+
+        Raises:
+          ValueError: heads do not divide the width of the blocks.
+        """
+        own = section.transformer
+        inner = own.width or width
+        if inner % own.heads:
+            name = "its width" if own.width else "the encoder's width"
+            raise ValueError(f"feature_decoder.transformer.heads={own.heads} must divide {name} {inner}")
+        sizes = (grid, width, own.depth, own.heads, own.hidden, own.last_norm)
+        return cls(*sizes, inner_width=inner, **compute.blocks)
+
     @nn.compact
     def __call__(self, latents: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
         """See the class.
@@ -72,6 +104,13 @@ class FeatureDecoder(nn.Module):
 
 class IdentityFeatureDecoder(nn.Module):
     """Latents that are features already, as `IdentityCompressor` leaves them; without parameters."""
+
+    @classmethod
+    def build(
+        cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection
+    ) -> IdentityFeatureDecoder:
+        """See `fae_jax.autoencoder.kinds.make_feature_decoder`."""
+        return cls()
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b n d"]) -> Float[Array, "b n d"]:

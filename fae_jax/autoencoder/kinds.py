@@ -1,93 +1,69 @@
-"""The doors: a kind's name and its sizes become a compressor, or a feature decoder."""
+"""The doors: sections become a compressor and a feature decoder.
+
+A compressor is a Flax module, features (b, n, d) → `Posterior`, with `latent_width` and a `build` as in
+`make_compressor`; a feature decoder one of latents (b, n, c) → features (b, n, d), float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
-from fae_jax.autoencoder.compressor import Compressor
-from fae_jax.autoencoder.feature_decoder import FeatureDecoder, IdentityFeatureDecoder
-from fae_jax.autoencoder.plain_compressors import IdentityCompressor, LinearCompressor
 from fae_jax.autoencoder.posterior import PosteriorKind
-from fae_jax.autoencoder.transformer_compressor import TransformerCompressor
+from fae_jax.kinds import find
+from fae_jax.nn.compute import ComputeSection
+from fae_jax.section import at_least, option, plug, subsection
 
-COMPRESSORS = ("attention", "linear", "transformer", "identity")
-FEATURE_DECODERS = ("transformer", "identity")
-AnyCompressor = Compressor | LinearCompressor | TransformerCompressor | IdentityCompressor
-AnyFeatureDecoder = FeatureDecoder | IdentityFeatureDecoder
+COMPRESSORS = {
+    "attention": "fae_jax.autoencoder.compressor:Compressor",
+    "linear": "fae_jax.autoencoder.plain_compressors:LinearCompressor",
+    "transformer": "fae_jax.autoencoder.transformer_compressor:TransformerCompressor",
+    "identity": "fae_jax.autoencoder.plain_compressors:IdentityCompressor",
+}
+FEATURE_DECODERS = {
+    "transformer": "fae_jax.autoencoder.feature_decoder:FeatureDecoder",
+    "identity": "fae_jax.autoencoder.feature_decoder:IdentityFeatureDecoder",
+}
 
 
-def make_compressor(
-    kind: str,
-    *,
-    grid: tuple[int, int],
-    features: int,
-    latent_width: int,
-    heads: int,
-    head_width: int,
-    activation: str,
-    depth: int,
-    width: int,
-    hidden: int,
-    posterior: PosteriorKind,
-    compute: Mapping[str, Any],
-    loop: Mapping[str, Any],
-) -> AnyCompressor:
-    """A compressor of a kind; sizes that the kind does not have are passed over.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressorSection:
+    """From features to latents."""
+
+    kind: str = plug(
+        "attention", "attention (one layer, the paper's), linear, transformer or identity", "compressors", COMPRESSORS
+    )
+    latent_width: int = option(32, "channels of the latent (identity: the encoder's)", at_least(1))
+    posterior: PosteriorKind = subsection(PosteriorKind)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureDecoderSection:
+    """From latents to features."""
+
+    kind: str = plug(
+        "transformer",
+        "transformer, or identity: goes with an identity compressor alone",
+        "feature_decoders",
+        FEATURE_DECODERS,
+    )
+
+
+def make_compressor(section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> Any:
+    """The compressor that a `CompressorSection` describes.
 
     Args:
-      kind: one of `COMPRESSORS`.
       grid: rows and columns of tokens.
-      features: channels of the encoder's features.
-      latent_width: channels of the latent (identity: those of the features in any case).
-      heads, head_width, activation: see `Compressor`; heads also of the transformer.
-      depth, width, hidden: see `TransformerCompressor`; a width of 0 means that of the features.
-      posterior: what it says of a latent.
-      compute, loop: dtype and kernel; scan, remat and residual.
+      width: channels of the encoder's features.
 
     Raises:
-      ValueError: the kind is unknown, or heads do not divide the transformer's width.
+      ValueError: the kind is unknown, or sizes do not divide.
     """
-    if kind == "attention":
-        return Compressor(latent_width, heads, head_width, activation, posterior, **compute)
-    if kind == "linear":
-        return LinearCompressor(latent_width, posterior, compute["dtype"])
-    if kind == "identity":
-        return IdentityCompressor(features)
-    if kind != "transformer":
-        raise ValueError(f"compressor {kind!r} is unknown; choose one of {', '.join(COMPRESSORS)}")
-    if (width or features) % heads:
-        raise ValueError(f"compressor.heads={heads} must divide the width of its blocks, {width or features}")
-    return TransformerCompressor(
-        latent_width, grid, depth, width or features, heads, hidden, posterior, **compute, **loop
-    )
+    kind = find("compressors", COMPRESSORS, section.kind)
+    return kind.build(section, grid=grid, width=width, compute=compute)
 
 
-def make_feature_decoder(
-    kind: str,
-    *,
-    grid: tuple[int, int],
-    features: int,
-    depth: int,
-    width: int,
-    heads: int,
-    hidden: int,
-    last_norm: bool,
-    compute: Mapping[str, Any],
-    loop: Mapping[str, Any],
-) -> AnyFeatureDecoder:
-    """A feature decoder of a kind, one of `FEATURE_DECODERS`; a `width` of 0 means that of the features.
-
-    Raises:
-      ValueError: the kind is unknown, or heads do not divide the width.
-    """
-    if kind == "identity":
-        return IdentityFeatureDecoder()
-    if kind != "transformer":
-        raise ValueError(f"feature decoder {kind!r} is unknown; choose one of {', '.join(FEATURE_DECODERS)}")
-    if (width or features) % heads:
-        name = "its width" if width else "the encoder's width"
-        raise ValueError(f"feature_decoder.heads={heads} must divide {name} {width or features}")
-    return FeatureDecoder(
-        grid, features, depth, heads, hidden, last_norm, inner_width=width or features, **compute, **loop
-    )
+def make_feature_decoder(section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> Any:
+    """The feature decoder that a `FeatureDecoderSection` describes; arguments and errors as in `make_compressor`."""
+    kind = find("feature_decoders", FEATURE_DECODERS, section.kind)
+    return kind.build(section, grid=grid, width=width, compute=compute)

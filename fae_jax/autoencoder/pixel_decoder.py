@@ -8,6 +8,7 @@ With 1536 input channels, 24 blocks of 1024 channels, 16 heads, a SwiGLU of 2736
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -18,6 +19,21 @@ from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import PositionTable, check_tokens, unpatchify
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelDecoderSection:
+    """Sizes of the pixel decoder."""
+
+    width: int = option(1024, "channels", at_least(1))
+    depth: int = option(24, "blocks", at_least(1))
+    heads: int = option(16, "attention heads", at_least(1))
+    hidden: int = option(2736, "inner width of the SwiGLU", at_least(1))
+
+    def check(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} must divide width={self.width}")
 
 
 class PixelDecoder(nn.Module):

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from fae_jax.nn.dense import Dense
+from fae_jax.section import above, numbers, one_of, option
 
 POSTERIORS = ("gaussian", "fixed_variance", "rms", "sphere")
 CERTAIN = -30.0  # log σ² of a latent without noise
@@ -50,21 +51,17 @@ def certain(mean: Float[Array, "b n c"]) -> Posterior:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PosteriorKind:
-    """How a compressor's last hidden values become a posterior, equations (1) to (4).
+    """How a compressor's last hidden values become a posterior, equations (1) to (4)."""
 
-    Attributes:
-      kind: one of `POSTERIORS`.
-      sigma: σ₀ of equation (2).
-      log_variance_range: bounds that (1) clips log σ² to.
-    """
-
-    kind: str = "gaussian"
-    sigma: float = 0.3
-    log_variance_range: tuple[float, float] = (CERTAIN, 20.0)
-
-    def __post_init__(self) -> None:
-        if self.kind not in POSTERIORS:
-            raise ValueError(f"posterior {self.kind!r} is unknown; choose one of {', '.join(POSTERIORS)}")
+    kind: str = option(
+        "gaussian", "gaussian, fixed_variance (for flows), rms (GAE) or sphere (PAE)", one_of(*POSTERIORS)
+    )
+    sigma: float = option(0.3, "fixed_variance: standard deviation of the latent's noise", above(0))
+    log_variance_range: tuple[Any, ...] = option(
+        (CERTAIN, 20.0),
+        "gaussian: its log-variance is clipped to it",
+        numbers(2, "a low and a high bound", lambda low, high: low < high),
+    )
 
     @property
     def has_divergence(self) -> bool:

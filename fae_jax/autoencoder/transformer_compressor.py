@@ -6,7 +6,9 @@ h ← Block(h) k times (RMSNorm, rotary attention, SwiGLU);   (μ, log σ²) = W
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,8 +17,20 @@ from jaxtyping import Array, Float
 from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind
 from fae_jax.nn.attention import split_width
 from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import check_tokens, rotary_table
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerSection:
+    """Sizes of the transformer compressor."""
+
+    depth: int = option(6, "blocks", at_least(1))
+    width: int = option(0, "channels of the blocks; 0 = the encoder's", at_least(0))
+    heads: int = option(24, "attention heads", at_least(1))
+    hidden: int = option(4096, "inner width of the SwiGLU", at_least(1))
 
 
 class TransformerCompressor(nn.Module):
@@ -42,6 +56,24 @@ class TransformerCompressor(nn.Module):
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
+
+    Section = TransformerSection
+
+    @classmethod
+    def build(
+        cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection
+    ) -> TransformerCompressor:
+        """See `fae_jax.autoencoder.kinds.make_compressor`.
+
+        Raises:
+          ValueError: heads do not divide the width of the blocks.
+        """
+        own = section.transformer
+        inner = own.width or width
+        if inner % own.heads:
+            raise ValueError(f"compressor.transformer.heads={own.heads} must divide the width of its blocks, {inner}")
+        sizes = (section.latent_width, grid, own.depth, inner, own.heads, own.hidden)
+        return cls(*sizes, section.posterior, **compute.blocks)
 
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Posterior:

@@ -8,14 +8,13 @@ import shlex
 import time
 from collections.abc import Iterator
 
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
-from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.running import check_request
 from fae_jax.workdir import Workdir
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 the request is wrong, nothing was touched; 1 it failed whi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import json
@@ -25,7 +26,7 @@ from fae_jax.parallel.ending import leave_now
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.xla_flags import set_flags
 
-# verb → what it does; each is a module of this folder with add_arguments(parser) and run(arguments) → result
+# verb → what it does; each is a module of fae_jax.commands with add_arguments(parser) and run(arguments) → result
 COMMANDS = {
     "quickstart": "all of FAE on a laptop in minutes, on real data, without a download",
     "run": "every unfinished stage of an experiment, in order",
@@ -33,11 +34,13 @@ COMMANDS = {
     "cache": "encode the data set once into the latent cache",
     "sample": "images from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
+    "export": "a trained model as a folder for the world outside",
     "weights": "pretrained encoders and text towers: list, pull, check, convert",
-    "sweep": "many experiments that differ in a few fields: here, on Slurm, on TPUs or on GKE; their table and plots",
-    "compile": "will this run fit that machine? every stage compiled for it, here",
-    "prepare": "index and check raw data; says what it left out and why",
+    "sweep": "experiments that differ in a few fields, here, on Slurm, TPUs or GKE; their table and plots",
+    "compile": "will this run fit that machine? compiles every stage for it, here",
+    "prepare": "index and check raw data; reports what was left out and why",
 }
+LONGEST = 500  # letters of an error that nobody foresaw
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,46 +52,57 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
-            name = action.metavar or action.dest
-            raise argparse.ArgumentError(None, f"{name} {value!r} is unknown; {hint}")
+            hint = _nearest(str(value), choices, f"choose one of {', '.join(choices)}")
+            raise argparse.ArgumentError(None, f"{action.metavar or action.dest} {value!r} is unknown; {hint}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    parser = _Parser(
-        prog="fae", description="FAE: any frozen encoder as a latent space that understands and generates"
-    )
+def _nearest(word: str, choices: list[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of a parser and of its verbs."""
+    nested = [action.choices.values() for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [*parser._option_string_actions, *(word for verbs in nested for verb in verbs for word in _options(verb))]
+
+
+def make_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The command line with the arguments of `verb`; no other verb's module is imported, since they are heavy."""
+    description = "FAE: any frozen encoder as a latent space that understands and generates"
+    parser = _Parser(prog="fae", description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fae_jax {__version__}")
     verbs = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
     for name, help_text in COMMANDS.items():
-        module = importlib.import_module(f"fae_jax.commands.{name}")
-        verb = verbs.add_parser(name, help=help_text, description=module.__doc__, allow_abbrev=False)
-        verb.formatter_class = argparse.RawDescriptionHelpFormatter
-        module.add_arguments(verb)
-        verb.add_argument("--json", action="store_true", help="the last line of standard output is one JSON object")
-        verb.set_defaults(run=module.run)
+        each = verbs.add_parser(name, help=help_text, allow_abbrev=False)
+        if name == verb:
+            module = importlib.import_module(f"fae_jax.commands.{name}")
+            each.description, each.formatter_class = module.__doc__, argparse.RawDescriptionHelpFormatter
+            module.add_arguments(each)
+            each.add_argument(
+                "--json", action="store_true", help="end standard output with the result as one JSON object"
+            )
+            each.set_defaults(run=module.run)
     return parser
 
 
-def _overrides(unknown: list[str]) -> list[tuple[str, str]]:
+def _overrides(unknown: list[str], options: list[str]) -> list[tuple[str, str]]:
     """`--config.a.b=value` or `--config.a.b value`, as pairs.
 
     Raises:
-      ValueError: anything else.
+      ValueError: anything else; the nearest of `options` is named.
     """
     pairs, rest = [], list(unknown)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("--config."):
-            raise ValueError(f"argument {word!r} is unknown; see `fae --help`")
-        name, equals, value = word.removeprefix("--config.").partition("=")
+        name, equals, value = word.partition("=")
+        if not name.startswith("--config."):
+            raise ValueError(f"argument {word!r} is unknown; {_nearest(name, options, 'see `fae --help`')}")
         if not equals:
             if not rest:
                 raise ValueError(f"{word} needs a value: {word}=VALUE")
             value = rest.pop(0)
-        pairs.append((name, value))
+        pairs.append((name.removeprefix("--config."), value))
     return pairs
 
 
@@ -98,10 +112,20 @@ def _quiet_threads() -> None:
     threading.excepthook = lambda arguments: None
 
 
-def _report(error: BaseException, code: int) -> int:
+def _print(text: str, stream: Any) -> None:
+    """Prints and flushes; a stream whose reader has gone, or whose disk is full, is given up: it never ends a run."""
+    try:
+        print(text, end="", file=stream, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # else Python tries again at its end, and exits with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _report(error: BaseException, code: int, text: str | None = None) -> int:
     if os.environ.get("FAE_TRACEBACK"):
-        traceback.print_exception(error)
-    print(f"fae: {'error' if code == 2 else 'failed'}: {' '.join(str(error).split())}", file=sys.stderr)
+        _print("".join(traceback.format_exception(error)), sys.stderr)
+    line = " ".join((str(error) if text is None else text).split())
+    _print(f"fae: {'error' if code == 2 else 'failed'}: {line}\n", sys.stderr)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         leave_now(code)  # an orderly exit would wait for the other hosts
@@ -110,18 +134,31 @@ def _report(error: BaseException, code: int) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line `words` (default: the process's) and returns the exit code."""
-    keep_freed_memory()
-    set_flags()
+    try:
+        return _run(sys.argv[1:] if words is None else list(words))
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _print("", stream)
+
+
+def _run(words: list[str]) -> int:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb in COMMANDS:  # before its module imports JAX
+        keep_freed_memory()
+        set_flags()
     if not os.environ.get("FAE_TRACEBACK"):
         _quiet_threads()
     try:
         with ending_at_sigterm():
-            parser = make_parser()
+            parser = make_parser(verb)
             arguments, unknown = parser.parse_known_args(words)
-            if arguments.command is None:
+            overrides = _overrides(unknown, _options(parser))
+            if not words:
                 parser.print_help()
                 return 0
-            arguments.overrides = _overrides(unknown)
+            if arguments.command is None:
+                raise ValueError("no command given; see `fae --help`")
+            arguments.overrides = overrides
             result = arguments.run(arguments)
     except RunFailed as error:
         return _report(error, 1)
@@ -129,9 +166,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return _report(error, 2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _report(RunFailed(f"{error.strerror or error}{where}; what was finished is kept"), 1)
-    except KeyboardInterrupt:
-        return _report(RunFailed("interrupted; the same command continues"), 1)
+        return _report(error, 1, f"{error.strerror or error}{where}; what was finished is kept")
+    except KeyboardInterrupt as error:
+        return _report(error, 1, "interrupted; the same command continues")
+    except Exception as error:
+        text = ": ".join(filter(None, (type(error).__name__, str(error)[:LONGEST])))
+        return _report(error, 1, f"{text}; FAE_TRACEBACK=1 shows where")
     if arguments.json:
-        print(json.dumps(result))
+        _print(json.dumps(result) + "\n", sys.stdout)
     return 0

@@ -9,11 +9,12 @@ import argparse
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment, running
-from fae_jax.data.stores.feature_store import report_progress
 from fae_jax.data.stores.latent_check import check_cache
 from fae_jax.errors import RunFailed
-from fae_jax.stages import check_stages, run_stage
+from fae_jax.files.progress import report_progress
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.latents import latents_directory, open_latents
+from fae_jax.stages.running import check_stages, run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return _verify(open_experiment(arguments))
     with running(arguments, "cache") as experiment:
         run_stage(experiment, "cache")
-        return {"workdir": str(experiment.workdir.root), "cache": experiment.cache_directory}
+        return {"workdir": str(experiment.workdir.root), "cache": latents_directory(experiment.workdir)}
 
 
 def _verify(experiment: Experiment) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def _verify(experiment: Experiment) -> dict[str, Any]:
       ValueError, FileNotFoundError: there is none, or it is of something else.
       RunFailed: a shard is damaged.
     """
-    check_stages(experiment, "fae cache --verify", ["features"])
-    cache = experiment.cache
+    check_stages(experiment, "fae cache --verify", ["cache"])
+    cache = open_latents(experiment.workdir).source
     try:
         check_cache(cache, report_progress("verify"))
     except ValueError as error:

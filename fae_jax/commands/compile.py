@@ -18,8 +18,7 @@ from typing import Any
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
 from fae_jax.compiler.programs import STAGES
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
 GIB = 2**30

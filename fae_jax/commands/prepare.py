@@ -23,7 +23,9 @@ from fae_jax.data.sources.kinds import KINDS, open_source
 from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tar_index import TarIndex
+from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files import storage
+from fae_jax.files.progress import duration, report_progress
 from fae_jax.files.writing import write_atomically, write_json
 
 # what is asked of images by default; every field is an option
@@ -33,7 +35,6 @@ PRESETS = {
     "folder": Filters(),
 }
 SAMPLE = 200  # images that are timed before the check begins
-REPORT_EVERY = 10.0  # seconds between lines of progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def kind_of(path: str, dataset: str) -> str:
     found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
     if found or (folder / "index.json").exists():
         return found or "tar"
-    if (folder / "dataset_info.json").exists():
+    if Path(folder_and_split(path)[0], "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
         return "array_record"
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{arguments.path} has classes and no captions; prepare it as imagenet")
     _announce(source, filters)
     checked = check_source(
-        source, filters, out / "checked", threads=arguments.threads, progress=_progress("prepare: checked")
+        source, filters, out / "checked", threads=arguments.threads, progress=report_progress("prepare, checked")
     )
     summary = summarise(source, checked, index.skipped if index else ())
     if not len(checked.used):
@@ -112,7 +113,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if index is not None and not arguments.pack:
         _keep_index(out, index, checked, source)
     if arguments.pack:
-        write_packed(out, source, checked.used, progress=_progress("prepare: packed"))
+        write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
     write_json(out / "summary.json", summary)
     write_atomically(out / "summary.html", page(f"{arguments.dataset}: {arguments.path}", summary))
     print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
@@ -133,10 +134,10 @@ def _announce(source: StoredSource, filters: Filters) -> None:
         except (OSError, ValueError):
             continue
     rate = len(places) / (time.monotonic() - begun)
-    total, hours = size / len(places) * len(source), len(source) / rate / 3600
+    total = size / len(places) * len(source)
     print(
         f"prepare: {len(source):,} images, about {total / 1e9:,.2f} GB; "
-        f"one thread decodes {rate:,.0f} images/s, so at most {hours:,.2f} h",
+        f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}",
         file=sys.stderr,
     )
 
@@ -147,18 +148,3 @@ def _keep_index(out: Path, index: TarIndex, checked: Checked, source: StoredSour
 
 def _most_frequent(summary: dict[str, Any]) -> str:
     return next(iter(summary["reasons"]), "it is empty")
-
-
-def _progress(what: str) -> Any:
-    begun = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last > REPORT_EVERY:
-            last = now
-            rate = done / max(now - begun, 1e-9)
-            left = (total - done) / rate
-            print(f"{what} {done} of {total}, {rate:.0f}/s, {left / 60:.1f} min left", file=sys.stderr, flush=True)
-
-    return report

@@ -10,16 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fae_jax.commands.evaluate import evaluate
-from fae_jax.commands.run import run_stages
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
-from fae_jax.evaluation.tasks import Evaluation, write_sizes
+from fae_jax.evaluation.tasks import Evaluation, evaluate
 from fae_jax.model import FAE
 from fae_jax.report import write_report
-from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.running import check_request, run_stages
+from fae_jax.stages.sampling import write_sizes
 from fae_jax.workdir import Workdir
 
 TASKS = ("probe", "reconstruction", "generation")
@@ -37,10 +35,10 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     if data is not None:
         config.data.source, config.data.path = "folder", str(Path(data).absolute())
         config.data.flip = True
-        found = open_source(
+        source = open_source(
             "folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0, image_size=32
         )
-        config.data.classes = len(found.classes)
+        config.data.classes = len(source.classes)
     return check(override(config, overrides))
 
 
@@ -60,8 +58,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             file = workdir.evaluation / f"{task}.json"
             if not file.is_file():
                 if evaluation is None:
-                    evaluation = Evaluation(FAE(experiment))
-                    write_sizes(evaluation.fae)
+                    evaluation = Evaluation(FAE(experiment.parts), experiment)
+                    write_sizes(evaluation.fae, workdir.root)
                 with experiment.timed("evaluate"):
                     evaluate(evaluation, task)
             results[task] = json.loads(file.read_text())

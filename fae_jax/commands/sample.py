@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from fae_jax import model
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment
-from fae_jax.evaluation.tasks import draw
-from fae_jax.stages import check_stages
+from fae_jax.files.progress import say
+from fae_jax.model import FAE, guidance_schedule
+from fae_jax.stages.running import check_stages
+from fae_jax.stages.sampling import balanced_labels, draw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser, config=False)
     parser.add_argument("--name", default="samples", help="folder under W/samples (default: samples)")
-    parser.add_argument("--classes", default="all", help="class numbers, as 0,3,7, or all (default)")
+    parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
     parser.add_argument("--number", type=int, default=100, help="images, spread evenly over the classes")
     parser.add_argument(
         "--guidance", default="config", help="a weight, none, config (default), or intervals ((low, high, weight), …)"
     )
     parser.add_argument("--sampler", help="euler, heun or euler_maruyama; default: the configuration's")
     parser.add_argument("--steps", type=int, help="steps of the sampler; default: the configuration's")
-    parser.add_argument("--seed", type=int, default=0, help="of all noise")
-    parser.add_argument("--ema", default="", help="decay of the parameter average; default: the slowest; none: none")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
+    parser.add_argument("--ema", default="", help="EMA decay to use (default: the largest kept; none = raw weights)")
+    parser.add_argument(
+        "--checkpoint",
+        type=int,
+        metavar="STEP",
+        help="step of the generator to use, also while it trains (default: the last)",
+    )
 
 
 def parse_guidance(text: str) -> Any:
@@ -43,27 +48,25 @@ def parse_guidance(text: str) -> Any:
         raise ValueError(f"--guidance {text!r} is neither a weight, intervals, none nor config") from None
 
 
-def parse_classes(text: str, classes: int) -> list[int]:
-    """What stands behind --classes.
+def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
+    """What stands behind --classes: numbers or names, separated by commas, or all.
 
     Raises:
-      ValueError: not numbers, or out of range.
+      ValueError: one is neither a number in range nor a name.
     """
     if text == "all":
-        return list(range(classes))
-    try:
-        chosen = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--classes {text!r} must be class numbers separated by commas, or all") from None
-    wrong = [label for label in chosen if not 0 <= label < classes]
-    if wrong:
-        raise ValueError(f"--classes {text!r}: {wrong[0]} is not a class; they are 0 to {classes - 1}")
+        return list(range(max(len(classes), 1)))
+    chosen = []
+    for word in text.split(","):
+        if word in classes:
+            chosen.append(classes.index(word))
+        elif word.strip().isdigit() and int(word) < len(classes):
+            chosen.append(int(word))
+        else:
+            raise ValueError(
+                f"--classes {text!r}: {word!r} is not a class; they are 0 to {len(classes) - 1}, or their names"
+            )
     return chosen
-
-
-def balanced_labels(classes: list[int], number: int) -> np.ndarray:
-    """`number` labels that take the classes in turn: as many of each, one more at most."""
-    return np.resize(np.asarray(classes, np.int32), number)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -72,25 +75,30 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--number must be at least 1, got {arguments.number}")
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
         raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
-    chosen = parse_classes(arguments.classes, experiment.config.data.classes)
     guidance = parse_guidance(arguments.guidance)
-    model.guidance_schedule(guidance, experiment.config.sampling.guidance)
-    check_stages(experiment, "sampling", ("features", "pixels", "generator"))
-    fae = model.FAE(experiment)
-    fae.sampler(arguments.sampler, arguments.steps)
-    average = None if arguments.ema == "none" else arguments.ema
+    guidance_schedule(guidance, experiment.config.sampling.guidance)
+    check_stages(experiment, "sampling", ("features", "pixels"))
+    if arguments.checkpoint is None:
+        check_stages(experiment, "sampling", ("generator",))
+    experiment.parts.step = arguments.checkpoint
+    fae = FAE(experiment.parts)
+    chosen = parse_classes(arguments.classes, fae.parts.classes)
+    fae.settings(sampler=arguments.sampler, steps=arguments.steps)
+    folder = experiment.workdir.samples / arguments.name
+
+    def progress(done: int) -> None:
+        say(f"sample: {done} of {arguments.number}")
+
     drawn = draw(
         fae,
-        arguments.name,
+        folder,
         balanced_labels(chosen, arguments.number),
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,
         seed=arguments.seed,
-        average=average,
-        label_policy="balanced",
-        progress=lambda done: print(f"sample: {done} of {arguments.number}", file=sys.stderr, flush=True),
+        ema=None if arguments.ema == "none" else arguments.ema,
+        progress=progress,
     )
-    folder = experiment.workdir.samples / arguments.name
-    print(f"{arguments.number} images in {folder}", file=sys.stderr)
+    say(f"{arguments.number} images in {folder}")
     return {"folder": str(folder), "function_evaluations": drawn["sampling"]["function_evaluations"]}

@@ -16,18 +16,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fae_jax.commands.evaluate import TASKS
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.cli.sweep_point import run_point, run_shared
+from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
+from fae_jax.evaluation.tasks import TASKS
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.running import stage_of
 from fae_jax.sweeps.declaration import check_sweep, load_sweep
 from fae_jax.sweeps.directory import SHARED, SweepDirectory
 from fae_jax.sweeps.phases import make_phases
 from fae_jax.sweeps.plots import write_plots
-from fae_jax.sweeps.point import run_point, run_shared
 from fae_jax.sweeps.sharing import differing, hand_on
 from fae_jax.sweeps.table import make_rows, write_table
 from fae_jax.workdir import Workdir
@@ -87,15 +87,15 @@ def _check_source(directory: SweepDirectory, source: Workdir) -> list[str]:
     """
     config = source.read_config()
     theirs = Experiment(config, source)
-    found = [stage for stage in directory.shared if theirs.is_done(stage)]
-    for stage in found:
+    finished = [stage for stage in directory.shared if theirs.is_done(stage_of(stage))]
+    for stage in finished:
         different = differing(stage, directory.config, config)
         if different:
             raise ValueError(f"stage {stage} of {source.root} is of another experiment ({'; '.join(different[:6])})")
-    if not found:
+    if not finished:
         shared = ", ".join(directory.shared) or "none"
         raise ValueError(f"{source.root} has finished none of the stages that the points share ({shared})")
-    return found
+    return finished
 
 
 def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:

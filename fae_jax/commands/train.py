@@ -6,11 +6,13 @@ import argparse
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments, running
-from fae_jax.stages import STAGES, run_stage
+from fae_jax.kinds import names
+from fae_jax.stages import STAGES
+from fae_jax.stages.running import run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    trained = [stage for stage in STAGES if stage != "cache"]
+    trained = [stage for stage in names("stages", STAGES) if stage != "cache"]
     parser.add_argument("stage", choices=trained, metavar="stage", help=", ".join(trained))
     add_experiment_arguments(parser)
 

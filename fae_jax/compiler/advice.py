@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from fae_jax.configuration import override
+from fae_jax.config import check, override
 from fae_jax.parallel.topologies import Topology, slices
 
-Ask = Callable[[ConfigDict, str, str | None], dict[str, Any]]
+Ask = Callable[[Any, str, str | None], dict[str, Any]]
 Change = tuple[tuple[str, str], ...]
 _BATCHES = {"cache": "cache.batch", "sample": "sampling.batch"}
 
 
-def changes(config: ConfigDict, stage: str, devices: int) -> Iterator[Change]:
+def changes(config: Any, stage: str, devices: int) -> Iterator[Change]:
     """Overrides that take less memory, the least costly first: recompute more, compute the batch in parts (or make it
     smaller where it decides nothing), keep a bfloat16 residual stream, split products over two devices."""
     if stage in _BATCHES:
         field = _BATCHES[stage]
-        batch = config[field.split(".")[0]].batch
+        batch = getattr(config, field.split(".")[0]).batch
         sizes = [batch // parts for parts in (2, 4, 8) if batch % (parts * devices) == 0]
         yield from (((field, str(size)),) for size in sizes)
         return
     remat: Change = () if config.compute.remat == "full" else (("compute.remat", "full"),)
     if remat:
         yield remat
-    section = config[stage]
+    section = getattr(config, stage)
     for parts in (2, 4, 8):
         wanted = section.microbatches * parts
         if section.batch % (wanted * devices) == 0:
@@ -38,7 +36,7 @@ def changes(config: ConfigDict, stage: str, devices: int) -> Iterator[Change]:
         yield (*remat, ("mesh.tensor", "2"))
 
 
-def advise(ask: Ask, config: ConfigDict, stage: str, topology: Topology | None, devices: int, tries: int) -> str:
+def advise(ask: Ask, config: Any, stage: str, topology: Topology | None, devices: int, tries: int) -> str:
     """The first change, or else the next larger slice, with which the stage fits, in words, of at most `tries` tried.
 
     Args:
@@ -50,7 +48,7 @@ def advise(ask: Ask, config: ConfigDict, stage: str, topology: Topology | None, 
         if len(tried) >= tries:
             break
         words = " ".join(f"--config.{field}={value}" for field, value in change)
-        found = ask(override(config, change), stage, topology.name if topology else None)
+        found = ask(check(override(config, change)), stage, topology.name if topology else None)
         if found["fits"]:
             return f"fits with {words} ({found['peak'] / 2**30:.1f} GiB)"
         tried.append(words)
@@ -63,7 +61,7 @@ def advise(ask: Ask, config: ConfigDict, stage: str, topology: Topology | None, 
     return f"does not fit with any of: {'; '.join(tried)}" if tried else "nothing was tried (--tries 0)"
 
 
-def smallest(ask: Ask, config: ConfigDict, stages: list[str], candidates: list[Topology]) -> list[dict[str, Any]]:
+def smallest(ask: Ask, config: Any, stages: list[str], candidates: list[Topology]) -> list[dict[str, Any]]:
     """Every stage's figures on the first of `candidates` on which all of them fit.
 
     Raises:

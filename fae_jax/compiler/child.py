@@ -14,11 +14,10 @@ import sys
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from fae_jax.compiler.report import read_report
 from fae_jax.compiler.weigh import judge, weigh
-from fae_jax.configuration import from_json, to_json
+from fae_jax.config import check, from_json, to_json
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.topologies import parse_topology
 from fae_jax.parallel.xla_flags import ON_CHIP, set_flags
@@ -46,9 +45,7 @@ def check_compiler(topology: str | None) -> None:
         raise ValueError("the TPU compiler is not installed; run: pip install 'fae_jax[tpu]'")
 
 
-def ask(
-    config: ConfigDict, stage: str, topology: str | None, quick: bool = False, limit: float = 1800.0
-) -> dict[str, Any]:
+def ask(config: Any, stage: str, topology: str | None, quick: bool = False, limit: float = 1800.0) -> dict[str, Any]:
     """`weigh` in a process of its own, with the flags of `fae_jax.parallel.xla_flags` for the topology's chips, but
     the one that changes nothing in HBM and takes the compiler so long.
 
@@ -91,7 +88,7 @@ def main() -> None:
         jax.config.update("jax_optimization_level", "O1")
     try:
         topology = parse_topology(request["topology"]) if request["topology"] else None
-        answer = weigh(from_json(request["config"]), request["stage"], topology)
+        answer = weigh(check(from_json(request["config"])), request["stage"], topology)
     except (ValueError, FileNotFoundError) as error:
         answer = {"error": str(error), "code": 2}
     except RunFailed as error:

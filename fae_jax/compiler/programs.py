@@ -9,17 +9,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
-from fae_jax.diffusion.guidance import make_schedule
+from fae_jax.compiler.shapes import Shapes
 from fae_jax.model import FAE
 from fae_jax.parallel.mesh import batch_divisor, batch_sharding
 from fae_jax.stages.cache import make_posterior
-from fae_jax.stages.outline import TASKS, Outline
+from fae_jax.stages.running import stage_of, stages_of
+from fae_jax.stages.stage import Stage
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.step import compile_step
 
@@ -30,7 +32,7 @@ class Program(NamedTuple):
     """A lowered program.
 
     Attributes:
-      lowered: of `jax.jit(...).lower(...)`.
+      lowered: what `jax.jit(...).lower(...)` gives.
       state: shapes, with places, of what stays in memory from call to call.
       batch: examples of a call, over all devices (cache: those of one host).
       hosts: that run the program each by themselves.
@@ -42,58 +44,95 @@ class Program(NamedTuple):
     hosts: int = 1
 
 
-def lower(config: ConfigDict, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
+def stages_to_compile(config: Any) -> list[str]:
+    """Those of `STAGES` that an experiment has."""
+    return [*(stage.name for stage in stages_of(config) if stage.name != "encoder"), "sample"]
+
+
+def lower(config: Any, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
     """The program of a stage.
 
     Args:
-      own: one host's devices, see `Outline`.
+      own: one host's devices, see `Shapes`.
 
     Raises:
       ValueError: the stage is unknown, or a batch does not divide over the mesh; it names the field.
     """
-    if stage not in STAGES:
-        raise ValueError(f"stage {stage!r} cannot be compiled; choose one of {', '.join(STAGES)}")
-    experiment = Outline(config, mesh, own)
-    if stage == "cache":
-        return _cache(experiment)
-    if stage == "sample":
-        return _sample(experiment)
-    section = config[stage]
-    experiment.check_batch(f"{stage}.batch", section.batch, section.microbatches)
-    task = TASKS[stage](experiment)
-    state = abstract_state(task.players, mesh)
-    step: Any = compile_step(task.players, section.microbatches, task.seed, mesh)
-    lowered = step.lower(state, task.frozen, next(task.batches(0)))
-    return Program(lowered, (state, task.frozen), section.batch)
+    shapes = Shapes(config, mesh, own)
+    if stage not in (known := stages_to_compile(shapes.config)):
+        raise ValueError(f"stage {stage!r} cannot be compiled; choose one of {', '.join(known)}")
+    special: Mapping[str, Callable[[Shapes], Program]] = {"cache": _cache, "sample": _sample}
+    return special[stage](shapes) if stage in special else _training(shapes, stage_of(stage))
 
 
-def _cache(experiment: Outline) -> Program:
-    """Of one host, on its own devices: hosts encode each by themselves."""
-    mesh, total = experiment.own_mesh, experiment.config.cache.batch
-    batch = total // experiment.hosts
-    if batch * experiment.hosts != total or batch % batch_divisor(mesh):
-        wanted = experiment.hosts * batch_divisor(mesh)
-        raise ValueError(f"field cache.batch={total} must be a multiple of {wanted} on these devices")
-    compressor = experiment.load_params("features", "autoencoder", mesh=mesh)["compressor"]
-    state = (experiment.own_encoder, compressor)
-    size, place = experiment.config.data.image_size, batch_sharding(mesh)
+def _training(shapes: Shapes, stage: Stage) -> Program:
+    assert stage.players is not None
+    section, config = stage.section(shapes.config), shapes.config
+    check_batch(shapes, f"{stage.name}.batch", section.batch, section.microbatches)
+    players = stage.players(shapes)
+    frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
+    state = abstract_state(players, shapes.mesh)
+    step: Any = compile_step(players, section.microbatches, 0, shapes.mesh)
+    lowered = step.lower(state, frozen, batch_shapes(shapes, stage))
+    return Program(lowered, (state, frozen), section.batch)
+
+
+def check_batch(shapes: Shapes, field: str, size: int, parts: int = 1) -> None:
+    """Refuses a batch that does not divide over the mesh.
+
+    Raises:
+      ValueError: it names the field.
+    """
+    divisor = batch_divisor(shapes.mesh) * parts
+    if size % divisor:
+        raise ValueError(f"field {field}={size} must be a multiple of {divisor} on these devices")
+
+
+def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of what a stage reads, split over the mesh."""
+    tokenizer, data = shapes.tokenizer, shapes.config.data
+    tokens, size = tokenizer.grid[0] * tokenizer.grid[1], data.image_size
+    image: dict[str, tuple[tuple[int, ...], Any]] = {"image": ((size, size, 3), jnp.uint8)}
+    whole = {"label": ((), jnp.int32), "index": ((), jnp.int32)}
+    if stage.reads == "latents":
+        latent = ((tokens, tokenizer.channels), jnp.bfloat16)
+        fields = {"mean": latent, "log_variance": latent, **whole}
+    elif data.features and stage.reads.startswith("features"):
+        stored = {"features": ((tokens, tokenizer.width), jnp.float16)}
+        fields = {**(image | whole if stage.reads == "features and images" else {}), **stored}
+    else:
+        fields = image | whole
+    batch, place = stage.section(shapes.config).batch, batch_sharding(shapes.mesh)
+    return {
+        name: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=place) for name, (shape, dtype) in fields.items()
+    }
+
+
+def _cache(shapes: Shapes) -> Program:
+    """The program of one host, on its own devices: hosts encode each by themselves."""
+    mesh, total = shapes.own_mesh, shapes.config.cache.batch
+    batch = total // shapes.hosts
+    if batch * shapes.hosts != total or batch % batch_divisor(mesh):
+        multiple = shapes.hosts * batch_divisor(mesh)
+        raise ValueError(f"field cache.batch={total} must be a multiple of {multiple} on these devices")
+    params = {part: shapes.params(part, mesh=mesh) for part in shapes.tokenizer.encodes}
+    size, place = shapes.config.data.image_size, batch_sharding(mesh)
     image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=place)
-    posterior: Any = make_posterior(experiment)
-    return Program(posterior.lower(*state, image), state, batch, experiment.hosts)
+    posterior: Any = make_posterior(shapes, mesh)
+    return Program(posterior.lower(params, image), params, batch, shapes.hosts)
 
 
-def _sample(experiment: Outline) -> Program:
-    batch = experiment.config.sampling.batch
-    experiment.check_batch("sampling.batch", batch)
-    state = (
-        experiment.load_params("generator", "dit"),
-        experiment.load_params("features", "autoencoder")["feature_decoder"],
-        experiment.load_params("pixels", "pixel_decoder"),
-    )
-    model: Any = FAE(experiment)
-    run = model._sampling(model.sampler(), make_schedule(experiment.config.sampling.guidance))
-    place = batch_sharding(experiment.mesh)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=place)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=place)
-    return Program(run.lower(*state, keys, labels), state, batch)
+def _sample(shapes: Shapes) -> Program:
+    batch = shapes.config.sampling.batch
+    check_batch(shapes, "sampling.batch", batch)
+    params = {part: shapes.params(part) for part in (*shapes.tokenizer.decodes, "generator")}
+    model: Any = FAE(shapes)
+    run = model._sampling(model.settings())
+    place = batch_sharding(shapes.mesh)
+
+    def split(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    keys = split(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch)))
+    condition = jax.tree.map(split, model.generator.condition.request(np.zeros(batch, np.int32)))
+    return Program(run.lower(params, keys, condition), params, batch)

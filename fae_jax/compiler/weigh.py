@@ -10,16 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from fae_jax.compiler.collectives import collectives
 from fae_jax.compiler.programs import Program, lower
 from fae_jax.compiler.report import too_large
-from fae_jax.configuration import override
+from fae_jax.config import check, override
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.chips import chip_of
 from fae_jax.parallel.mesh import make_mesh, sizes_of
 from fae_jax.parallel.topologies import Topology
+from fae_jax.section import as_dict
 from fae_jax.stages.costs import image_flops
 
 
@@ -63,7 +63,7 @@ def per_device(tree: Any) -> int:
     )
 
 
-def weigh(config: ConfigDict, stage: str, topology: Topology | None) -> dict[str, Any]:
+def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
     """Compiles a stage's program and says what it takes, per device.
 
     Args:
@@ -82,8 +82,8 @@ def weigh(config: ConfigDict, stage: str, topology: Topology | None) -> dict[str
     devices = topology_devices(topology) if topology else None
     own = own_devices(devices, topology) if topology and devices else None
     if devices is not None and config.compute.kernel == "auto":
-        config = override(config, [("compute.kernel", "splash")])  # what auto is on a TPU
-    mesh = make_mesh(**config.mesh, devices=devices)
+        config = check(override(config, [("compute.kernel", "splash")]))  # what auto is on a TPU
+    mesh = make_mesh(**as_dict(config.mesh), devices=devices)
     chip = chip_of(mesh.devices.flat[0].device_kind)
     begun = time.monotonic()
     program = lower(config, stage, mesh, own)

@@ -5,17 +5,28 @@ A kind is one file here, or an entry point in the group `fae_jax.conditions` of 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from jaxtyping import Array, Key
 
 from fae_jax.kinds import find
+from fae_jax.section import option, plug, share
 
 CONDITIONS = {
     "none": "fae_jax.conditions.nothing:Nothing",
     "class": "fae_jax.conditions.label:ClassLabel",
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionSection:
+    """What a generator is told."""
+
+    kind: str = plug("class", "what a generator is told: none or class", "conditions", CONDITIONS)
+    dropout: float = option(0.1, "share of examples trained without it", share)
 
 
 class Condition(Protocol):
@@ -41,7 +52,7 @@ class Condition(Protocol):
         """The condition with a share of its examples, drawn by their keys, replaced by "nothing"."""
         ...
 
-    def request(self, labels: Sequence[int] | None) -> Any:
+    def request(self, labels: Sequence[int] | np.ndarray | None) -> Any:
         """What a user asks for, as NumPy arrays with a leading axis.
 
         Raises:

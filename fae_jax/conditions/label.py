@@ -35,7 +35,7 @@ class ClassLabel:
         dropped = jax.vmap(lambda key: jax.random.bernoulli(key, self.dropout))(keys)
         return jnp.where(dropped, self.classes, condition)
 
-    def request(self, labels: Sequence[int] | None) -> Int[np.ndarray, " b"]:
+    def request(self, labels: Sequence[int] | np.ndarray | None) -> Int[np.ndarray, " b"]:
         if labels is None:
             raise ValueError(f"this model draws by class: give labels, 0 … {self.classes - 1}")
         given = np.asarray(labels)

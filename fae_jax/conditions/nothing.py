@@ -31,7 +31,7 @@ class Nothing:
     def drop(self, keys: Key[Array, " b"], condition: Int[Array, " b"]) -> Int[Array, " b"]:
         return condition
 
-    def request(self, labels: Sequence[int] | None) -> Int[np.ndarray, " b"]:
+    def request(self, labels: Sequence[int] | np.ndarray | None) -> Int[np.ndarray, " b"]:
         if labels is None:
             raise ValueError("say how many images to draw")
         if np.any(np.asarray(labels)):

@@ -29,7 +29,7 @@ from grain.transforms import RandomMap
 from fae_jax.data.decode import BadImage
 from fae_jax.data.replacement import BadImages, Readable
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.mixture import Mixture
+from fae_jax.data.sources.mixture import Drawn, Mixture
 from fae_jax.data.transforms import (
     CROPS,
     ChooseCaption,
@@ -207,7 +207,7 @@ def ordered(source: Any, seed: int) -> grain.MapDataset:
     return mixed(numbers, source.starts, source, seed)
 
 
-def mixed(images: grain.MapDataset, starts: Sequence[int], source: Mixture, seed: int) -> grain.MapDataset:
+def mixed(images: grain.MapDataset, starts: Sequence[int], source: Mixture | Drawn, seed: int) -> grain.MapDataset:
     """The parts of a mixture, which begin at `starts` of `images`, dealt out by weight."""
     parts = []
     for number, (start, stop) in enumerate(itertools.pairwise(starts)):

@@ -20,7 +20,6 @@ A network may predict any of four things; from z_t and t each gives the others b
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+
+from fae_jax.files.names import nearest
 
 Time = TypeVar("Time", Array, np.ndarray, float)
 TIME_DISTRIBUTIONS = ("uniform", "logit_normal")
@@ -169,9 +170,7 @@ CONVERTERS = {
 
 def _converter(kind: str) -> Converter:
     if kind not in CONVERTERS:
-        near = difflib.get_close_matches(kind, CONVERTERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(CONVERTERS)}"
-        raise ValueError(f"prediction {kind!r} is unknown; {hint}")
+        raise ValueError(f"prediction {kind!r} is unknown; {nearest(kind, CONVERTERS)}")
     return CONVERTERS[kind]
 
 

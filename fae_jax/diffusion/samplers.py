@@ -26,16 +26,18 @@ in the batch nor the batch's size.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from fae_jax.diffusion.guidance import PAPER_SCHEDULE
 from fae_jax.diffusion.path import shift_time, unshift_time
+from fae_jax.files.names import nearest
+from fae_jax.section import above, are_numbers, at_least, one_of, option
 
 Velocity = Callable[[Array, Array], Array]
 
@@ -205,6 +207,25 @@ def _check_steps(steps: int, *, least: int) -> None:
 SAMPLERS: dict[str, type] = {"euler": Euler, "heun": Heun, "euler_maruyama": EulerMaruyama}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSection:
+    """From noise to latents."""
+
+    operational: ClassVar[bool] = True
+    sampler: str = option("euler", "euler, heun (ODE) or euler_maruyama (SDE)", one_of(*SAMPLERS))
+    steps: int = option(250, "steps of the sampler", at_least(1))
+    shift: float = option(0.4, "timestep shift of the sampling grid", above(0))
+    last_step: float = option(0.04, "length of the SDE's last, deterministic step")
+    guidance: tuple[Any, ...] = option(
+        PAPER_SCHEDULE,
+        "intervals (from, to, weight) over time",
+        lambda value: (
+            None if all(are_numbers(interval, 3) for interval in value) else "holds intervals (from, to, weight)"
+        ),
+    )
+    batch: int = option(256, "images sampled at once", at_least(1))
+
+
 def make_sampler(
     name: str, *, steps: int = 250, shift: float = 1.0, last_step: float = 0.04, last: str = "mean"
 ) -> Sampler:
@@ -219,9 +240,7 @@ def make_sampler(
       ValueError: the name is unknown (the nearest one is suggested) or a value is out of its range.
     """
     if name not in SAMPLERS:
-        near = difflib.get_close_matches(name, SAMPLERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(SAMPLERS)}"
-        raise ValueError(f"sampler {name!r} is unknown; {hint}")
+        raise ValueError(f"sampler {name!r} is unknown; {nearest(name, SAMPLERS)}")
     values = {"steps": steps, "shift": shift, "last_step": last_step, "last": last}
     kind = SAMPLERS[name]
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})

@@ -1,4 +1,5 @@
-"""Captions → token numbers, as each family's own tokenizer makes them, through the `tokenizers` library.
+"""Captions → token numbers, as each family's own tokenizer makes them, through the libraries `tokenizers` and
+`sentencepiece`.
 
 Read are `tokenizer.json` (any family), CLIP's `vocab.json` with `merges.txt` or its `bpe_simple_vocab_16e6.txt.gz`,
 and SentencePiece models (`spiece.model`: T5, SigLIP). A caption is cut to the length asked for and keeps its end.
@@ -14,13 +15,13 @@ and SentencePiece models (`spiece.model`: T5, SigLIP). A caption is cut to the l
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gzip
 import json
 import os
 import re
 import string
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,89 +111,52 @@ def _clip_pair(vocabulary: Path, merges: Path) -> Any:
     return _clip(json.loads(vocabulary.read_text(encoding="utf-8")), [tuple(line.split()) for line in lines])
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Field numbers and values of a protocol buffer message."""
-    place = 0
-
-    def number() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-            shift += 7
-
-    while place < len(data):
-        key = number()
-        kind = key & 7
-        if kind == 0:
-            yield key >> 3, number()
-            continue
-        size = {1: 8, 5: 4}.get(kind)
-        size = number() if size is None else size
-        if kind not in (1, 2, 5) or place + size > len(data):
-            raise ValueError("unexpected field")
-        yield key >> 3, data[place : place + size]
-        place += size
+Encode, Number = Callable[[str], list[int]], Callable[[str], int | None]
 
 
-def _sentencepiece(path: Path) -> tuple[Any, dict[str, int]]:
-    """A unigram SentencePiece model, and the number of each piece."""
-    import tokenizers as t
+def _sentencepiece(path: Path) -> tuple[Encode, Number]:
+    from sentencepiece import SentencePieceProcessor
 
-    pieces: list[tuple[str, float]] = []
-    charsmap, unknown = b"", 0
+    pieces = SentencePieceProcessor()
     try:
-        for field, value in _fields(path.read_bytes()):
-            if field == 1:
-                piece = dict(_fields(value))
-                if piece.get(3) == 2:
-                    unknown = len(pieces)
-                pieces.append((piece[1].decode("utf-8"), struct.unpack("<f", piece.get(2, bytes(4)))[0]))
-            elif field == 3:
-                charsmap = dict(_fields(value)).get(2, b"")
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error, TypeError):
+        pieces.LoadFromSerializedProto(path.read_bytes())
+    except RuntimeError:
         raise ValueError(f"{path} is not a SentencePiece model, or it is damaged; fetch it again") from None
-    if not pieces:
-        raise ValueError(f"{path} is not a SentencePiece model: it holds no pieces")
-    tokenizer = t.Tokenizer(t.models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
-    steps: list[Any] = [t.normalizers.Precompiled(charsmap)] if charsmap else []
-    steps += [t.normalizers.Strip(left=True, right=True), t.normalizers.Replace(t.Regex(" {2,}"), " ")]
-    tokenizer.normalizer = t.normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = t.pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    numbers = {piece: number for number, (piece, _) in enumerate(pieces)}
-    tokenizer.post_processor = t.processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", numbers["</s>"])]
-    )
-    return tokenizer, numbers
+
+    def number(word: str) -> int | None:
+        nearest = pieces.piece_to_id(word)  # of an unknown word, that of <unk>
+        return nearest if pieces.id_to_piece(nearest) == word else None
+
+    return functools.partial(pieces.encode, add_eos=True), number
 
 
-def _raw(path: Path) -> Any:
-    """The library's tokenizer for a file, or for what lies in a folder."""
+def _opened(path: Path) -> tuple[Encode, Number]:
+    """A caption → its token numbers, a token → its number; by a file, or by what lies in a folder."""
     import tokenizers as t
 
     if path.is_dir():
         for name in ("tokenizer.json", "spiece.model", "vocab.json", "bpe_simple_vocab_16e6.txt.gz"):
             if (path / name).is_file():
-                return _raw(path / name)
+                return _opened(path / name)
         raise FileNotFoundError(
             f"{path} holds no tokenizer (tokenizer.json, spiece.model, or vocab.json and merges.txt)"
         )
     if not path.is_file():
         raise FileNotFoundError(f"the tokenizer {path} does not exist")
     if path.name.endswith(".model"):
-        return _sentencepiece(path)[0]
+        return _sentencepiece(path)
     if path.name.endswith(".txt.gz"):
-        return _clip_published(path)
-    if path.name == "vocab.json":
-        return _clip_pair(path, path.with_name("merges.txt"))
-    try:
-        return t.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"{path} is not a tokenizer.json ({error}); fetch it again") from None
+        raw = _clip_published(path)
+    elif path.name == "vocab.json":
+        raw = _clip_pair(path, path.with_name("merges.txt"))
+    else:
+        try:
+            raw = t.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises a bare Exception
+            raise ValueError(f"{path} is not a tokenizer.json ({error}); fetch it again") from None
+    raw.no_padding()
+    raw.no_truncation()
+    return lambda text: raw.encode(text).ids, raw.token_to_id
 
 
 def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) -> Tokenizer:
@@ -203,18 +167,13 @@ def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) ->
       ValueError: the file is damaged, or is not one for that family.
     """
     path = Path(path)
-    raw = _raw(path)
-    raw.no_padding()
-    raw.no_truncation()
+    encode, known = _opened(path)
 
     def number(*words: str) -> int:
         for word in words:
-            if raw.token_to_id(word) is not None:
-                return raw.token_to_id(word)
+            if (token := known(word)) is not None:
+                return token
         raise ValueError(f"{path} is not a tokenizer for {family}: it knows none of {', '.join(words)}")
-
-    def encode(text: str) -> list[int]:
-        return raw.encode(text).ids
 
     config = path / "tokenizer_config.json" if path.is_dir() else path.with_name("tokenizer_config.json")
     fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
@@ -225,7 +184,7 @@ def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) ->
     if family == "t5":
         return Tokenizer(encode=encode, length=length, padding=number("<pad>"), end=number("</s>"), left=left)
     end = number("<eos>", "</s>")
-    second = raw.token_to_id("<eos>") is not None  # SigLIP2 speaks Gemma's language
+    second = known("<eos>") is not None  # SigLIP2 speaks Gemma's language
 
     def ended(text: str) -> list[int]:
         numbers = encode(text)

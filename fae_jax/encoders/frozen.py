@@ -46,9 +46,7 @@ def open_encoder(config: Any) -> registry.Encoder:
       ValueError, FileNotFoundError: it is unknown, or its weights are not there or of another network.
     """
     weights = config.encoder.weights or None
-    return registry.create(
-        config.encoder.name, weights=weights, image_size=config.data.image_size, **options(config)
-    )
+    return registry.create(config.encoder.name, weights=weights, image_size=config.data.image_size, **options(config))
 
 
 def outline(config: Any) -> registry.Encoder:

@@ -14,7 +14,6 @@ are `jax.ShapeDtypeStruct`s: an argument of `register`, or an attribute of an en
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -24,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from fae_jax.files.names import nearest
 
 ENTRY_POINT_GROUP = "fae_jax.encoders"
 TEXT_ENTRY_POINT_GROUP = "fae_jax.text_encoders"
@@ -157,9 +158,7 @@ def _find(kind: str, name: str, builders: dict[str, Any], group: str, known: Cal
         for point in entry_points(group=group, name=name):
             builders[name] = point.load()
     if name not in builders:
-        near = difflib.get_close_matches(name, known(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
-        raise ValueError(f"{kind} {name!r} is unknown; {hint}")
+        raise ValueError(f"{kind} {name!r} is unknown; {nearest(name, known(), limit=99)}")
     return builders[name]
 
 

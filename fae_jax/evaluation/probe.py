@@ -48,8 +48,49 @@ from fae_jax.evaluation.linear_probe import Parts, rows_of, train_probes
 from fae_jax.evaluation.vectors import Vectors
 from fae_jax.evaluation.voting import vote
 from fae_jax.files.writing import write_result
+from fae_jax.section import above, at_least, one_of, option, whole_numbers
 
 PENALTY, ITERATIONS = 1.0, 2000  # C and iteration limit of the logistic regression
+
+
+# DINOv2's learning rates of a linear probe
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSection:
+    """Classifiers on x, x̂ and z."""
+
+    linear: str = option(
+        "sgd",
+        "sgd: DINOv2's protocol; logistic: regression, for thousands of images",
+        one_of("sgd", "logistic"),
+    )
+    latent_pooling: str = option(
+        "mean", "pooling of z's tokens: mean, or flat (one after the other)", one_of("mean", "flat")
+    )
+    blocks: tuple[Any, ...] = option(
+        (1, 4),
+        "class tokens of the last so many blocks, where the encoder has one",
+        whole_numbers(1, some=True),
+    )
+    learning_rates: tuple[Any, ...] = option(
+        RATES,
+        "tried at once; the best on the held-out images counts",
+        lambda rates: (
+            None if rates and all(isinstance(r, float) and r > 0 for r in rates) else "holds numbers above 0"
+        ),
+    )
+    steps: int = option(12_500, "steps of SGD", at_least(1))
+    batch: int = option(1024, "images of a step of SGD; each learning rate is multiplied by batch/256", at_least(1))
+    neighbours: tuple[Any, ...] = option(
+        (10, 20), "voters of the nearest-neighbour rule", whole_numbers(1, some=True)
+    )
+    temperature: float = option(0.07, "temperature of their votes", above(0))
+    head_classes: tuple[Any, ...] = option(
+        (), "classes of the encoder's own head that the data's classes are, in order", whole_numbers(0)
+    )
+    limit: int = option(0, "images of a split at most, the first ones; 0 = all", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

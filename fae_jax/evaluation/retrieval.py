@@ -16,6 +16,7 @@ in the list counts. `evaluation/retrieval.json`:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,18 @@ from jaxtyping import Float, Int
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View
 from fae_jax.evaluation.voting import most_similar
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalSection:
+    """Captioned images."""
+
+    source: str = option("", "a kind with captions: coco, tar, …; empty = the held-out images")
+    path: str = option("", "where it is: of coco, the JSON file of captions")
+    images: str = option("", "coco: the folder of images; empty = looked for near the JSON file")
+    limit: int = option(0, "images at most, the first ones; 0 = all", at_least(0))
+
 
 AMONG = (1, 5, 10)
 

@@ -32,6 +32,16 @@ from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
 
 from fae_jax.evaluation.voting import unit
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemanticsSection:
+    """Similarity maps and matches of patches."""
+
+    images: int = option(8, "held-out images shown, spread evenly over the split", at_least(2))
+    patches: int = option(16, "foreground patches of an image that are looked for in the next one", at_least(1))
+
 
 SPACES = ("x", "reconstructed", "z")
 LOOK_AHEAD = 200  # images among which a partner of the same class is looked for

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from fae_jax.evaluation.figures import Sheet, cell_size, write_figure
 from fae_jax.evaluation.semantics import SPACES, Semantics, similarity_map
+from fae_jax.stages.figures import Sheet, cell_size, write_figure
 
 WORDS = {"x": "x", "reconstructed": "x after z", "z": "z"}
 # dark blue through green to yellow, of even steps in lightness

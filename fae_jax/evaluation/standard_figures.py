@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fae_jax.evaluation.figures import (
+from fae_jax.stages.figures import (
     feature_maps,
     least_and_most,
     nearest_pairs,

@@ -17,17 +17,16 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from einops import rearrange
 
+from fae_jax.data.pixels import to_pixels
 from fae_jax.data.replacement import Readable
 from fae_jax.data.sources.coco import CocoSource
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.transforms import adm_centre_crop
 from fae_jax.evaluation.agreement import Agreement
-from fae_jax.evaluation.figures import class_grid
 from fae_jax.evaluation.generation import LabelledImages, RealImages, Sampling, evaluate_samples, write_generation
 from fae_jax.evaluation.judge import train_judge
 from fae_jax.evaluation.own_head import OwnHead, check_head_classes
@@ -41,23 +40,48 @@ from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.vectors import Vectors, gather
 from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.zero_shot import evaluate_zero_shot, read_names
-from fae_jax.files.writing import write_json, write_result
+from fae_jax.files.writing import write_result
 from fae_jax.model import FAE
-from fae_jax.networks import count_parameters
-from fae_jax.stages.images import to_pixels, to_uint8
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.sampling import balanced_labels, draw
+
+# task → the stages it needs
+TASKS = {
+    "probe": ("features",),
+    "retrieval": ("features",),
+    "zero_shot": ("features",),
+    "semantics": ("features",),
+    "reconstruction": ("features", "pixels"),
+    "generation": ("features", "pixels", "generator"),
+}
+SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
+
+
+def evaluate(evaluation: Evaluation, task: str) -> dict[str, Any]:
+    """Runs one task and writes its results; for generation the samples are drawn first."""
+    if task != "generation":
+        return getattr(evaluation, task)()
+    fae, settings = evaluation.fae, evaluation.fae.config.evaluation
+    labels = balanced_labels(range(max(len(fae.parts.classes), 1)), settings.samples)
+    folder = evaluation.workdir.samples
+    sets = {
+        name: draw(fae, folder / name, labels, guidance=guidance, seed=settings.seed)
+        for name, guidance in SETS.items()
+    }
+    return evaluation.generation(sets)
 
 
 class Evaluation:
     """The tasks over one trained FAE. Each walks the images by itself and keeps no more than it needs."""
 
-    def __init__(self, fae: FAE):
-        self.fae = fae
-        self.workdir = fae.experiment.workdir
+    def __init__(self, fae: FAE, experiment: Experiment):
+        self.fae, self.images = fae, experiment.images
+        self._stored = experiment.parts.stored_features
+        self.workdir = experiment.workdir
 
     def _walk(self, split: str, what: str, *, limit: int = 0, layers: int = 0) -> Iterator[View]:
-        experiment = self.fae.experiment
-        stored = None if layers else experiment.stored_features(split)
-        source, what = experiment.source(split), f"{what}: {split}"
+        stored = None if layers else self._stored(split)
+        source, what = self.images.source(split), f"{what}: {split}"
         return walk(self.fae, source, what=what, limit=limit, layers=layers, stored=stored)
 
     def check(self, task: str) -> None:
@@ -68,11 +92,11 @@ class Evaluation:
             or no text tower, or a field does not fit them.
         """
         if task in ("probe", "generation"):
-            self.fae.experiment.source("train")
+            self.images.source("train")
         if task == "retrieval":
             self._captioned()
         else:
-            self.fae.experiment.source("heldout")
+            self.images.source("heldout")
         if task in ("retrieval", "zero_shot"):
             _ = self._text_side.tower
         if task == "zero_shot":
@@ -84,12 +108,12 @@ class Evaluation:
         """Understanding: see `fae_jax.evaluation.probe`."""
         fields = self.fae.config.evaluation.probe
         names = ("linear", "learning_rates", "steps", "batch", "neighbours", "temperature")
-        settings = Settings(**{name: fields[name] for name in names}, seed=self.fae.config.evaluation.seed)
+        settings = Settings(**{name: getattr(fields, name) for name in names}, seed=self.fae.config.evaluation.seed)
         encoder = self.fae.encoder
         blocks = fields.blocks if encoder.keep is not None else (1,)
 
         def vectors(split: str, also: Callable[[View], None]) -> Vectors:
-            source = self.fae.experiment.source(split)
+            source = self.images.source(split)
             count = min(fields.limit or len(source), len(source))
             layers = max(blocks) if max(blocks) > 1 else 0
             views = self._walk(split, "probe", limit=fields.limit, layers=layers)
@@ -116,7 +140,7 @@ class Evaluation:
         result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
         if head:
             result["own_head"] = head.as_result()
-        write_features(self.workdir.root, *first[0], self.fae.networks.grid)
+        write_features(self.workdir.root, *first[0], self.fae.tokenizer.grid)
         write_probe(self.workdir.root, result)
         return result
 
@@ -138,7 +162,7 @@ class Evaluation:
             options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": size}
             source = open_source(fields.source, path=fields.path or None, **options)
         else:
-            source = self.fae.experiment.source("heldout")
+            source = self.images.source("heldout")
         if not getattr(source, "captioned", False):
             raise ValueError(
                 f"the images of {fields.path or fields.source or 'this experiment'} have no captions; name "
@@ -147,7 +171,7 @@ class Evaluation:
         return source
 
     def _class_names(self) -> list[str]:
-        return read_names(self.fae.config.evaluation.zero_shot.names, self.fae.experiment.source("heldout").classes)
+        return read_names(self.fae.config.evaluation.zero_shot.names, self.images.source("heldout").classes)
 
     def retrieval(self) -> dict[str, Any]:
         """Images by captions and captions by images: see `fae_jax.evaluation.retrieval`."""
@@ -169,13 +193,13 @@ class Evaluation:
 
     def semantics(self) -> dict[str, Any]:
         """Which patches are alike: see `fae_jax.evaluation.semantics`."""
-        fields, source = self.fae.config.evaluation.semantics, Readable(self.fae.experiment.source("heldout"))
+        fields, source = self.fae.config.evaluation.semantics, Readable(self.images.source("heldout"))
         label = functools.cache(lambda place: int(source[place]["label"]))
         chosen = choose_pairs(label, len(source), fields.images)
         size = self.fae.config.data.image_size
         images = np.stack([adm_centre_crop(source[place]["image"], size) for place in chosen])
         view = View(self.fae, {"image": images, "mask": np.ones(len(images), bool)})
-        enter, grid = self.fae.space.enter, self.fae.networks.grid
+        enter, grid = self.fae.tokenizer.space.enter, self.fae.tokenizer.grid
         spaces = {"x": enter(view.features), "reconstructed": enter(view.reconstructed), "z": view.latents}
         tokens = {name: np.asarray(value) for name, value in spaces.items()}
         maps = {name: rearrange(value, "n (y x) d -> n y x d", y=grid[0]) for name, value in tokens.items()}
@@ -203,7 +227,7 @@ class Evaluation:
         """Samples of each set (see `draw`) against real images: see `fae_jax.evaluation.generation`."""
         real = RealImages.of(self._labelled("train"), self._labelled("heldout"))
         judge = train_judge(real.train.images, real.train.labels, real.heldout.images, real.heldout.labels)
-        names = self.fae.experiment.source("train").classes
+        names = self.images.source("train").classes
         results = {}
         for name, drawn in sets.items():
             samples = self._described(drawn["images"], drawn["labels"])
@@ -230,57 +254,3 @@ class Evaluation:
             for start in range(0, len(images), size)
         ]
         return LabelledImages(images=images, labels=labels, features=np.concatenate(features))
-
-
-def write_sizes(fae: FAE) -> None:
-    """Writes `sizes.json`: shapes of image, features and latent, and parameters by network."""
-    size, (rows, columns) = fae.config.data.image_size, fae.networks.grid
-    counts = count_parameters(fae.networks)
-    counts["generator"] = counts.pop("dit")
-    counts["encoder"] = sum(leaf.size for leaf in jax.tree.leaves(fae.encoder.params))
-    sizes = {
-        "image": [size, size, 3],
-        "features": [rows, columns, fae.networks.width],
-        "latent": [rows, columns, fae.networks.compressor.latent_width],
-        "parameters": counts,
-    }
-    write_json(fae.experiment.workdir.root / "sizes.json", sizes)
-
-
-def draw(
-    fae: FAE,
-    name: str,
-    labels: np.ndarray,
-    *,
-    sampler: str | None,
-    steps: int | None,
-    guidance: Any,
-    seed: int,
-    average: str | None = "",
-    label_policy: str,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Samples one image per label into `samples/NAME/`: samples.npz, grid.png and settings.json.
-
-    Returns:
-      {"images": uint8 (n, y, x, 3), "labels": (n,), "sampling": what `Sampling` takes}.
-    """
-    made = fae.sampler(sampler, steps)
-    images = to_uint8(
-        fae.generate(labels, guidance=guidance, seed=seed, sampler=made, average=average, progress=progress)
-    )
-    sampling = {
-        "sampler": sampler or fae.config.sampling.sampler,
-        "steps": steps or fae.config.sampling.steps,
-        "function_evaluations": fae.evaluations(made, guidance),
-        "guidance": fae.config.sampling.guidance if guidance == "config" else guidance,
-        "label_policy": label_policy,
-        "seed": seed,
-        "more": {"average": average or "slowest", "shift": fae.config.sampling.shift},
-    }
-    folder = fae.experiment.workdir.samples / name
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "samples.npz", images=images, labels=labels)
-    class_grid(images, labels, fae.experiment.source("train").classes).save(folder / "grid.png")
-    write_json(folder / "settings.json", {**sampling, "count": len(labels)})
-    return {"images": images, "labels": labels, "sampling": sampling}

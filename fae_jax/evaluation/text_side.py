@@ -6,6 +6,7 @@ text    → tokens → text tower → t                    similarity = p·t / (
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -19,6 +20,16 @@ from fae_jax.evaluation.vectors import own_pooling, reads_patches
 from fae_jax.evaluation.views import View
 from fae_jax.evaluation.voting import unit
 from fae_jax.model import FAE
+from fae_jax.section import option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSection:
+    """The text tower beside the encoder."""
+
+    tower: str = option("", "text tower that images are compared with; empty = the encoder's own")
+    weights: str = option("", "its file, folder or hub name; empty = the encoder's")
+
 
 TEXTS = 256  # texts read at once
 ALONE = "the encoder pools its class token alone, which the latent does not carry"

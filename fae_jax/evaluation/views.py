@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,13 +19,12 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
 from fae_jax.data.loader import Reading, ordered_batches
+from fae_jax.data.pixels import to_pixels, to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.latents import LatentSource
 from fae_jax.encoders.registry import EncoderOutput
+from fae_jax.files.progress import report_progress
 from fae_jax.model import FAE
-from fae_jax.stages.images import to_pixels, to_uint8
-
-REPORT_EVERY = 10.0  # seconds between lines of progress
 
 
 class View:
@@ -85,7 +82,7 @@ class View:
         return self.kept(to_uint8(self.fae.decode(self._map(self.latents))))
 
     def _map(self, tokens: Array) -> Array:
-        return rearrange(tokens, "b (y x) d -> b y x d", y=self.fae.networks.grid[0])
+        return rearrange(tokens, "b (y x) d -> b y x d", y=self.fae.tokenizer.grid[0])
 
 
 def _tokens(maps: Array) -> Array:
@@ -102,8 +99,7 @@ def walk(
       stored: their features, so that the encoder does not run.
     """
     total = min(limit or len(source), len(source))
-    begun = last = time.monotonic()
-    seen = 0
+    seen, progress = 0, report_progress(what)
     reading = Reading(workers=fae.config.data.workers)
     size, batch = fae.config.data.image_size, min(fae.config.sampling.batch, total)
     with ordered_batches(source, batch=batch, image_size=size, stop=total, reading=reading) as batches:
@@ -113,7 +109,4 @@ def walk(
                 rows["features"] = stored.read(positions, [0] * len(positions))["features"]
             yield View(fae, rows, layers)
             seen += len(rows["mask"])
-            if time.monotonic() - last > REPORT_EVERY and seen < total:
-                last = time.monotonic()
-                rate = seen / (last - begun)
-                print(f"{what}: {seen} of {total} images, {rate:.0f} images/s", file=sys.stderr, flush=True)
+            progress(min(seen, total), total)

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,24 @@ from jaxtyping import Float
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View
 from fae_jax.evaluation.voting import most_similar, unit
+from fae_jax.section import at_least, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShotSection:
+    """Classes by name alone."""
+
+    templates: tuple[Any, ...] = option(
+        ("a photo of a {}.",),
+        "said of a class, {} its name; their mean counts",
+        lambda texts: (
+            None
+            if texts and all(isinstance(text, str) and "{}" in text for text in texts)
+            else "holds texts with {} for the class"
+        ),
+    )
+    names: str = option("", "JSON file of class names, a list or {class: name}; empty = the source's own")
+    limit: int = option(0, "images at most, the first ones; 0 = all", at_least(0))
 
 
 def read_names(file: str, classes: Sequence[str]) -> list[str]:

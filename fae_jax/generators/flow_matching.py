@@ -22,6 +22,15 @@ from fae_jax.diffusion.samplers import Sampler, make_sampler, sample
 from fae_jax.generators.networks import NETWORKS
 from fae_jax.kinds import find
 from fae_jax.nn.params import init_params
+from fae_jax.section import above, option, plug
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowMatchingSection:
+    """Flow matching on the straight path."""
+
+    train_shift: float = option(0.4, "timestep shift in training; 1 = none, smaller = noisier", above(0))
+    network: str = plug("dit", "the network that predicts the velocity: dit", "networks", NETWORKS)
 
 
 def sampler_of(settings: Any) -> Sampler:
@@ -30,9 +39,7 @@ def sampler_of(settings: Any) -> Sampler:
     Raises:
       ValueError: its name is unknown or a value is out of its range.
     """
-    return make_sampler(
-        settings.sampler, steps=settings.steps, shift=settings.shift, last_step=settings.last_step
-    )
+    return make_sampler(settings.sampler, steps=settings.steps, shift=settings.shift, last_step=settings.last_step)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,8 @@ class FlowMatching:
     shape: tuple[int, int]
     condition: Condition
     train_shift: float
+
+    Section = FlowMatchingSection
 
     @classmethod
     def build(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import re
 import shlex
@@ -14,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar, get_type_hints
 
 from fae_jax.errors import RunFailed
+from fae_jax.files.names import nearest
 
 Settings = TypeVar("Settings")
 
@@ -55,9 +55,7 @@ def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) ->
     for word in given:
         name, equals, text = word.partition("=")
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
-            raise ValueError(f"launcher {launcher} has no setting {name!r}; {hint}")
+            raise ValueError(f"launcher {launcher} has no setting {name!r}; {nearest(name, fields)}")
         if not equals:
             raise ValueError(f"--launch {word} needs a value: {word}=VALUE")
         values[name] = _value(f"--launch {name}", text, hints[name])

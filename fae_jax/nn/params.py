@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 M = TypeVar("M", bound=nn.Module)
@@ -30,13 +29,3 @@ def init_params(module: nn.Module, key: Array, *inputs: Any) -> Any:
 def count(params: Any) -> int:
     """Values in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def layer_options(compute: Any) -> dict[str, Any]:
-    """What every layer takes from the section `compute`: dtype of its products, kernel of its attention."""
-    return {"dtype": jnp.dtype(compute.dtype), "kernel": compute.kernel}
-
-
-def loop_options(compute: Any) -> dict[str, Any]:
-    """What a stack of blocks takes from it: whether it is a loop, what is computed again, its stream's dtype."""
-    return {"scan": compute.scan, "remat": compute.remat, "residual": jnp.dtype(compute.residual)}

@@ -9,17 +9,30 @@ mesh, 128 and the rest, which may lie on one axis of an array or on two (`fae_ja
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fae_jax.section import option
+
 AXES = ("replica", "fsdp", "tensor")
 FSDP_AXES = ("fsdp", "fsdp_rest")  # the second above `FSDP_FIRST` devices alone
 FSDP_FIRST = 128
 BATCH_AXES = ("replica", *FSDP_AXES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSection:
+    """Sizes of the mesh's axes."""
+
+    operational: ClassVar[bool] = True
+    replica: int = option(1, "copies of the state, across slices")
+    fsdp: int = option(-1, "devices the state is sharded over; −1 = all that are left")
+    tensor: int = option(1, "devices one matrix product is split over")
 
 
 def make_mesh(replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

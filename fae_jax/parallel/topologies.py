@@ -6,9 +6,10 @@ A slice's number counts chips on v5e and v6e, and TensorCores, two to a chip, on
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
+
+from fae_jax.files.names import nearest
 
 CORES = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}  # what a slice's number counts per chip
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -80,7 +81,5 @@ def parse_topology(name: str) -> Topology:
             "numbers count TensorCores on v4 and v5p, chips on v5e and v6e"
         )
     all_names = [*known, *(slice.name for slice in known.values())]
-    nearest = difflib.get_close_matches(word, all_names, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"topology {name!r} is unknown; the nearest is {nearest}; or v4-16, v5e:4x4, v5p-16, v6e-8, auto"
-    )
+    hint = nearest(word, all_names, cutoff=0.0)
+    raise ValueError(f"topology {name!r} is unknown; {hint} Others are v4-16, v5e:4x4, v5p-16, v6e-8, auto")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fae_jax.evaluation.figures import CAPTION_KEY
+from fae_jax.stages.figures import CAPTION_KEY
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 LARGEST_SAMPLES = 64 * 2**20  # bytes of a samples.npz that is still opened for the page

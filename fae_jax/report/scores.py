@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fae_jax.evaluation.figures import class_grid
 from fae_jax.report.markup import Markup, join, tag
 from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, measured
 from fae_jax.report.stages import facts, framed, table_of
 from fae_jax.report.words import brief, number, percent, spoken
+from fae_jax.stages.figures import class_grid
 
 KNOWN_RESULTS = {"generation", "reconstruction", "probe", "retrieval", "zero_shot", "semantics"}
 KNOWN_FIGURES = {"reconstructions", "features", "nearest", "similarity", "matching"}

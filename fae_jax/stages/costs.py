@@ -10,108 +10,127 @@ not counted. FLOPs are twice that. With `peak` of one chip, images/s and n chips
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from fae_jax.diffusion.guidance import function_evaluations, make_schedule
-from fae_jax.diffusion.samplers import make_sampler
-from fae_jax.encoders import Encoder
-from fae_jax.networks import Networks, build_networks, encoder_outline
+from fae_jax.conditions import make_condition
+from fae_jax.config import check
+from fae_jax.encoders import Encoder, registry
+from fae_jax.encoders.frozen import outline
+from fae_jax.generators import Generator, make_generator
 from fae_jax.nn.flops import multiply_adds
+from fae_jax.tokenizers import tokenizer_kind
 
-NETWORKS = ("encoder", "compressor", "feature_decoder", "pixel_decoder", "dit")
-# stage → (networks that are trained, networks that only run forward)
+# stage → (parts that are trained, parts that only run forward)
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "encoder": (("encoder",), ()),
     "features": (("compressor", "feature_decoder"), ("encoder",)),
     "pixels": (("pixel_decoder",), ("encoder",)),
     "finetune": (("pixel_decoder",), ("encoder", "compressor", "feature_decoder")),
-    "cache": ((), ("encoder", "compressor")),
-    "generator": (("dit",), ()),
+    "cache": ((), ("encode",)),
+    "generator": (("generator",), ()),
 }
 
 
-def forward_multiply_adds(
-    config: ConfigDict, names: Collection[str] = NETWORKS, encoder: Encoder | None = None
-) -> dict[str, int]:
-    """Multiply-adds of one image through each network.
+def forward_multiply_adds(config: Any, parts: Collection[str], tokenizer: Any = None) -> dict[str, int]:
+    """Multiply-adds of one image through each of `parts`: those of the tokenizer, "generator" (its loss), and all
+    that "encode" and "decode" run.
 
     Args:
-      names: those of `NETWORKS` to be counted.
-      encoder: the experiment's, where it is made already; otherwise its outline is.
+      tokenizer: the experiment's, where it is made already; otherwise its outline is.
 
     Raises:
       ValueError, FileNotFoundError: sizes do not fit, or the encoder cannot be told without its weights.
     """
-    config = ConfigDict(config).copy_and_resolve_references()
-    with config.unlocked():
-        config.compute.kernel = "xla"  # the same products in every kernel; only this one shows them
-        config.compute.scan = True
-    encoder = encoder or encoder_outline(config)
-    networks = build_networks(config, encoder.grid, encoder.width)
-    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
-
-    # The resize in front of the encoder is products of matrices as well: left out, as in everybody's figures.
-    pixels = jax.eval_shape(encoder.preprocess, image)
-    counts = {}
-    if "encoder" in names:
-        counts["encoder"] = multiply_adds(lambda params, x: encoder.apply(params, x).patches, encoder.params, pixels)
-    for name, inputs in network_inputs(networks, 1).items():
-        if name not in names:
-            continue
-        module = getattr(networks, name)
-        params = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-        counts[name] = multiply_adds(module.apply, params, *inputs)
-    return counts
+    config = check(config)
+    # The same products in every kernel; only this one shows them.
+    compute = dataclasses.replace(config.compute, kernel="xla", scan=True)
+    config = dataclasses.replace(config, compute=compute)
+    tokenizer = tokenizer or tokenizer_kind(config).outline(config)
+    whole = {"encode": tokenizer.encodes, "decode": tokenizer.decodes}
+    single = {part: _part(config, tokenizer, part) for name in parts for part in whole.get(name, (name,))}
+    return {name: sum(single[part] for part in whole.get(name, (name,))) for name in parts}
 
 
-def network_inputs(networks: Networks, batch: int) -> dict[str, tuple[jax.ShapeDtypeStruct, ...]]:
-    """Shapes of what each network is called with."""
-    tokens = math.prod(networks.grid)
-    features = jax.ShapeDtypeStruct((batch, tokens, networks.width), jnp.float32)
-    latents = jax.ShapeDtypeStruct((batch, tokens, networks.compressor.latent_width), jnp.float32)
-    time, label = jax.ShapeDtypeStruct((batch,), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return {
-        "compressor": (features,),
-        "feature_decoder": (latents,),
-        "pixel_decoder": (features,),
-        "dit": (latents, time, label),
-    }
+def _part(config: Any, tokenizer: Any, part: str) -> int:
+    tokens = tokenizer.grid[0] * tokenizer.grid[1]
+    latents = jax.ShapeDtypeStruct((1, tokens, tokenizer.channels), jnp.float32)
+    if part == "generator":
+        return _generator(config, tokenizer, latents)
+    if part == "encoder":
+        return _encoder(config, tokenizer)
+    module = getattr(tokenizer, part, None)
+    if module is None:
+        raise ValueError(f"the cost of the {part} of a tokenizer {config.tokenizer.kind!r} is not known")
+    inputs = latents if part == "feature_decoder" else jax.ShapeDtypeStruct((1, tokens, tokenizer.width), jnp.float32)
+    plain = module.clone(**{name: value for name, value in _PLAIN.items() if hasattr(module, name)})
+    return multiply_adds(plain.apply, jax.eval_shape(plain.init, jax.random.key(0), inputs), inputs)
 
 
-def image_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
+_PLAIN = {"kernel": "xla", "scan": True}
+
+
+def _encoder(config: Any, tokenizer: Any) -> int:
+    """Without the resize in front of it, which is products of matrices as well: left out in everybody's figures."""
+    known = config.encoder.train or registry.has_outline(config.encoder.name)
+    encoder: Encoder = outline(config) if known else tokenizer.encoder
+    size = config.data.image_size
+    pixels = jax.eval_shape(encoder.preprocess, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+    return multiply_adds(lambda params, x: encoder.apply(params, x).patches, encoder.params, pixels)
+
+
+def _made(config: Any, tokenizer: Any) -> Generator:
+    condition = make_condition(config)
+    return make_generator(config, grid=tokenizer.grid, channels=tokenizer.channels, condition=condition)
+
+
+def _generator(config: Any, tokenizer: Any, latents: jax.ShapeDtypeStruct) -> int:
+    """One forward pass of what its loss runs."""
+    generator = _made(config, tokenizer)
+    params = jax.eval_shape(generator.init, jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return multiply_adds(
+        lambda params, z, keys, step: generator.loss(params, z, generator.condition.none(1), keys, step)[0],
+        params,
+        latents,
+        keys,
+        step,
+    )
+
+
+def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
     features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
 
     Args:
-      stage: a key of `STAGES`, or `sample`: all evaluations of the configured sampler, then both decoders.
-      encoder: see `forward_multiply_adds`.
+      stage: a key of `STAGES`, or `sample`: all evaluations of the configured sampler, then the decoders.
+      tokenizer: see `forward_multiply_adds`.
 
     Raises:
       ValueError: the stage is unknown, or as in `forward_multiply_adds`.
     """
+    config = check(config)
     if stage != "sample" and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown; choose one of {', '.join((*STAGES, 'sample'))}")
     if stage == "sample":
-        counts = forward_multiply_adds(config, ("dit", "feature_decoder", "pixel_decoder"), encoder)
-        sampling = config.sampling
-        sampler = make_sampler(
-            sampling.sampler, steps=sampling.steps, shift=sampling.shift, last_step=sampling.last_step
-        )
-        evaluations = function_evaluations(sampler.evaluation_times(), make_schedule(sampling.guidance))
-        return 2 * (evaluations * counts["dit"] + counts["feature_decoder"] + counts["pixel_decoder"])
+        tokenizer = tokenizer or tokenizer_kind(config).outline(config)
+        counts = forward_multiply_adds(config, ("generator", "decode"), tokenizer)
+        evaluations = _made(config, tokenizer).evaluations(config.sampling)
+        return 2 * (evaluations * counts["generator"] + counts["decode"])
     trained, frozen = STAGES[stage]
     if config.data.features and stage != "cache":
         frozen = tuple(name for name in frozen if name != "encoder")
-    counts = forward_multiply_adds(config, trained + frozen, encoder)
+    counts = forward_multiply_adds(config, trained + frozen, tokenizer)
     return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen))
 
 
-def step_flops(config: ConfigDict, stage: str, encoder: Encoder | None = None) -> int:
+def step_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     """FLOPs of one optimizer step of a stage over its whole batch, all devices together."""
-    section = config["encoder_training" if stage == "encoder" else stage]
-    return section.batch * image_flops(config, stage, encoder)
+    config = check(config)
+    section = getattr(config, "encoder_training" if stage == "encoder" else stage)
+    return section.batch * image_flops(config, stage, tokenizer)

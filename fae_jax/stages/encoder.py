@@ -12,6 +12,8 @@ image → blanked image → ViT → (class logits, pixels of all patches) → lo
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,17 +24,38 @@ import optax
 from einops import rearrange
 from jaxtyping import Array
 
+from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.encoders import small
-from fae_jax.encoders.vit import ViT
-from fae_jax.networks import init_params, trained_encoder
+from fae_jax.encoders.frozen import trained_here
+from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.model import Parts
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
+from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch, is_first
+from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
-from fae_jax.training.loop import Task
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.stages.stage import Stage
+from fae_jax.stages.training import train_stage
+from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, TrainState
+from fae_jax.training.task import Preview
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderTrainingSection(TrainingSection):
+    """Training an encoder; read where `encoder.train` alone."""
+
+    steps: int = option(0, "optimizer steps", at_least(0))
+    batch: int = like(TrainingSection, "batch", 256)
+    learning_rate: float = like(TrainingSection, "learning_rate", 1e-3)
+    weight_decay: float = like(TrainingSection, "weight_decay", 0.05)
+    mask: float = option(0.4, "share of patches hidden from the encoder", share)
+    reconstruction_weight: float = option(
+        1.0, "weight of the patches' pixel error beside the class loss", at_least(0)
+    )
+    label_smoothing: float = option(0.1, "label smoothing of the class loss", share)
+    shift: int = option(0, "random translation, pixels", at_least(0))
 
 
 def shift_images(images: Array, keys: Array, reach: int) -> Array:
@@ -54,68 +77,114 @@ def blank_patches(keys: Array, tokens: int, share: float) -> Array:
     return order < round(share * tokens)
 
 
-def run(experiment: Experiment) -> None:
-    """Trains it, and leaves `encoder/config.json` and `encoder/model.safetensors`."""
-    section, config = experiment.config.encoder_training, trained_encoder(experiment.config)
-    module = ViT(config, dtype=jnp.dtype(experiment.config.compute.dtype), scan=experiment.config.compute.scan)
-    to_patch = Dense(config.patch**2 * 3)
-    size = experiment.config.data.image_size
-    grid = config.grid(size, size)
-    tokens = grid[0] * grid[1]
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """The networks of equation (1)."""
 
-    def init(key: Array) -> dict[str, Any]:
+    config: ViTConfig
+    size: int
+    module: ViT
+    to_patch: Any
+
+    @classmethod
+    def build(cls, config: Any) -> Pretraining:
+        """For a configuration that trains its encoder."""
+        vit = trained_here(config)
+        module = ViT(vit, dtype=jnp.dtype(config.compute.dtype), scan=config.compute.scan)
+        return cls(vit, config.data.image_size, module, Dense(vit.patch**2 * 3))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.config.grid(self.size, self.size)
+
+    @property
+    def tokens(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    def init(self, key: Array) -> dict[str, Any]:
+        """Fresh parameters {"vit", "to_patch"}."""
         keys = jax.random.split(key)
-        vit = init_params(module, keys[0], jnp.zeros((1, size, size, 3)))
+        vit = init_params(self.module, keys[0], jnp.zeros((1, self.size, self.size, 3)))
         # Sines of full size from the start: a table of small numbers leaves a young ViT blind to where patches are.
         table = vit["trunk"]["position_table"]
-        vit["trunk"]["position_table"] = table.at[-tokens:].set(sincos_table(config.width, grid))
-        return {"vit": vit, "to_patch": init_params(to_patch, keys[1], jnp.zeros((1, tokens, config.width)))}
+        vit["trunk"]["position_table"] = table.at[-self.tokens :].set(sincos_table(self.config.width, self.grid))
+        patches = jnp.zeros((1, self.tokens, self.config.width))
+        return {"vit": vit, "to_patch": init_params(self.to_patch, keys[1], patches)}
 
-    def forward(params: Any, images: Array, blank: Array) -> tuple[Array, Array]:
-        seen = unpatchify(jnp.where(blank[..., None], 0.0, patchify(images, config.patch)), grid, config.patch)
-        out = module.apply({"params": params["vit"]}, seen)
-        logits = module.apply({"params": params["vit"]}, out.patches, out.cls, method="classify")
-        return logits, to_patch.apply({"params": params["to_patch"]}, out.patches)
+    def blanked(self, images: Array, blank: Array) -> Array:
+        """Images with those patches black."""
+        patches = jnp.where(blank[..., None], 0.0, patchify(images, self.config.patch))
+        return unpatchify(patches, self.grid, self.config.patch)
 
-    def loss(params: Any, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Array, step: Array):
-        shift_keys, blank_keys = rearrange(jax.vmap(jax.random.split)(keys), "b two -> two b")
-        images = shift_images(to_pixels(batch["image"]), shift_keys, section.shift)
-        blank = blank_patches(blank_keys, tokens, section.mask)
-        logits, patches = forward(params, images, blank)
-        wanted = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), section.label_smoothing)
-        class_loss = jnp.mean(optax.softmax_cross_entropy(logits, wanted))
-        pixel_loss = jnp.mean((patches - patchify(images, config.patch)) ** 2)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
-        total = class_loss + section.reconstruction_weight * pixel_loss
-        return total, {"class_loss": class_loss, "pixel_loss": pixel_loss, "accuracy": accuracy}
+    def forward(self, params: Any, images: Array, blank: Array) -> tuple[Array, Array]:
+        """Images with blanked patches → class logits, pixels of all patches."""
+        out = self.module.apply({"params": params["vit"]}, self.blanked(images, blank))
+        logits = self.module.apply({"params": params["vit"]}, out.patches, out.cls, method="classify")
+        return logits, self.to_patch.apply({"params": params["to_patch"]}, out.patches)
 
-    shown = experiment.preview_batch()
-    images = to_pixels(shown["image"])
-    blank = blank_patches(jax.random.split(jax.random.key(0), len(images)), tokens, section.mask)
+
+def encoder_loss(
+    networks: Pretraining,
+    section: Any,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    keys: Array,
+    step: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """Equation (1) of a batch of uint8 images and labels."""
+    shift_keys, blank_keys = rearrange(jax.vmap(jax.random.split)(keys), "b two -> two b")
+    images = shift_images(to_pixels(batch["image"]), shift_keys, section.shift)
+    blank = blank_patches(blank_keys, networks.tokens, section.mask)
+    logits, patches = networks.forward(params, images, blank)
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), section.label_smoothing)
+    class_loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+    pixel_loss = jnp.mean((patches - patchify(images, networks.config.patch)) ** 2)
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
+    total = class_loss + section.reconstruction_weight * pixel_loss
+    return total, {"class_loss": class_loss, "pixel_loss": pixel_loss, "accuracy": accuracy}
+
+
+def players(parts: Parts) -> dict[str, Player]:
+    """The ViT with its head."""
+    section, networks = parts.config.encoder_training, Pretraining.build(parts.config)
+    loss = functools.partial(encoder_loss, networks, section)
+    return {"encoder": Player(init=networks.init, loss=loss, optimizer=make_optimizer(section))}
+
+
+def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview:
+    """Images, with patches blanked, and filled in."""
+    networks, images = Pretraining.build(parts.config), to_pixels(batch["image"])
+    keys = jax.random.split(jax.random.key(0), len(images))
+    blank = blank_patches(keys, networks.tokens, parts.config.encoder_training.mask)
 
     @jax.jit
-    def paint(params: Any) -> tuple[Array, Array]:
-        seen = jnp.where(blank[..., None], 0.0, patchify(images, config.patch))
-        filled = jnp.where(blank[..., None], forward(params, images, blank)[1], patchify(images, config.patch))
-        return unpatchify(seen, grid, config.patch), unpatchify(filled, grid, config.patch)
+    def draw(params: Any) -> tuple[Array, Array]:
+        patches = networks.forward(params, images, blank)[1]
+        filled = jnp.where(blank[..., None], patches, patchify(images, networks.config.patch))
+        return networks.blanked(images, blank), unpatchify(filled, networks.grid, networks.config.patch)
 
-    def preview(state: TrainState) -> tuple[np.ndarray, str]:
-        rows = [to_uint8(part) for part in (images, *paint(experiment.best_params(state, "encoder")))]
+    def paint(state: TrainState) -> tuple[np.ndarray, str]:
+        rows = [to_uint8(part) for part in (images, *draw(best_params(state, "encoder")))]
         return side_by_side(rows), "held-out images; with patches blanked; blanked patches filled in by the encoder"
 
-    player = Player(init=init, loss=loss, optimizer=make_optimizer(section))
-    task = Task(
-        name="encoder",
-        players={"encoder": player},
-        frozen={},
-        batches=experiment.loader(section.batch).at,
-        seed=experiment.seed("encoder"),
-        field="encoder_training",
-        section=section,
-        preview=preview,
-    )
-    state = experiment.train(task)
-    params = fetch(experiment.best_params(state, "encoder"))
+    return paint
+
+
+def run(experiment: Experiment, stage: Stage) -> None:
+    """Trains it, and leaves `encoder/config.json` and `encoder/model.safetensors`."""
+    section = experiment.config.encoder_training
     settings = {"steps": section.steps, "batch": section.batch, "objective": "class + blanked patches"}
-    if is_first():
-        small.save(experiment.workdir.stage("encoder"), config, params["vit"], settings)
+
+    def save(state: TrainState) -> None:
+        params = fetch(best_params(state, "encoder"))
+        if is_first():
+            folder = experiment.workdir.stage("encoder")
+            small.save(folder, trained_here(experiment.config), params["vit"], settings)
+
+    train_stage(experiment, stage, save)
+
+
+STAGE = Stage(name="encoder", run=run, players=players, preview=preview, field="encoder_training")

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 
+from fae_jax.config import check
 from fae_jax.encoders.frozen import with_trained
 from fae_jax.parallel.hosts import is_first, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh
+from fae_jax.section import as_dict
 from fae_jax.stages.images import Images
 from fae_jax.stages.stage import Stage, read_record
 from fae_jax.stages.trained import Trained
@@ -31,13 +33,13 @@ class Experiment:
     """
 
     def __init__(self, config: Any, workdir: Workdir, origin: str | None = None):
-        self.config = with_trained(config, str(workdir.stage("encoder")))
+        self.config = with_trained(check(config), str(workdir.stage("encoder")))
         self.workdir = workdir
         self.origin = origin
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
-        return make_mesh(**vars(self.config.mesh))
+        return make_mesh(**as_dict(self.config.mesh))
 
     @functools.cached_property
     def own_mesh(self) -> jax.sharding.Mesh:
@@ -60,7 +62,8 @@ class Experiment:
 
     def checkpoints(self, stage: Stage) -> Checkpoints:
         """Those of a stage."""
-        return Checkpoints(self.workdir.stage(stage.folder or stage.name) / "checkpoints", self.config.checkpoint.keep)
+        kept = self.config.checkpoint
+        return Checkpoints(self.workdir.stage(stage.folder or stage.name) / "checkpoints", kept.keep, kept.keep_at)
 
     def is_done(self, stage: Stage) -> bool:
         """Whether a stage has nothing left to do: its record says so, and its last checkpoint is there."""
@@ -69,7 +72,9 @@ class Experiment:
             return False
         if stage.players is None or record.finished == 0:
             return True
-        return record.finished >= stage.section(self.config).steps and record.finished in self.checkpoints(stage).steps()
+        return (
+            record.finished >= stage.section(self.config).steps and record.finished in self.checkpoints(stage).steps()
+        )
 
     def check_batch(self, field: str, size: int, parts: int = 1) -> None:
         """Refuses a batch that does not divide over the devices.

@@ -11,6 +11,7 @@ With `data.features` the first arrow is gone: x comes from the feature store.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,13 +27,42 @@ from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_dive
 from fae_jax.model import Parts
 from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch
+from fae_jax.section import at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers.fae import FAETokenizer
 from fae_jax.tokenizers.feature_space import feature_colours
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player, TrainState
 from fae_jax.training.task import Preview
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeaturesSection(TrainingSection):
+    """Stage Ia."""
+
+    steps: int = like(TrainingSection, "steps", 1_000_000)
+    batch: int = like(TrainingSection, "batch", 1024)
+    reduction: str = option(
+        "mean", "error and KL: mean per element, or sum over those of an image (as printed)", one_of("mean", "sum")
+    )
+    beta: float = option(5e-4, "weight of the KL divergence, for posteriors that have one", at_least(0))
+    feature_noise: float = option(0.0, "standard deviation of noise on the features the compressor sees", at_least(0))
+    latent_noise: float = option(
+        0.0, "spread of a noise level drawn for each image and added to its latent (GAE)", at_least(0)
+    )
+    structure_weight: float = option(
+        0.0, "weight of the Gram matrices' difference (PAE; losses/shaping.py, equation 1)", at_least(0)
+    )
+    continuity_weight: float = option(
+        0.0, "weight of the change under growing perturbations (PAE, equation 2)", at_least(0)
+    )
+    continuity_reach: float = option(0.3, "standard deviation of the largest perturbation", at_least(0))
+    continuity_levels: int = option(3, "perturbations; each is one more pass of the feature decoder", at_least(1))
+    semantics_weight: float = option(
+        0.0, "weight of what a linear layer cannot read off the latent (PAE, equation 3)", at_least(0)
+    )
+
 
 BARS = 24  # rows of pixels in a preview's bars
 
@@ -150,7 +180,11 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     def draw(params: Any, frozen: Any) -> tuple[Array, Array, Array]:
         raw = tokenizer.raw_features(frozen, batch)
         posterior = tokenizer.compress(params, raw)
-        return raw, tokenizer.reconstruct_features(params, posterior.mean), jnp.exp(0.5 * posterior.log_variance).mean((0, 1))
+        return (
+            raw,
+            tokenizer.reconstruct_features(params, posterior.mean),
+            jnp.exp(0.5 * posterior.log_variance).mean((0, 1)),
+        )
 
     def paint(state: TrainState) -> tuple[np.ndarray, str]:
         before, after, spread = fetch(draw(state.players["autoencoder"].params, frozen))

@@ -5,6 +5,7 @@ record (μ, log σ²) → sample (z), standardise → generator.loss, with the c
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,25 @@ from jaxtyping import Array
 
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.generators import Generator
+from fae_jax.generators import GENERATORS, Generator
 from fae_jax.model import Parts, generator_of
+from fae_jax.section import like, plug
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
-from fae_jax.training.optimizer import make_optimizer
+from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorSection(TrainingSection):
+    """Stage II."""
+
+    steps: int = like(TrainingSection, "steps", 2_000_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    schedule: str = like(TrainingSection, "schedule", "constant")
+    warmup: int = like(TrainingSection, "warmup", 0)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.9999,))
+    kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
 
 
 def generator_loss(

@@ -21,7 +21,7 @@ from fae_jax.data.transforms import adm_centre_crop
 PREVIEWS = 16  # images in a preview
 
 
-def hosts() -> dict[str, int]:
+def hosts() -> dict[str, Any]:
     """Which host this is, and of how many, as loaders take it."""
     return {"host": jax.process_index(), "hosts": jax.process_count()}
 

@@ -9,27 +9,55 @@ finetune:  image → encoder (x) → compressor → sample (z) → feature decod
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
-from fae_jax.losses.pixel import pixel_loss, pixel_terms, psnr
+from fae_jax.losses.pixel import check_losses, pixel_loss, pixel_terms, psnr
 from fae_jax.model import Parts
+from fae_jax.section import at_least, like, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers.fae import FAETokenizer
-from fae_jax.training.optimizer import best_params, make_optimizer
+from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, TrainState
 from fae_jax.training.task import Preview
 
 # (frozen parameters, batch, keys) → what the pixel decoder sees
 Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelsSection(TrainingSection):
+    """Stage Ib."""
+
+    steps: int = like(TrainingSection, "steps", 1_000_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    weight_decay: float = like(TrainingSection, "weight_decay", 1e-4)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    noise: float = option(
+        0.4, "standard deviation of the noise added to the features (paper, for DINOv2)", at_least(0)
+    )
+    noise_relative: bool = option(False, "noise is in units of the features' root mean square, not absolute")
+    losses: tuple[Any, ...] = option(
+        (("l2", 1.0),), "(term, weight) or (term, weight, first step), …: l1, l2", check_losses
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSection(TrainingSection):
+    """Stage Ic."""
+
+    steps: int = like(TrainingSection, "steps", 100_000)
+    batch: int = like(TrainingSection, "batch", 512)
+    ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    losses: tuple[Any, ...] = like(PixelsSection, "losses", (("l2", 1.0),))
 
 
 def noisy_features(

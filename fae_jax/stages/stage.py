@@ -112,6 +112,6 @@ def check_lineage(stage: str, workdir: Workdir, record: Record, made_of: Mapping
         before = record.made_of.get(name, now)
         if before != now:
             raise ValueError(
-                f"stage {stage} of {workdir.root} was made of {name} {before[:12]}, and these are {now[:12]}: give back "
-                f"the {name} it was begun with, or begin again in another --workdir"
+                f"stage {stage} of {workdir.root} was made of {name} {before[:12]}, and these are {now[:12]}: give "
+                f"back the {name} it was begun with, or begin again in another --workdir"
             )

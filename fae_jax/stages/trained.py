@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from fae_jax.data.loader import Reading
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores.feature_store import FeatureStore
 from fae_jax.data.stores.latents import CacheIdentity, LatentSource
@@ -60,6 +61,11 @@ class Trained:
     def record(self, folder: str) -> Record | None:
         """What a stage left."""
         return read_record(self.workdir, folder)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether stages train the tokenizer."""
+        return bool(tokenizer_kind(self.config).trained)
 
     # Parts of a model
 
@@ -213,7 +219,7 @@ class Trained:
             encode=self.encode_here,
             batch=max(self.config.cache.batch // jax.process_count(), 1),
             shard_size=self.config.cache.shard_size,
-            reading=dataclasses.replace(images.reading, threads=images.reading.threads),
+            reading=Reading(workers=data.workers),
         )
 
     def stored_features(self, split: str) -> LatentSource | None:

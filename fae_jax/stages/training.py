@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.loader import Loader
 from fae_jax.data.stores.latent_loader import LatentLoader
 from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
@@ -66,17 +65,18 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
     Raises:
       ValueError: the stage was begun with other images, another encoder, other statistics or latents.
     """
+    facts: Any = {}
     if stage.reads == "latents":
         facts = open_latents(experiment.workdir).facts
         made_of = {"latents": facts["hash"]}
     else:
+        made_of = {"images": experiment.images.source("train").fingerprint}
+    if "encoder" in stage.frozen:
         known = experiment.parts.facts
         facts = as_json(known)
-        made_of = {
-            "images": experiment.images.source("train").fingerprint,
-            "encoder": experiment.parts.encoder.weights_hash,
-            "feature statistics": hash_tree({"mean": np.asarray(known.mean), "std": np.asarray(known.std)}),
-        }
+        made_of["encoder"] = experiment.parts.encoder.weights_hash
+        statistics = {"mean": np.asarray(known.mean), "std": np.asarray(known.std)}
+        made_of["feature statistics"] = hash_tree(statistics)
     made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"}
     folder = stage.folder or stage.name
     record = read_record(experiment.workdir, folder)
@@ -95,8 +95,11 @@ def finish(experiment: Experiment, stage: Stage, record: Record, step: int) -> N
         write_record(experiment.workdir, stage.folder or stage.name, dataclasses.replace(record, finished=step))
 
 
-def train_stage(experiment: Experiment, stage: Stage) -> TrainState | None:
+def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState], None] | None = None) -> None:
     """Trains a stage to its end.
+
+    Args:
+      save: leaves what a stage leaves beside its checkpoints, before it is marked as done.
 
     Raises:
       ValueError: its batch does not divide over the devices, or it was begun with something else.
@@ -108,8 +111,7 @@ def train_stage(experiment: Experiment, stage: Stage) -> TrainState | None:
     record = begin(experiment, stage, frozen)
     players = stage.players(parts)
     if not players:
-        finish(experiment, stage, record, 0)
-        return None
+        return finish(experiment, stage, record, 0)
     section = stage.section(config)
     experiment.check_batch(f"{stage.field or stage.name}.batch", section.batch, section.microbatches)
     task = Task(
@@ -119,6 +121,7 @@ def train_stage(experiment: Experiment, stage: Stage) -> TrainState | None:
         batches=batches(experiment, stage),
         seed=experiment.seed(stage.name),
         section=section,
+        field=stage.field or stage.name,
         start={player: parts.params(part) for player, part in stage.start.items()},
         preview=stage.preview(parts, frozen, _previewed(experiment, stage)) if stage.preview else None,
         **_cost(parts, stage),
@@ -130,8 +133,9 @@ def train_stage(experiment: Experiment, stage: Stage) -> TrainState | None:
         if is_first():
             with contextlib.suppress(OSError):
                 experiment.workdir.add_phases(phases.seconds())
-    finish(experiment, stage, record, section.steps)
-    return state
+    if save:
+        save(state)
+    return finish(experiment, stage, record, section.steps)
 
 
 def _previewed(experiment: Experiment, stage: Stage) -> dict[str, Any]:
@@ -145,7 +149,8 @@ def _previewed(experiment: Experiment, stage: Stage) -> dict[str, Any]:
 def _cost(parts: Parts, stage: Stage) -> dict[str, Any]:
     """FLOPs of a stage's step and of the devices, as `Task` wants them; None where they cannot be told."""
     try:
-        flops = float(step_flops(parts, stage.name))
+        tokenizer = None if stage.name == "encoder" else parts.tokenizer
+        flops = float(step_flops(parts.config, stage.name, tokenizer))
     except ValueError:
         return {"flops": None, "peak": None}
     peak = peak_flops(parts.mesh.devices.flat[0].device_kind)

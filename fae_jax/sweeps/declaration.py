@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from fae_jax.configuration import shipped_configs, with_values
-from fae_jax.constraints import check
+from fae_jax.config import check, shipped_configs, to_json, with_values
+from fae_jax.files.names import nearest
 from fae_jax.files.python_files import find_file, run_file
 from fae_jax.stages import STAGES
-from fae_jax.stages.experiment import SECTIONS
+from fae_jax.stages.running import stage_of, stages_of
 from fae_jax.sweeps.axes import Points
 
 BETTER = ("lower", "higher")
@@ -85,22 +82,24 @@ def load_sweep(path: str) -> Sweep:
     return sweep
 
 
-def needed_stages(sweep: Sweep, config: ConfigDict) -> tuple[str, ...]:
+def needed_stages(sweep: Sweep, config: Any) -> tuple[str, ...]:
     """The stages every point must have, in order: those wanted and those they need.
 
     Raises:
       ValueError: a stage is unknown; the nearest is named.
     """
-    wanted = set(STAGES if sweep.stages is None else sweep.stages)
-    for stage in wanted:
-        _known("stage", stage, tuple(STAGES))
-    for stage in reversed(STAGES):  # a stage comes after all it needs
-        if stage in wanted:
-            wanted.update(STAGES[stage][0])
-    return tuple(stage for stage in STAGES if stage in wanted and (stage != "encoder" or config.encoder.train))
+    stages = stages_of(check(config))
+    names = tuple(stage.name for stage in stages)
+    chosen = set(names if sweep.stages is None else sweep.stages)
+    for name in chosen:
+        _known("stage", name, tuple(STAGES))
+    for stage in reversed(stages):  # a stage comes after all it needs
+        if stage.name in chosen:
+            chosen.update(stage.needs)
+    return tuple(name for name in names if name in chosen)
 
 
-def check_sweep(sweep: Sweep, config: ConfigDict, tasks: dict[str, tuple[str, ...]]) -> list[ConfigDict]:
+def check_sweep(sweep: Sweep, config: Any, tasks: dict[str, tuple[str, ...]]) -> list[Any]:
     """Refuses what cannot run; returns the configuration of each point.
 
     Args:
@@ -122,7 +121,7 @@ def check_sweep(sweep: Sweep, config: ConfigDict, tasks: dict[str, tuple[str, ..
             raise ValueError(f"point {number} of the sweep: {error}") from error
     seen: dict[str, int] = {}
     for number, point_config in enumerate(configs):
-        first = seen.setdefault(point_config.to_json(), number)
+        first = seen.setdefault(to_json(point_config), number)
         if first != number:
             raise ValueError(f"points {first} and {number} of the sweep are the same experiment; leave one out")
     if sweep.better not in BETTER:
@@ -150,7 +149,7 @@ def halving_metric(sweep: Sweep) -> tuple[str, str]:
     return stage, name
 
 
-def _check_halving(stop: Halving, sweep: Sweep, config: ConfigDict, stages: tuple[str, ...]) -> None:
+def _check_halving(stop: Halving, sweep: Sweep, config: Any, stages: tuple[str, ...]) -> None:
     stage, name = halving_metric(sweep)
     if stage not in stages or stage == "cache" or not name:
         raise ValueError(
@@ -158,7 +157,7 @@ def _check_halving(stop: Halving, sweep: Sweep, config: ConfigDict, stages: tupl
         )
     if not 0 < stop.keep < 1:
         raise ValueError(f"early stopping keeps a share between 0 and 1, got {stop.keep}")
-    section, every = config[SECTIONS.get(stage, stage)], config.logging.every
+    section, every = stage_of(stage).section(config), config.logging.every
     ascending = list(stop.steps) == sorted(set(stop.steps)) and bool(stop.steps)
     if not ascending or stop.steps[0] < 1 or stop.steps[-1] >= section.steps:
         raise ValueError(
@@ -171,9 +170,7 @@ def _check_halving(stop: Halving, sweep: Sweep, config: ConfigDict, stages: tupl
 
 def _known(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-        raise ValueError(f"{what} {name!r} of the sweep is unknown; {hint}")
+        raise ValueError(f"{what} {name!r} of the sweep is unknown; {nearest(name, known)}")
 
 
 def as_json(sweep: Sweep) -> dict[str, Any]:

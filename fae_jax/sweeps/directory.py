@@ -18,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from fae_jax.configuration import OPERATIONAL, flatten, from_json, with_values
+from fae_jax.config import check, flatten, from_json, is_operational, to_json, with_values
 from fae_jax.files.writing import write_json
 from fae_jax.sweeps.declaration import Sweep, as_json, from_declared, needed_stages
 from fae_jax.sweeps.sharing import shared_stages
@@ -28,8 +26,7 @@ from fae_jax.workdir import Workdir
 
 SHARED = "shared"  # stands for the stages in common where a point's name could stand
 NAME_LENGTH = 80
-# What may change between two launches: how points are carried out, but not how they are sampled and scored.
-CARRYING_OUT = tuple(name for name in OPERATIONAL if name not in ("sampling.", "evaluation."))
+SCORED = ("sampling.", "evaluation.")  # may not change between two launches, unlike other operational fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class PlacedPoint:
     number: int
     name: str
     values: dict[str, Any]
-    config: ConfigDict
+    config: Any
     workdir: Workdir
 
 
@@ -121,7 +118,7 @@ class SweepDirectory:
 
     root: Path
     sweep: Sweep
-    config: ConfigDict
+    config: Any
 
     @classmethod
     def open(cls, root: Path) -> SweepDirectory:
@@ -153,7 +150,7 @@ class SweepDirectory:
                 number=number,
                 name=name,
                 values=values,
-                config=with_values(self.config, values),
+                config=check(with_values(self.config, values)),
                 workdir=Workdir(self.root / "points" / name),
             )
             for number, (name, values) in enumerate(zip(point_names(declared), declared, strict=True))
@@ -221,11 +218,11 @@ class SweepDirectory:
             )
 
     def _differences(self, theirs: SweepDirectory) -> list[str]:
-        mine, other = flatten(self.config), flatten(theirs.config)
+        mine, other = flatten(self.config, every=False), flatten(theirs.config, every=False)
         fields = [
-            f"{name}: {other[name]!r} → {value!r}"
+            f"{name}: {other.get(name)!r} → {value!r}"
             for name, value in mine.items()
-            if other[name] != value and not name.startswith(CARRYING_OUT)
+            if other.get(name) != value and (name.startswith(SCORED) or not is_operational(name))
         ]
         ours, had = point_names(self.sweep.points), point_names(theirs.sweep.points)
         points = [f"new point {name}" for name in ours if name not in had]
@@ -243,5 +240,5 @@ class SweepDirectory:
 
     def begin(self) -> None:
         """Writes `sweep.json`."""
-        content = {"sweep": as_json(self.sweep), "config": self.config.to_dict()}
+        content = {"sweep": as_json(self.sweep), "config": json.loads(to_json(self.config, every=True))}
         write_json(self.root / "sweep.json", content)

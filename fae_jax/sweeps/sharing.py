@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from fae_jax.configuration import OPERATIONAL, flatten
-from fae_jax.data.stores.latents import HEADER
-from fae_jax.stages import STAGES
+from fae_jax.config import flatten, is_operational
+from fae_jax.stages.running import stage_of
 from fae_jax.workdir import Workdir
 
 # Sections that only one stage, and those after it, read. Everything not named here decides every stage.
@@ -26,7 +23,7 @@ OWN = {
     "pixels": ("pixel_decoder.", "pixels."),
     "finetune": ("finetune.",),
     "cache": ("cache.",),
-    "generator": ("dit.", "generator."),
+    "generator": ("condition.", "generator."),
 }
 NO_STAGE = (
     "name",
@@ -40,7 +37,7 @@ NO_STAGE = (
 
 def with_those_before(stage: str) -> set[str]:
     """A stage and every stage it needs, directly or not."""
-    return {stage}.union(*(with_those_before(before) for before in STAGES[stage][0]))
+    return {stage}.union(*(with_those_before(before) for before in stage_of(stage).needs))
 
 
 def decides(field: str, stage: str) -> bool:
@@ -57,13 +54,13 @@ def shared_stages(stages: Sequence[str], fields: Iterable[str]) -> tuple[str, ..
     return tuple(stage for stage in stages if not any(decides(field, stage) for field in swept))
 
 
-def differing(stage: str, ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+def differing(stage: str, ours: Any, theirs: Any) -> list[str]:
     """Fields that decide a stage's result and differ, each as `name: theirs → ours`."""
-    mine, other = flatten(ours), flatten(theirs)
+    mine, other = flatten(ours, every=False), flatten(theirs, every=False)
     return [
         f"{name}: {other.get(name)!r} → {value!r}"
         for name, value in mine.items()
-        if other.get(name) != value and decides(name, stage) and not name.startswith(OPERATIONAL)
+        if other.get(name) != value and decides(name, stage) and not is_operational(name)
     ]
 
 
@@ -75,25 +72,18 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _folders(workdir: Workdir, stage: str) -> list[Path]:
-    """What a finished stage left, relative to its working directory."""
-    if stage == "cache":
-        return [header.parent.relative_to(workdir.root) for header in workdir.latents.glob(f"*/{HEADER}")]
-    return [workdir.stage(stage).relative_to(workdir.root)]
-
-
 def hand_on(stage: str, source: Workdir, target: Workdir) -> None:
     """Links a finished stage of `source` into `target`; whole, or not at all. What is there already stays.
 
     Raises:
       OSError: it cannot be written.
     """
-    for folder in _folders(source, stage):
-        place = target.root / folder
-        if place.exists():
-            continue
-        half = place.with_name(f".{place.name}.linking")
-        shutil.rmtree(half, ignore_errors=True)
-        half.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source.root / folder, half, copy_function=_link)
-        half.rename(place)
+    folder = stage_of(stage).folder or stage
+    place = target.stage(folder)
+    if place.exists():
+        return
+    half = place.with_name(f".{place.name}.linking")
+    shutil.rmtree(half, ignore_errors=True)
+    half.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source.stage(folder), half, copy_function=_link)
+    half.rename(place)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fae_jax.files.names import nearest
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.stages import STAGES
 from fae_jax.sweeps.axes import Number
@@ -91,8 +91,7 @@ def make_rows(directory: SweepDirectory, metrics: Sequence[str]) -> list[Row]:
     everything = sorted({name for values in known for name in values})
     for metric in metrics:
         if everything and metric not in everything:
-            near = difflib.get_close_matches(metric, everything, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(everything[:12])}"
+            hint = nearest(metric, everything, cutoff=0.4)
             raise ValueError(f"metric {metric!r} is in no point of {directory.root}; {hint}")
     values = [{metric: found.get(metric) for metric in metrics} for found in known]
     firsts = [row[metrics[0]] for row in values]

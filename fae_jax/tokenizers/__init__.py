@@ -4,12 +4,15 @@ A kind is one file here, or an entry point in the group `fae_jax.tokenizers` of 
 
     Section     its part of the configuration, `tokenizer.<kind>`, a frozen dataclass of options; None for none
     build(config, facts) → a `Tokenizer`
+    outline(config) → one whose parts have shapes and no weights: what `fae compile` uses
+    trained     see `Tokenizer`
 
 `facts` are what its stages have found out (`fae_jax.tokenizers.fae.Facts`), or None where no stage trains it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -17,8 +20,16 @@ from jaxtyping import Array, Float
 
 from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.kinds import find
+from fae_jax.section import plug
 
 TOKENIZERS = {"fae": "fae_jax.tokenizers.fae:FAETokenizer"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerSection:
+    """Image ↔ latent."""
+
+    kind: str = plug("fae", "image ↔ latent: fae", "tokenizers", TOKENIZERS)
 
 
 class Tokenizer(Protocol):

@@ -24,7 +24,8 @@ from fae_jax.autoencoder import PixelDecoder, Posterior, make_compressor, make_f
 from fae_jax.data.pixels import to_pixels
 from fae_jax.encoders import Encoder
 from fae_jax.encoders.frozen import open_encoder, outline
-from fae_jax.nn.params import init_params, layer_options, loop_options, looped
+from fae_jax.nn.params import init_params, looped
+from fae_jax.section import as_dict
 from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.weights import hash_tree
 
@@ -59,7 +60,7 @@ class Facts:
             encoder=encoder.name,
             weights=encoder.weights_hash,
             settings={**encoder.settings, "dtype": dtype},
-            grid=tuple(encoder.grid),
+            grid=(encoder.grid[0], encoder.grid[1]),
             width=encoder.width,
             tokens=tokens,
             mean=tuple(mean.tolist()),
@@ -96,22 +97,21 @@ class FAETokenizer:
         if image % grid[0] or grid[0] != grid[1]:
             raise ValueError(f"data.image_size={image} must be a multiple of the encoder's {grid[0]}×{grid[1]} grid")
         self.grid, self.width, self.facts, self._open = grid, width, facts, encoder
-        shape: dict[str, Any] = {"grid": grid, "features": width, "compute": config.compute}
+        shape: dict[str, Any] = {"grid": grid, "width": width, "compute": config.compute}
         self.compressor = make_compressor(config.compressor, **shape)
         self.feature_decoder = make_feature_decoder(config.feature_decoder, **shape)
         self.pixel_decoder = PixelDecoder(
             grid=grid,
             patch=image // grid[0],
-            **vars(config.pixel_decoder),
-            **layer_options(config.compute),
-            **loop_options(config.compute),
+            **as_dict(config.pixel_decoder),
+            **config.compute.blocks,
         )
         self.space = FeatureSpace(
             mean=np.asarray(facts.mean, np.float32),
             std=np.maximum(np.asarray(facts.std, np.float32), 1e-6),
             standardise=config.encoder.feature_norm == "standardise",
         )
-        self._structure = json.dumps(dataclasses.asdict(config.compressor), sort_keys=True)
+        self._structure = json.dumps(as_dict(config.compressor), sort_keys=True)
 
     @classmethod
     def build(cls, config: Any, facts: Facts) -> FAETokenizer:
@@ -119,9 +119,13 @@ class FAETokenizer:
         return cls(config, facts, functools.partial(open_encoder, config))
 
     @classmethod
-    def outline(cls, config: Any) -> FAETokenizer:
-        """With shapes in the place of the encoder's weights, and statistics of 1, which decide no shape."""
-        encoder = outline(config)
+    def outline(cls, config: Any, encoder: Encoder | None = None) -> FAETokenizer:
+        """With shapes in the place of the encoder's weights, and statistics of 1, which decide no shape.
+
+        Args:
+          encoder: where it is open already.
+        """
+        encoder = encoder or outline(config)
         ones = np.ones(encoder.width)
         return cls(config, Facts.of(encoder, config.compute.dtype, 1, ones, ones), lambda: encoder)
 

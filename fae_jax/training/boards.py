@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from fae_jax.errors import Stopped
 
@@ -78,7 +77,7 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def check_boards(logging: ConfigDict) -> None:
+def check_boards(logging: Any) -> None:
     """Refuses boards that cannot be shown here.
 
     Raises:
@@ -94,7 +93,7 @@ def check_boards(logging: ConfigDict) -> None:
 class Boards:
     """All boards of a stage."""
 
-    def __init__(self, directory: Path, step: int, logging: ConfigDict):
+    def __init__(self, directory: Path, step: int, logging: Any):
         self._shown: list[Board] = []
         if logging.tensorboard:
             self._try("TensorBoard", lambda: self._shown.append(TensorBoard(directory, step)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
@@ -20,6 +21,7 @@ from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
+from fae_jax.section import at_least, option, whole_numbers
 
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
@@ -31,8 +33,21 @@ def _name(error: BaseException) -> str:
     return known or f"{type(error).__name__}: {text}"[:300]
 
 
-class _NoSuchAverage(ValueError):
+class _NoSuchEMA(ValueError):
     pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSection:
+    """When a stage saves, and what it keeps."""
+
+    operational: ClassVar[bool] = True
+    every: int = option(5_000, "steps between checkpoints; one is written at the end in any case", at_least(1))
+    keep: int = option(2, "newest checkpoints kept", at_least(1))
+    keep_at: tuple[Any, ...] = option((), "steps whose checkpoints are kept for good", whole_numbers(1))
+    pause_at: int = option(
+        0, "step after which a stage stops, saved, as a signal would stop it; 0 = none", at_least(0)
+    )
 
 
 class Checkpoints:
@@ -41,11 +56,12 @@ class Checkpoints:
     Args:
       directory: where they lie; made at the first save.
       keep: how many of the newest are kept.
+      keep_at: steps whose checkpoints are kept for good.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
+    def __init__(self, directory: Path, keep: int = 2, keep_at: Collection[int] = ()):
         self.directory = directory.absolute()
-        self._keep = keep
+        self._keep, self._keep_at = keep, tuple(keep_at)
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._begun: int | None = None
 
@@ -63,10 +79,17 @@ class Checkpoints:
             self._set_aside(step)
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+                preservation_policy=self._preserved(),
                 cleanup_tmp_directories=True,
             )
         return self._checkpointer
+
+    def _preserved(self) -> Any:
+        policies = ocp.training.preservation_policies
+        newest = policies.LatestN(self._keep)
+        return (
+            policies.AnyPreservationPolicy([newest, policies.CustomSteps(self._keep_at)]) if self._keep_at else newest
+        )
 
     def _set_aside(self, step: int) -> None:
         """Renames what lies at `step` or after: damaged checkpoints that were passed over and are in the way now."""
@@ -188,56 +211,59 @@ class Checkpoints:
             )
         return None
 
-    def read_params(self, player: str, mesh: Mesh, average: str | None = "") -> Any:
+    def read_params(self, player: str, mesh: Mesh, ema: str | None = "", step: int | None = None) -> Any:
         """One player's parameters from the newest checkpoint, without the rest of the state.
 
         Args:
           player: its name.
           mesh: where to put them, by the sharding rules.
-          average: the decay of an average, "" for the slowest if there are any, None for none.
+          ema: the decay of an EMA, "" for the largest if there are any, None for the raw weights.
+          step: the checkpoint to read, instead of the newest.
 
         Raises:
-          ValueError: there is no such average; those there are are named.
+          ValueError: there is no such EMA or checkpoint; those there are are named.
           RunFailed: no checkpoint can be read.
         """
-        for step in reversed(self._agreed_steps()):
-            found = None
+        steps = self._agreed_steps()
+        if step is not None and step not in steps:
+            kept = ", ".join(map(str, steps)) or "none"
+            raise ValueError(f"there is no checkpoint of step {step} in {self.directory}; kept: {kept}")
+        for candidate in reversed(steps) if step is None else (step,):
+            read = None
             try:
-                tree = ocp.metadata(self.directory / str(step)).metadata
-                prefix = f"players/{player}/{self._place(tree['players'][player], average)}/"
+                tree = ocp.metadata(self.directory / str(candidate)).metadata
+                prefix = f"players/{player}/{self._place(tree['players'][player], ema)}/"
                 places = shardings(tree, mesh)
 
                 def pick(path: Any, leaf: Any, place: Any, prefix: str = prefix) -> Any:
                     wanted = path_name(path).startswith(prefix)
                     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place) if wanted else ocp.PLACEHOLDER
 
-                found = ocp.load(self.directory / str(step), jax.tree_util.tree_map_with_path(pick, tree, places))
+                read = ocp.load(self.directory / str(candidate), jax.tree_util.tree_map_with_path(pick, tree, places))
                 for key in prefix.strip("/").split("/"):
-                    found = found[int(key) if isinstance(found, list | tuple) else key]
-                jax.block_until_ready(found)
-            except (_NoSuchAverage, Stopped):
+                    read = read[int(key) if isinstance(read, list | tuple) else key]
+                jax.block_until_ready(read)
+            except (_NoSuchEMA, Stopped):
                 raise
             except Exception as error:
-                self._pass_over(step, error)
-                found = None
-            if agree(found is not None):
-                return found
+                self._pass_over(candidate, error)
+                read = None
+            if agree(read is not None):
+                return read
         raise RunFailed(f"no checkpoint in {self.directory} can be read")
 
     def _pass_over(self, step: int, error: Exception) -> None:
         where = self.directory / str(step)
         print(f"warning: checkpoint {where} is damaged and passed over ({_name(error)})", file=sys.stderr, flush=True)
 
-    def _place(self, player: Any, average: str | None) -> str:
-        """Where the wanted parameters are in a player's tree."""
-        averages = player["optimizer"][-1]["averages"] or {}
-        if average == "":
-            average = max(averages, key=float, default=None)
-        if average is None:
+    def _place(self, player: Any, ema: str | None) -> str:
+        """Where the parameters asked for are in a player's tree."""
+        kept = player["optimizer"][-1]["averages"] or {}
+        if ema == "":
+            ema = max(kept, key=float, default=None)
+        if ema is None:
             return "params"
-        if average not in averages:
-            known = ", ".join(averages) or "none"
-            raise _NoSuchAverage(
-                f"no parameter average of decay {average} is kept in {self.directory}; kept: {known}"
-            )
-        return f"optimizer/{len(player['optimizer']) - 1}/averages/{average}"
+        if ema not in kept:
+            known = ", ".join(kept) or "none"
+            raise _NoSuchEMA(f"no EMA of decay {ema} is kept in {self.directory}; kept: {known}")
+        return f"optimizer/{len(player['optimizer']) - 1}/averages/{ema}"

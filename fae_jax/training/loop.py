@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from fae_jax.errors import Stopped
 from fae_jax.parallel.hosts import is_first
@@ -37,7 +37,7 @@ def abstract_state(players: Mapping[str, Player], mesh: Mesh) -> TrainState:
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
 
 
-def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: Phases | None = None) -> TrainState:
+def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases | None = None) -> TrainState:
     """Trains until `task.section.steps`, from wherever the directory's checkpoints are.
 
     Args:
@@ -53,7 +53,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
         stays.
     """
     phases, steps = phases or Phases(), task.section.steps
-    checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
+    checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_at)
     with contextlib.ExitStack() as stack:
         watchdog = Watchdog(task.name, directory, phases, data=config.watch.data, step=config.watch.step)
         stack.callback(watchdog.close)
@@ -90,10 +90,11 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
             wish, last = stop.wanted(), step == steps
             if step == config.checkpoint.pause_at and not last:
                 wish = wish or "checkpoint.pause_at"
-            if last or wish or step % config.checkpoint.every == 0 or profile.touches(step):
+            saves = last or wish or step % config.checkpoint.every == 0 or step in config.checkpoint.keep_at
+            if saves or profile.touches(step):
                 curve.settle()
             profile.after(step)
-            if last or wish or step % config.checkpoint.every == 0:
+            if saves:
                 phases.enter("checkpoint")
                 checkpoints.save(step, state)
             if wish and not last:

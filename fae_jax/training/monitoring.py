@@ -8,21 +8,40 @@ where they are known `teraflops_per_second` and `mfu`; `seconds`, `seconds_PHASE
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
 from fae_jax.files.retry import retried
+from fae_jax.section import at_least, option, whole_numbers
 from fae_jax.training.boards import Boards
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoggingSection:
+    """What a run tells while it runs."""
+
+    operational: ClassVar[bool] = True
+    every: int = option(100, "steps between lines of metrics", at_least(1))
+    preview_every: int = option(10_000, "steps between preview images; 0 = only at the end", at_least(0))
+    tensorboard: bool = option(True, "write event files beside metrics.jsonl")
+    wandb: str = option("", "project at Weights & Biases to show the run in; empty = none")
+    profile: tuple[Any, ...] = option(
+        (), "steps (first, last) to trace into profile/; empty = none", whole_numbers(1)
+    )
+
+    def check(self) -> None:
+        if self.profile and (len(self.profile) != 2 or self.profile[0] > self.profile[1]):
+            raise ValueError(f"profile={self.profile} must be the first and the last step to trace, or ()")
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -47,7 +66,7 @@ class MetricsLog:
       writes: False on hosts that keep quiet.
     """
 
-    def __init__(self, directory: Path, step: int, logging: ConfigDict, writes: bool = True):
+    def __init__(self, directory: Path, step: int, logging: LoggingSection, writes: bool = True):
         path = directory / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         self.last: dict[str, Any] = kept[-1] if kept else {}

@@ -7,12 +7,44 @@ An average is part of the optimizer state, so it is sharded, saved and restored 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+from fae_jax.section import at_least, decays, numbers, one_of, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """What every training stage has."""
+
+    steps: int = option(0, "optimizer steps", at_least(1))
+    batch: int = option(0, "examples a step, over all devices and hosts", at_least(1))
+    microbatches: int = option(
+        1, "parts a batch is computed in, one after the other, to save memory", at_least(1), operational=True
+    )
+    learning_rate: float = option(1e-4, "AdamW's learning rate at its highest", at_least(0))
+    betas: tuple[Any, ...] = option(
+        (0.9, 0.999), "AdamW", numbers(2, "two numbers in [0, 1)", lambda *betas: all(0 <= b < 1 for b in betas))
+    )
+    weight_decay: float = option(0.0, "AdamW, on matrices only", at_least(0))
+    schedule: str = option(
+        "cosine", "the learning rate after the warm-up: constant or cosine", one_of("constant", "cosine")
+    )
+    warmup: int = option(1000, "steps of linear warm-up from 0", at_least(0))
+    last_learning_rate: float = option(0.0, "where the cosine ends", at_least(0))
+    clip: float = option(1.0, "largest global gradient norm; 0 = do not clip", at_least(0))
+    ema: tuple[Any, ...] = option((), "decays of parameter averages; what comes after uses the slowest", decays)
+    max_skipped: int = option(
+        100, "steps with a non-finite loss or gradient that may be skipped in a row", at_least(0)
+    )
+
+    def check(self) -> None:
+        if self.batch % self.microbatches:
+            raise ValueError(f"microbatches={self.microbatches} must divide batch={self.batch}")
 
 
 class AverageState(NamedTuple):
@@ -37,7 +69,7 @@ def average_parameters(decays: tuple[float, ...]) -> optax.GradientTransformatio
     return optax.GradientTransformation(init, update)
 
 
-def learning_rate(section: ConfigDict) -> optax.Schedule:
+def learning_rate(section: TrainingSection) -> optax.Schedule:
     """Linear warm-up to `learning_rate`, then constant, or a cosine down to `last_learning_rate`."""
     if section.schedule == "cosine":
         # The cosine needs one step to fall; a run of no more steps than its warm-up only warms up.
@@ -58,7 +90,7 @@ def _matrices(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def make_optimizer(section: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(section: TrainingSection) -> optax.GradientTransformation:
     """The optimizer that a training section of the configuration describes."""
     chain = [optax.clip_by_global_norm(section.clip)] if section.clip else []
     chain.append(

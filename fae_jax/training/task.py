@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fae_jax.training.optimizer import TrainingSection
 from fae_jax.training.state import Player, TrainState
 
 Preview = Callable[[TrainState], tuple[np.ndarray, str]]  # state → uint8 image (y, x, 3) and its caption
@@ -24,6 +25,7 @@ class Task:
       batches: step → this host's shares of batches from that step on.
       seed: of initialisation and steps.
       section: the stage's training section of the configuration.
+      field: that section's name.
       start: parameters of players that do not start from scratch, by name.
       preview: what is drawn of a state, or None.
       flops: of one step over all devices, or None where nobody has counted them.
@@ -35,7 +37,8 @@ class Task:
     frozen: Mapping[str, Any]
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     seed: int
-    section: Any
+    section: TrainingSection
+    field: str = ""
     start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preview: Preview | None = None
     flops: float | None = None

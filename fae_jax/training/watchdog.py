@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 
 from fae_jax.parallel.ending import end_now
+from fae_jax.section import at_least, option
 from fae_jax.training.goodput import Phases
 
 # phase → what the host waits for in it
@@ -23,6 +26,22 @@ WAITS = {
     "checkpoint": "a checkpoint to be written",
     "evaluation": "a preview",
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchSection:
+    """How long a run may stand still."""
+
+    operational: ClassVar[bool] = True
+    data: float = option(
+        600.0, "seconds to wait for a batch before the run ends, saying so; 0 = for ever", at_least(0)
+    )
+    step: float = option(
+        3600.0, "seconds for a step (the first with its compilation), a checkpoint or a preview", at_least(0)
+    )
+    hosts: float = option(
+        30.0, "seconds without a word from a host after which the run ends on all hosts", at_least(1)
+    )
 
 
 class Watchdog:

@@ -7,6 +7,7 @@ import pytest
 from network_reference import parameters
 
 from fae_jax.autoencoder import LinearCompressor, PosteriorKind
+from fae_jax.section import validate
 
 
 def say(kind, scale=1.0, **fields):
@@ -61,5 +62,5 @@ def test_only_gaussians_have_a_divergence():
         kind: PosteriorKind(kind=kind).has_divergence for kind in ("gaussian", "fixed_variance", "rms", "sphere")
     }
     assert kinds == {"gaussian": True, "fixed_variance": True, "rms": False, "sphere": False}
-    with pytest.raises(ValueError, match="posterior 'flat' is unknown; choose one of gaussian, fixed_variance"):
-        PosteriorKind(kind="flat")
+    with pytest.raises(ValueError, match="posterior.kind must be one of gaussian, fixed_variance, .*, got 'flat'"):
+        validate(PosteriorKind(kind="flat"), "posterior")

@@ -1,13 +1,15 @@
 """The command line: help, JSON, and every wrong request: one line, exit code 2, nothing changed."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from running import TINY, fae, tree_hash
+from running import TINY, environment, fae, tree_hash
 
 from fae_jax.cli.program import COMMANDS, main
 from fae_jax.commands.sample import balanced_labels, parse_classes, parse_guidance
@@ -42,7 +44,7 @@ def new(tmp_path: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         (("trian", "features"), "command 'trian' is unknown; did you mean 'train'?"),
         (("frobnicate",), "command 'frobnicate' is unknown; choose one of"),
@@ -50,42 +52,49 @@ def new(tmp_path: Path) -> tuple[object, ...]:
         (("train", "cache", "--workdir", "w"), "stage 'cache' is unknown"),
         (("train", "--workdir", "w"), "required: stage"),
         (("run", "--config", "quickstart"), "required: --workdir"),
-        (("run", "--workdir", "w", "--confg", "x"), "argument '--confg' is unknown; see `fae --help`"),
-        (("run", "--workdir", "w", "more"), "argument 'more' is unknown"),
+        (("run", "--workdir", "w", "--confg", "x"), "argument '--confg' is unknown; did you mean '--config'?"),
+        (("--versoin",), "argument '--versoin' is unknown; did you mean '--version'?"),
+        (("--vers",), "argument '--vers' is unknown"),
+        (("--config.seed=3",), "no command given; see `fae --help`"),
+        (("weights", "list", "--jsn"), "argument '--jsn' is unknown; did you mean '--json'?"),
+        (("run", "--workdir", "w", "more"), "argument 'more' is unknown; see `fae --help`"),
         (("run", "--workdir", "w", "--config.seed"), "--config.seed needs a value"),
         (("evaluate", "--workdir", "w", "--task", "prob"), "task 'prob' is unknown; did you mean 'probe'?"),
         (("run", "--workdir", "w", "--config", "quickstrt"), "no configuration at 'quickstrt'"),
     ],
 )
-def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple, said: str):
+def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple, text: str):
     monkeypatch.chdir(tmp_path)
-    assert said in refuse(*words)
+    assert text in refuse(*words)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "text"),
     [
-        ("--config.generator.step=3", "field generator.step does not exist; did you mean generator.steps?"),
-        ("--config.generatr.steps=3", "did you mean generator.steps?"),
+        ("--config.generator.step=3", "field generator.step does not exist; did you mean 'generator.steps'?"),
+        ("--config.generatr.steps=3", "did you mean 'generator.steps'?"),
         ("--config.features.steps=many", "field features.steps is of type int (now 8), got 'many'"),
         ("--config.features.steps=3.5", "is of type int"),
         ("--config.encoder.train=maybe", "field encoder.train is of type bool"),
         ("--config.features.batch=0", "field features.batch must be at least 1, got 0"),
         ("--config.features.steps=-3", "field features.steps must be at least 1, got -3"),
-        ("--config.features.learning_rate=-1.0", "must not be negative"),
+        ("--config.features.learning_rate=-1.0", "must be at least 0, got -1.0"),
         ("--config.pixels.ema=(2.0,)", "field pixels.ema holds decays between 0 and 1"),
-        ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide pixels.batch=8"),
+        ("--config.pixels.microbatches=3", "pixels.microbatches=3 must divide batch=8"),
         ("--config.sampling.sampler=eulr", "field sampling.sampler must be one of euler, heun"),
         ("--config.data.classes=11", "field data.classes=11, but digits has 10; set --config.data.classes=10"),
         ("--config.data.source=digit", "data source 'digit' is unknown; did you mean 'digits'?"),
         ("--config.mesh.fsdp=3", "does not fit 1 devices"),
         ("--config.mesh.tensor=0", "sizes are positive"),
-        ("--config.feature_decoder.heads=3", "feature_decoder.heads=3 must divide the encoder's width 16"),
+        (
+            "--config.feature_decoder.transformer.heads=3",
+            "feature_decoder.transformer.heads=3 must divide the encoder's width 16",
+        ),
         ("--config.data.image_size=36", "data.image_size=36 must be a multiple of encoder.patch=8"),
     ],
 )
-def test_wrong_fields_and_values(refuse: Refuse, tmp_path: Path, override: str, said: str):
-    assert said in refuse("run", *new(tmp_path), override)
+def test_wrong_fields_and_values(refuse: Refuse, tmp_path: Path, override: str, text: str):
+    assert text in refuse("run", *new(tmp_path), override)
 
 
 def test_an_encoder_that_is_unknown_or_has_nothing_to_train(refuse: Refuse, tmp_path: Path):
@@ -108,7 +117,7 @@ def test_a_directory_of_another_experiment_says_which_fields_differ(refuse: Refu
         *("run", "--config", TINY, "--workdir", finished, "--config.features.beta=1.0", "--config.seed=7"),
         watched=finished,
     )
-    assert "belongs to another experiment (features.beta: 0.0005 → 1.0; seed: 0 → 7)" in line
+    assert "belongs to another experiment (seed: 0 → 7; features.beta: 0.0005 → 1.0)" in line
 
 
 def test_a_file_where_the_directory_should_be(refuse: Refuse, tmp_path: Path):
@@ -170,7 +179,7 @@ def damaged(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "text"),
     [
         (missing, "does not exist"),
         (a_file, "is not a folder"),
@@ -183,7 +192,7 @@ def damaged(root: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["run", "quickstart"])
 def test_folders_of_images_that_cannot_be_used(
-    refuse: Refuse, tmp_path: Path, make: Callable[[Path], None], said: str, command: str
+    refuse: Refuse, tmp_path: Path, make: Callable[[Path], None], text: str, command: str
 ):
     make(tmp_path / "images")
     if command == "run":
@@ -195,7 +204,7 @@ def test_folders_of_images_that_cannot_be_used(
         line = refuse("run", *new(tmp_path), *source)
     else:
         line = refuse("quickstart", "--out", tmp_path / "new", "--data", tmp_path / "images")
-    assert said in line and str(tmp_path / "images") in line
+    assert text in line and str(tmp_path / "images") in line
 
 
 # Stages in order
@@ -222,7 +231,7 @@ def test_what_is_asked_too_early(refuse: Refuse, tmp_path: Path, finished: Path,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         (("--number", "0"), "--number must be at least 1, got 0"),
         (("--number", "many"), "--number"),
@@ -236,8 +245,8 @@ def test_what_is_asked_too_early(refuse: Refuse, tmp_path: Path, finished: Path,
         (("--name", "../elsewhere"), "--name"),
     ],
 )
-def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[str, ...], said: str):
-    assert said in refuse("sample", "--workdir", finished, *words, watched=finished)
+def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[str, ...], text: str):
+    assert text in refuse("sample", "--workdir", finished, *words, watched=finished)
 
 
 def test_labels_take_classes_in_turn():
@@ -261,6 +270,37 @@ def test_help_says_every_command(capsys: pytest.CaptureFixture[str]):
             main([name, "--help"])
         assert done.value.code == 0 and "--json" in capsys.readouterr().out
     assert main([]) == 0 and "usage: fae" in capsys.readouterr().out
+
+
+def test_version_and_help_import_nothing_heavy():
+    heavy = ("jax", "flax", "numpy", "scipy", "sklearn", "orbax", "PIL")
+    script = """if True:
+        import sys
+        from fae_jax.cli.program import main
+        try:
+            main([sys.argv[1]])
+        finally:
+            print("imported:", *sorted(sys.modules), file=sys.stderr)"""
+    for word in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True, env=environment())
+        assert done.returncode == 0 and "fae" in done.stdout and "imported: " in done.stderr
+        assert not set(heavy) & set(done.stderr.partition("imported: ")[2].split())
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(refuse: Refuse, monkeypatch: pytest.MonkeyPatch):
+    def run(arguments: object) -> None:
+        raise ZeroDivisionError("by\n" + "0" * 10_000)
+
+    monkeypatch.setattr("fae_jax.commands.weights.run", run)
+    line = refuse("weights", "list", code=1)
+    assert line.startswith("fae: failed: ZeroDivisionError: by 000") and len(line) < 600
+    assert line.endswith("0; FAE_TRACEBACK=1 shows where\n")
+
+
+def test_an_answer_that_cannot_be_printed_ends_nothing(finished: Path):
+    with open("/dev/full", "w") as full:
+        for words, code in ((("run", "--workdir", finished, "--json"), 0), (("--help",), 0), (("trian",), 2)):
+            assert fae(*words, code=code, stdout=full, stderr=full) == (None, None)
 
 
 def test_the_answer_is_one_json_object_and_done_is_done(finished: Path):

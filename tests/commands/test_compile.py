@@ -7,7 +7,7 @@ from running import TINY, fae
 
 from fae_jax.commands.compile import describe
 from fae_jax.compiler import child
-from fae_jax.configuration import load_config
+from fae_jax.config import load_config
 
 
 def test_what_is_here_is_compiled_for_and_weighed():

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-from fae_jax.configuration import flatten, load_config
+from fae_jax.config import flatten, load_config
 
 pytestmark = pytest.mark.slow
 

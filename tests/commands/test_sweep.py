@@ -48,7 +48,7 @@ def refuse(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
     ("declared", "said"),
     [
         ("points=(), metric='features.loss'", "the sweep is empty"),
-        ("points=grid({'features.betta': (1.0,)}), metric='features.loss'", "did you mean features.beta?"),
+        ("points=grid({'features.betta': (1.0,)}), metric='features.loss'", "did you mean 'features.beta'?"),
         ("points=grid({'features.steps': ('many',)}), metric='features.loss'", "is of type int"),
         ("points=grid({'features.beta': ()}), metric='features.loss'", "needs a sequence of values"),
         ("points=grid({'seed': (0, 1)}), metric='fetures.loss'", "metric 'fetures.loss' must be STAGE.NAME"),
@@ -161,7 +161,7 @@ def test_directories_metrics_and_sources_that_are_not_this_sweeps(
     assert "is of another sweep (new point learning_rate=0.001-" in line
     line = refuse("--config", TINY, "--sweep", same, "--workdir", "s", "--config.features.beta=1.0")
     assert "is of another sweep (features.beta: 0.0005 → 1.0)" in line
-    assert "did you mean generator.loss?" in refuse("--workdir", "s", "--table", "--metric", "generator.los")
+    assert "did you mean 'generator.loss'?" in refuse("--workdir", "s", "--table", "--metric", "generator.los")
     assert "is the working directory of an experiment" in refuse(
         *("--config", TINY, "--sweep", other, "--workdir", finished)
     )

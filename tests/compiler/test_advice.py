@@ -3,10 +3,9 @@
 from typing import Any
 
 import pytest
-from ml_collections import ConfigDict
 
 from fae_jax.compiler.advice import advise, changes, smallest
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.parallel.topologies import parse_topology, slices
 
 PAPER = override(load_config("imagenet256_dinov2g"), [("compute.remat", "none")])
@@ -15,13 +14,13 @@ PAPER = override(load_config("imagenet256_dinov2g"), [("compute.remat", "none")]
 def compiler(memory: float, log: list | None = None):
     """Takes 100 units over the devices, a tenth with full remat, less in microbatches; fits in `memory`."""
 
-    def ask(config: ConfigDict, stage: str, topology: str | None) -> dict[str, Any]:
+    def ask(config: Any, stage: str, topology: str | None) -> dict[str, Any]:
         devices = parse_topology(topology).chips if topology else 1
-        if config[stage].batch % devices:
-            raise ValueError(f"field {stage}.batch={config[stage].batch} must be a multiple of {devices}")
-        peak = 100 / devices * (0.1 if config.compute.remat == "full" else 1) / config[stage].microbatches
+        if getattr(config, stage).batch % devices:
+            raise ValueError(f"field {stage}.batch={getattr(config, stage).batch} must be a multiple of {devices}")
+        peak = 100 / devices * (0.1 if config.compute.remat == "full" else 1) / getattr(config, stage).microbatches
         if log is not None:
-            log.append((config.compute.remat, config[stage].microbatches, topology))
+            log.append((config.compute.remat, getattr(config, stage).microbatches, topology))
         return {"fits": peak <= memory, "peak": peak * 2**30, "stage": stage, "devices": devices}
 
     return ask

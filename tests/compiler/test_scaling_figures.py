@@ -9,7 +9,7 @@ from running import ROOT
 sys.path.append(str(ROOT / "benchmarks"))
 from scaling import BEGIN, END, GROWTH, MAIN, SLICES, plot, sent, table
 
-from fae_jax.configuration import load_config
+from fae_jax.config import load_config
 from fae_jax.parallel.topologies import parse_topology
 
 ROWS = json.loads((ROOT / "docs" / "scaling.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.parallel.topologies import parse_topology, slices
 
 pytestmark = [

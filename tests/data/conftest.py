@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,21 +54,34 @@ StoredFile = tuple[str, int, bytes]  # key, label, file
 CLASSES = ("cat", "dog", "eel")
 
 
-def _example(**features: bytes | int) -> bytes:
-    """A tf.train.Example, put together by hand."""
+def write_tfds(folder: Path, features: Any, splits: dict[str, Sequence[dict[str, Any]]], **about: Any) -> None:
+    """A data set as TensorFlow Datasets prepares it, which itself needs TensorFlow to write; ten records a shard.
 
-    def field(number: int, content: bytes) -> bytes:
-        size, prefix = len(content), bytes([number << 3 | 2])
-        while size > 127:
-            prefix += bytes([size & 127 | 128])
-            size >>= 7
-        return prefix + bytes([size]) + content
+    Args:
+      features: tfds features.
+      splits: the examples of each; flat names (a/b) → bytes, a whole number, or a list of bytes.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
 
-    entries = b""
-    for name, value in features.items():
-        held = field(1, field(1, value)) if isinstance(value, bytes) else field(3, field(1, bytes([value])))
-        entries += field(1, field(1, name.encode()) + field(2, held))
-    return field(1, entries)
+    features.save_config(folder)
+    listed = []
+    for split, examples in splits.items():
+        shards = [examples[start : start + 10] for start in range(0, len(examples), 10)]
+        for number, shard in enumerate(shards):
+            with writing(folder / f"three-{split}.array_record-{number:05d}-of-{len(shards):05d}") as write:
+                for example in shard:
+                    record = tf_example_pb2.Example()
+                    for name, value in example.items():
+                        feature = record.features.feature[name]
+                        if isinstance(value, int):
+                            feature.int64_list.value.append(value)
+                        else:
+                            feature.bytes_list.value.extend([value] if isinstance(value, bytes) else value)
+                    write(record.SerializeToString())
+        listed.append({"name": split, "shardLengths": [str(len(shard)) for shard in shards]})
+        listed[-1]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {"name": "three", "version": "1.0.0", "fileFormat": "array_record", "splits": listed, **about}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -94,22 +108,16 @@ def repack(kind: str, images: Sequence[StoredFile], folder: Path, classes: Seque
                 members |= {f"{key}.jpg": data, f"{key}.cls": str(label).encode()}
             write_tar(folder / f"{number:05d}.tar", members)
     elif kind == "tfds":
-        about = {"name": "three", "version": "1.0.0", "fileFormat": "array_record"}
-        about["splits"] = [{"name": "train", "shardLengths": [str(len(images))]}]
-        (folder / "dataset_info.json").write_text(json.dumps(about))
-        kinds = {"image": "x.Image", "label": "x.ClassLabel", "file_name": "x.Text"}
-        features = {name: {"pythonClassName": kind} for name, kind in kinds.items()}
-        (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
-        (folder / "label.labels.txt").write_text("\n".join(classes) + "\n")
-        with writing(folder / "three-train.array_record-00000-of-00001") as write:
-            for key, label, data in images:
-                write(_example(file_name=key.encode(), image=data, label=label))
+        from tensorflow_datasets import features
+
+        kinds = {"image": features.Image(), "label": features.ClassLabel(names=classes), "file_name": features.Text()}
+        examples = [{"file_name": key.encode(), "image": data, "label": label} for key, label, data in images]
+        write_tfds(folder, features.FeaturesDict(kinds), {"train": examples})
     elif kind == "array_record":
         source = TarSource(repack("tar", images, folder / "tars", classes), split="train", holdout=0.0, seed=0)
         write_packed(folder / "packed", source, np.arange(len(source)), shard_size=17)
         return str(folder / "packed")
     elif kind == "parquet":
-        pytest.importorskip("pyarrow")
         import pyarrow
         import pyarrow.parquet
 
@@ -141,6 +149,11 @@ def images(photographs: Path) -> list[StoredFile]:
 @pytest.fixture(scope="session", name="repack")
 def _repack() -> Callable[..., str]:
     return repack
+
+
+@pytest.fixture(scope="session", name="write_tfds")
+def _write_tfds() -> Callable[..., None]:
+    return write_tfds
 
 
 @pytest.fixture(scope="session", name="write_tar")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("tokenizers")
+from sentencepiece import SentencePieceProcessor
 
 from fae_jax.encoders.captions import Tokenizer, load_tokenizer, without_punctuation
 
@@ -114,8 +113,9 @@ def test_t5_is_sentencepiece(published):
     assert known.tolist() == [37, 629, 19, 1627, 5, 1]
     assert tokens[3, :2].tolist() == [1, 0] and mask[3].sum() == 1
     assert tokens[4, 59] == 1 and mask[4].all()
-    sentencepiece = pytest.importorskip("sentencepiece")
-    reference = sentencepiece.SentencePieceProcessor(str(published / "t5-base.spiece.model"))
+    with pytest.raises(ValueError, match="is not a tokenizer for clip: it knows none of"):
+        load_tokenizer(published / "t5-base.spiece.model", "clip", length=60)
+    reference = SentencePieceProcessor(str(published / "t5-base.spiece.model"))
     for text, row, used in zip(TEXTS, tokens, mask, strict=True):
         want = [*reference.encode(text), 1]
         want = want if len(want) <= 60 else [*want[:59], 1]
@@ -139,9 +139,10 @@ def test_missing_and_damaged_files(tmp_path):
         load_tokenizer(tmp_path, "clip", length=8)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_tokenizer(tmp_path / "tokenizer.json", "clip", length=8)
-    (tmp_path / "spiece.model").write_bytes(b"\x0a\xff\xff\xff")
-    with pytest.raises(ValueError, match="not a SentencePiece model"):
-        load_tokenizer(tmp_path, "t5", length=8)
+    for damaged in (b"\x0a\xff\xff\xff", b""):
+        (tmp_path / "spiece.model").write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a SentencePiece model"):
+            load_tokenizer(tmp_path, "t5", length=8)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="not a tokenizer.json"):
         load_tokenizer(tmp_path, "t5", length=8)

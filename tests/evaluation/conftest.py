@@ -1,9 +1,7 @@
 """scikit-learn's handwritten digits as the package shows them: 32×32 RGB, every fifth image held out."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,11 +39,3 @@ def digits() -> Digits:
 @pytest.fixture(scope="session")
 def real(digits: Digits) -> RealImages:
     return RealImages.of(digits.train, digits.heldout)
-
-
-@pytest.fixture
-def unchecked_shapes() -> Iterator[None]:
-    """As outside the tests: shapes are not checked by the signature, so the function itself has to refuse."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 
-from fae_jax.configuration import default_config
+from fae_jax.config import default_config
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fae_jax.evaluation.figures import cell_size
+from fae_jax.stages.figures import cell_size
 from fae_jax.evaluation.semantics import (
     Semantics,
     choose_pairs,

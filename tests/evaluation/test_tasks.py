@@ -84,7 +84,10 @@ def test_what_a_later_stage_trains_is_asked_for_when_it_is_used(features_only: P
             ("--task", "zero_shot", "--config.evaluation.zero_shot.templates=('photo',)"),
             "texts with {} for the class",
         ),
-        (("--task", "semantics", "--config.evaluation.semantics.images=1"), "must be at least 2 and 1, got 1"),
+        (
+            ("--task", "semantics", "--config.evaluation.semantics.images=1"),
+            "evaluation.semantics.images must be at least 2, got 1",
+        ),
         (("--task", "probe", "--config.evaluation.probe.linear=svm"), "must be one of sgd, logistic, got 'svm'"),
         (("--task", "probe", "--config.evaluation.probe.neighbours=(0,)"), "whole numbers of at least 1, got (0,)"),
     ],

@@ -25,7 +25,7 @@ def test_settings_have_the_types_of_their_fields():
 @pytest.mark.parametrize(
     ("launcher", "words", "said"),
     [
-        ("slurm", ["node=2"], "launcher slurm has no setting 'node'; did you mean nodes?"),
+        ("slurm", ["node=2"], "launcher slurm has no setting 'node'; did you mean 'nodes'?"),
         ("slurm", ["nodes=two"], "--launch nodes is a whole number, got 'two'"),
         ("slurm", ["nodes=0"], "nodes must be at least 1, got 0"),
         ("slurm", ["nodes"], "--launch nodes needs a value"),

@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from toy import batch, player
 from toy import section as player_section
 
-from fae_jax.configuration import default_config
+from fae_jax.config import check, default_config
 from fae_jax.parallel.mesh import AXES, batch_divisor, make_mesh, put_batch
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.loop import Task, abstract_state, train
@@ -106,7 +106,7 @@ def trained(directory, meshes, ends):
         read = functools.partial(batches, end=end)
         task = Task(name="toy", players=PLAYERS, frozen={}, batches=read, seed=0, section=section)
         with contextlib.suppress(OSError):
-            train(task, directory, mesh, config)
+            train(task, directory, mesh, check(config))
     rows = read_metrics(directory / "metrics.jsonl")
     return {"seen": seen, "steps": [row["step"] for row in rows], "losses": [row["loss"] for row in rows]}
 

@@ -8,9 +8,9 @@ import shutil
 import pytest
 from PIL import Image
 
-from fae_jax.report import write_report as public_name
-from fae_jax.evaluation.figures import write_figure
+from fae_jax.stages.figures import write_figure
 from fae_jax.report import write_report
+from fae_jax.report import write_report as public_name
 from fae_jax.report.closing import commands
 from fae_jax.report.pipeline import known_sizes
 from fae_jax.report.reading import Record

@@ -120,7 +120,7 @@ def test_sections_without_results_are_left_out(tmp_path):
 
 
 def test_a_figure_alone_is_shown(tmp_path, text_of):
-    from fae_jax.evaluation.figures import write_figure
+    from fae_jax.stages.figures import write_figure
 
     write_figure(tmp_path, "features", Image.new("RGB", (9, 9)), "in the same colours")
     text = text_of(understanding_section(Record.read(tmp_path)))

@@ -3,7 +3,7 @@
 import pytest
 from running import TINY
 
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.stages.costs import forward_multiply_adds, image_flops, step_flops
 
 PAPER = load_config("imagenet256_dinov2g")
@@ -24,7 +24,7 @@ def test_the_papers_networks(paper: dict[str, int], network: str, billions: floa
 
 @pytest.mark.parametrize(("encoder", "heads", "billions"), [("dinov2_b14", 12, 23.4), ("dinov2_l14", 16, 80.9)])
 def test_other_encoders_need_no_weights(encoder: str, heads: int, billions: float):
-    config = override(PAPER, [("encoder.name", encoder), ("feature_decoder.heads", str(heads))])
+    config = override(PAPER, [("encoder.name", encoder), ("feature_decoder.transformer.heads", str(heads))])
     assert forward_multiply_adds(config)["encoder"] / 1e9 == pytest.approx(billions, rel=0.01)
 
 
@@ -33,8 +33,8 @@ def test_neither_the_loop_nor_remat_changes_a_count():
     counts = forward_multiply_adds(tiny)
     other = override(tiny, [("compute.scan", "False"), ("compute.remat", "full"), ("compute.dtype", "bfloat16")])
     assert forward_multiply_adds(other) == counts
-    deeper = forward_multiply_adds(override(tiny, [("dit.depth", "3")]))["dit"]
-    deepest = forward_multiply_adds(override(tiny, [("dit.depth", "5")]))["dit"]
+    deeper = forward_multiply_adds(override(tiny, [("generator.flow_matching.dit.depth", "3")]))["dit"]
+    deepest = forward_multiply_adds(override(tiny, [("generator.flow_matching.dit.depth", "5")]))["dit"]
     assert deepest - deeper == deeper - counts["dit"]
 
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from running import TINY, fae
 
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.mixture import Mixture
 from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
@@ -111,10 +110,10 @@ def test_captions(tmp_path: Path) -> None:
         ({"mixture": (("digits", "", 0),)}, "data.mixture holds .source, path, weight. with weights above 0"),
         ({"mixture": ("digits", "", 1)}, "one part is written"),
         ({"mixture": (("digits", "", 1),), "path": "x"}, "data.mixture goes with no other path, got 'x'"),
-        ({"tolerate": -1}, "field data.tolerate must not be negative"),
+        ({"tolerate": -1}, "field data.tolerate must be at least 0"),
         ({"ahead": 0}, "field data.ahead must be at least 1"),
         ({"threads": 0}, "field data.threads must be at least 1"),
-        ({"features": "f", "crop": "random_resized"}, "goes with no data.features"),
+        ({"features": "f", "crop": "random_resized"}, "goes with no features"),
     ],
 )
 def test_values_that_cannot_work(tmp_path: Path, fields: dict[str, Any], said: str) -> None:

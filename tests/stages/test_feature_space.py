@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fae_jax.stages import feature_space
-from fae_jax.stages.feature_space import FeatureSpace, load_or_measure, measure
+from fae_jax.tokenizers.feature_space import FeatureSpace, load_or_measure, measure
 
 RANDOM = np.random.default_rng(0)
 # Channels far from zero and of very different spread, in batches of different sizes.

@@ -11,12 +11,11 @@ from network_reference import parameters
 from running import TINY
 
 import fae_jax
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.networks import build_networks
 from fae_jax.stages import run_stage
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.feature_space import FeatureSpace
+from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.stages.features import autoencoder_loss, channel_bars, noise_levels, noisy
 from fae_jax.workdir import Workdir
 
@@ -101,7 +100,7 @@ def test_each_weight_adds_its_term_and_no_other(plain):
 
 @pytest.mark.parametrize("posterior", ["rms", "sphere"])
 def test_bounded_latents_pay_no_divergence(posterior):
-    loss, metrics = lose(("compressor.posterior", posterior), ("features.beta", "100.0"))
+    loss, metrics = lose(("compressor.posterior.kind", posterior), ("features.beta", "100.0"))
     assert loss == pytest.approx(metrics["feature_error"], rel=1e-6) and "kl_per_token" not in metrics
 
 
@@ -115,9 +114,9 @@ def test_bars_stand_for_channels():
 ALL = [(f"features.{name}", "0.1") for name in ("latent_noise", "feature_noise", "structure_weight")]
 ALL += [("features.continuity_weight", "0.1"), ("features.semantics_weight", "0.1")]
 KINDS = {
-    "sphere": [("compressor.posterior", "sphere"), ("compressor.kind", "transformer"), *ALL],
-    "rms": [("compressor.posterior", "rms"), ("compressor.kind", "linear"), ("features.latent_noise", "0.3")],
-    "fixed_variance": [("compressor.posterior", "fixed_variance"), ("features.reduction", "sum")],
+    "sphere": [("compressor.posterior.kind", "sphere"), ("compressor.kind", "transformer"), *ALL],
+    "rms": [("compressor.posterior.kind", "rms"), ("compressor.kind", "linear"), ("features.latent_noise", "0.3")],
+    "fixed_variance": [("compressor.posterior.kind", "fixed_variance"), ("features.reduction", "sum")],
     "identity": [("compressor.kind", "identity"), ("feature_decoder.kind", "identity")],
 }
 
@@ -126,8 +125,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_latent_goes_through_cache_and_generator_to_images(kind: str, finished: Path, tmp_path: Path):
     sizes = [
-        ("compressor.hidden", "24"),
-        ("compressor.depth", "1"),
+        ("compressor.transformer.hidden", "24"),
+        ("compressor.transformer.depth", "1"),
         ("features.steps", "2"),
         ("generator.steps", "2"),
         ("data.flip", "False"),

@@ -6,7 +6,7 @@ from running import TINY
 
 from fae_jax.compiler.programs import STAGES, lower
 from fae_jax.compiler.weigh import per_device
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.outline import TASKS, Outline
 
@@ -34,7 +34,7 @@ def test_stored_features_come_in_place_of_images_and_encoder():
 
 def test_a_published_encoder_needs_no_weights():
     paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
-    paper = override(paper, [("feature_decoder.heads", "6"), ("compressor.heads", "2")])
+    paper = override(paper, [("feature_decoder.transformer.heads", "6"), ("compressor.attention.heads", "2")])
     outline = Outline(paper, make_mesh())
     assert outline.networks.grid == (4, 4) and outline.networks.width == 384
     assert {type(leaf) for leaf in jax.tree.leaves(outline.frozen_encoder)} == {jax.ShapeDtypeStruct}

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 from running import TINY, TRAINED, curve, fae
 
-from fae_jax.configuration import load_config, override
+from fae_jax.config import load_config, override
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.encoders import registry
 from fae_jax.stages.encoder import blank_patches, shift_images
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.feature_space import FeatureSpace
+from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.stages.features import BARS
 from fae_jax.stages.generator import drop_labels
-from fae_jax.stages.images import side_by_side, to_pixels, to_uint8
+from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.stages.pixels import noisy_features, returned_features
 from fae_jax.training.step import example_keys
 from fae_jax.workdir import Workdir

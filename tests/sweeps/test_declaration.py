@@ -9,7 +9,7 @@ import pytest
 from tiny import get_config
 
 from fae_jax.commands.evaluate import TASKS
-from fae_jax.configuration import load_config, shipped_configs
+from fae_jax.config import load_config, shipped_configs
 from fae_jax.sweeps.axes import grid, listed
 from fae_jax.sweeps.declaration import (
     Halving,
@@ -35,9 +35,13 @@ def test_shipped_sweeps_fit_the_quickstart_and_survive_json(name: str):
 
 
 def test_values_take_the_types_of_their_fields():
-    points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"dit.depth": np.int64(2)})
+    points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"generator.flow_matching.dit.depth": np.int64(2)})
     first, second = check_sweep(dataclasses.replace(BASE, points=points), get_config(), TASKS)
-    assert type(first.features.beta) is float and first.pixels.ema == (0.5,) and type(second.dit.depth) is int
+    assert (
+        type(first.features.beta) is float
+        and first.pixels.ema == (0.5,)
+        and type(second.generator.flow_matching.dit.depth) is int
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_values_take_the_types_of_their_fields():
         ({"points": listed({})}, "point 0 of the sweep sets no field"),
         (
             {"points": grid({"features.bta": (1.0,)})},
-            "field features.bta does not exist; did you mean features.beta?",
+            "field features.bta does not exist; did you mean 'features.beta'?",
         ),
         ({"points": grid({"features.steps": (1.5,)})}, "field features.steps is of type int .now 8., got 1.5"),
         ({"points": grid({"features.steps": ("9",)})}, "is of type int .now 8., got '9'"),

@@ -10,16 +10,17 @@ from fae_jax.sweeps.axes import grid, listed
 from fae_jax.sweeps.declaration import Halving
 from fae_jax.sweeps.directory import SweepDirectory, as_numbers, point_names, short_values
 
+DEPTH = "generator.flow_matching.dit.depth"
 BETAS = grid({"features.beta": (1e-4, 1e-3)})
 
 
 def test_names_are_readable_stable_and_of_the_values_alone():
-    names = point_names(grid({"features.beta": (1e-4, 1e-3), "dit.depth": (2,)}))
+    names = point_names(grid({"features.beta": (1e-4, 1e-3), DEPTH: (2,)}))
     assert names[0].startswith("beta=0.0001,depth=2-") and len(set(names)) == 2
     # The order of points, and of fields in a point, changes no name.
-    turned = point_names(listed({"dit.depth": 2, "features.beta": 1e-3}, {"dit.depth": 2, "features.beta": 1e-4}))
+    turned = point_names(listed({DEPTH: 2, "features.beta": 1e-3}, {DEPTH: 2, "features.beta": 1e-4}))
     assert {name[-8:] for name in turned} == {name[-8:] for name in names} and turned[0][-8:] == names[1][-8:]
-    assert names[0].endswith("-" + point_names(listed({"features.beta": 1e-4, "dit.depth": 2}))[0][-8:])
+    assert names[0].endswith("-" + point_names(listed({"features.beta": 1e-4, DEPTH: 2}))[0][-8:])
 
 
 def test_fields_of_the_same_last_word_are_told_apart_and_folder_names_stay_short():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny import get_config
 
-from fae_jax.configuration import default_config, flatten, with_values
+from fae_jax.config import default_config, flatten, with_values
 from fae_jax.files.writing import write_atomically
 from fae_jax.sweeps.sharing import OWN, decides, differing, hand_on, shared_stages
 from fae_jax.workdir import Workdir
@@ -18,8 +18,8 @@ ALL = ("encoder", "features", "pixels", "finetune", "cache", "generator")
     [
         ("sampling.guidance", ALL),
         ("evaluation.samples", ALL),
-        ("generator.train_shift", ALL[:5]),
-        ("dit.depth", ALL[:5]),
+        ("generator.flow_matching.train_shift", ALL[:5]),
+        ("generator.flow_matching.dit.depth", ALL[:5]),
         ("finetune.steps", ("encoder", "features", "pixels", "cache", "generator")),
         ("pixels.noise", ("encoder", "features", "cache", "generator")),
         ("features.beta", ("encoder", "pixels")),

@@ -63,7 +63,7 @@ def test_text_csv_and_json_say_the_same(directory: SweepDirectory):
 
 
 def test_a_metric_that_no_point_has_names_the_nearest(directory: SweepDirectory):
-    with pytest.raises(ValueError, match="metric 'features.los' is in no point of .*; did you mean features.loss?"):
+    with pytest.raises(ValueError, match="metric 'features.los' is in no point of .*; did you mean 'features.loss'?"):
         make_rows(directory, ("features.los",))
 
 

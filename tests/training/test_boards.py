@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
 from fae_jax.training.boards import check_boards
-from fae_jax.training.monitoring import MetricsLog, read_metrics
+from fae_jax.training.monitoring import LoggingSection, MetricsLog, read_metrics
 
 
-def logging(**changes: object) -> ConfigDict:
-    section = default_config().logging
-    with section.unlocked():
-        section.update({"tensorboard": False, **changes})
-    return section
+def logging(**changes: Any) -> LoggingSection:
+    return LoggingSection(**{"tensorboard": False, **changes})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import toy
 from running import of_the_machine
 
-from fae_jax.configuration import default_config
+from fae_jax.config import check, default_config
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.loop import Task, train
@@ -51,7 +51,7 @@ def run(
     with config.unlocked():
         config.logging.update({"every": every, "tensorboard": False, "preview_every": 0, "profile": profile})
         config.checkpoint.every = 3
-    return train(task, directory, make_mesh(), config)
+    return train(task, directory, make_mesh(), check(config))
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:

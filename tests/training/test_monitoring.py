@@ -4,21 +4,17 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
-from fae_jax.configuration import default_config
-from fae_jax.training.monitoring import MetricsLog, Progress, read_metrics
+from fae_jax.training.monitoring import LoggingSection, MetricsLog, Progress, read_metrics
 
 
-def logging(**changes: object) -> ConfigDict:
-    section = default_config().logging
-    with section.unlocked():
-        section.update({"tensorboard": False, **changes})
-    return section
+def logging(**changes: Any) -> LoggingSection:
+    return LoggingSection(**{"tensorboard": False, **changes})
 
 
 def test_rows_after_the_restored_step_are_dropped_and_time_goes_on(tmp_path: Path):

@@ -5,21 +5,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from fae_jax.configuration import default_config
+from fae_jax.stages.pixels import PixelsSection
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player
 
 WIDTH = 4
 
 
-def section(**changes: Any) -> ConfigDict:
+def section(**changes: Any) -> PixelsSection:
     """A training section of the configuration."""
-    chosen = default_config().pixels
-    with chosen.unlocked():
-        chosen.update({"steps": 8, "batch": 12, "learning_rate": 0.05, "warmup": 0, "ema": (0.5, 0.9), **changes})
-    return chosen
+    own = {"steps": 8, "batch": 12, "learning_rate": 0.05, "warmup": 0, "ema": (0.5, 0.9)}
+    return PixelsSection(**{**own, **changes})
 
 
 def init(key: jax.Array, width: int = WIDTH) -> dict[str, Any]:

@@ -6,12 +6,12 @@ that order, augmentation and restarts are functions of numbers. `open_source` ma
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
 
 from fae_jax.data.sources.listing import SPLITS, Source
+from fae_jax.files.names import nearest
 
 
 def open_source(kind: str, *, path: str | None, split: str, holdout: float, seed: int, image_size: int) -> Source:
@@ -30,9 +30,7 @@ def open_source(kind: str, *, path: str | None, split: str, holdout: float, seed
       FileNotFoundError: nothing is at `path`.
     """
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(KINDS))}"
-        raise ValueError(f"data source {kind!r} is unknown; {hint}")
+        raise ValueError(f"data source {kind!r} is unknown; {nearest(kind, sorted(KINDS), limit=len(KINDS))}")
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown; known are {', '.join(SPLITS)}")
     if not 0 <= holdout < 1:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fae_jax.data.sources.listing import Source, listing_hash, name_hashes
+
+
+class Drawn(NamedTuple):
+    """How a mixture is drawn from, all that loaders ask of it: `starts` and `weights` as in `Mixture`."""
+
+    starts: tuple[int, ...]
+    weights: tuple[float | int, ...]
 
 
 class Mixture:

@@ -27,7 +27,7 @@ class ParquetSource(StoredSource):
 
     Raises:
       FileNotFoundError: nothing is at `path`.
-      ValueError: pyarrow is not installed, a file is damaged, or has no image and class or caption columns.
+      ValueError: a file is damaged, or has no image and class or caption columns.
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
@@ -102,11 +102,9 @@ class ParquetSource(StoredSource):
 
 
 def _open(path: str) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError("parquet files need the package pyarrow; install it with `pip install pyarrow`") from error
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         return pyarrow.parquet.ParquetFile(storage.local_copy(path), memory_map=True)
     except (pyarrow.ArrowException, OSError) as error:

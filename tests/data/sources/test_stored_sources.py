@@ -17,14 +17,9 @@ from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.packed import PackedSource
 from fae_jax.data.sources.parquet import ParquetSource
 from fae_jax.data.sources.tars import TarSource
-from fae_jax.data.sources.tfds import TfdsSource, parse_example
+from fae_jax.data.sources.tfds import TfdsSource
 
 Stored = tuple[str, str]
-EXAMPLE = (  # written by TensorFlow
-    "0a83010a170a057465787473120e0a0c0a076772c3b6c39f650a01620a150a046d616e79120d1a0b0a0901ac028080808080200a160a0569"
-    "6d616765120d0a0b0a09ffd8706963747572650a170a056c6162656c120e1a0c0a0afdffffffffffffffff010a090a05656d70747912000a"
-    "150a0573636f7265120c120a0a080000003f00000040"
-)
 
 
 def opened(kind: str, path: str, **options: Any) -> Source:
@@ -118,33 +113,7 @@ def test_an_unknown_protocol_is_one_clear_line() -> None:
         opened("tar", "nowhere://bucket/shards")
 
 
-def test_tensorflows_own_example_is_read() -> None:
-    example = parse_example(bytes.fromhex(EXAMPLE))
-    assert example == {
-        "texts": ["größe".encode(), b"b"],
-        "many": [1, 300, 2**40],
-        "image": [b"\xff\xd8image"],
-        "label": [-3],
-        "empty": [],
-        "score": [],
-    }
-    for damaged in (bytes.fromhex(EXAMPLE)[:-30], b"\xff\xff", b"<html>"):
-        with pytest.raises(ValueError, match="no tf.train.Example"):
-            parse_example(damaged)
-
-
 def test_damaged_stores_are_named(images: list, tmp_path: Path, repack: Any) -> None:
-    tfds = Path(repack("tfds", images, tmp_path / "tfds"))
-    (shard,) = tfds.glob("*.array_record-*")
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="three-train.* is no whole array_record file"):
-        opened("tfds", str(tfds))[3]
-    shard.unlink()
-    with pytest.raises(FileNotFoundError, match="shard .*three-train.* of split 'train' is missing"):
-        opened("tfds", str(tfds))
-    with pytest.raises(FileNotFoundError, match="is no prepared TFDS data set"):
-        opened("tfds", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="holds no finished packed images"):
         opened("array_record", str(tmp_path))
     packed = Path(repack("array_record", images, tmp_path / "packed"))
@@ -159,13 +128,6 @@ def test_damaged_parquet_is_named(images: list, tmp_path: Path, repack: Any) -> 
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match="is no whole parquet file"):
         opened("parquet", str(path))
-
-
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="pip install pyarrow"):
-        opened("parquet", str(tmp_path))
 
 
 def real(name: str) -> Path:

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from running import TINY, curve
 
-from fae_jax.configuration import load_config, override
-from fae_jax.constraints import check
+from fae_jax.config import check, load_config, override
 from fae_jax.data.stores import feature_store as module
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
 from fae_jax.stages import check_request, run_stage
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.images import to_pixels
+from fae_jax.data.pixels import to_pixels
 from fae_jax.workdir import Workdir
 
 SHORT = (("compute.scan", "True"), ("features.steps", "3"), ("pixels.steps", "2"))

@@ -1,5 +1,7 @@
 """The ablation's compressors and decoders: counts, equations, and what each kind passes over."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import network_reference as reference
@@ -15,23 +17,26 @@ from fae_jax.autoencoder import (
     make_compressor,
     make_feature_decoder,
 )
+from fae_jax.nn.compute import ComputeSection
 
 GRID = (2, 3)
-COMPUTE = {"dtype": jnp.float32, "kernel": "auto"}
-LOOP = {"scan": False, "remat": "none"}
+COMPUTE = ComputeSection(dtype="float32", scan=False)
 
 
-def compressor(kind, features=16, **changes):
-    sizes = {"latent_width": 3, "heads": 2, "head_width": 8, "activation": "silu", "depth": 2, "width": 0}
-    own = {**sizes, "hidden": 10, "posterior": PosteriorKind(), "compute": COMPUTE, "loop": LOOP, "grid": GRID}
-    return make_compressor(kind, features=features, **{**own, **changes})
+def compressor(kind, features=16, grid=GRID, latent_width=3, **changes):
+    sizes = {
+        "attention": {"heads": 2, "head_width": 8, "activation": "silu"},
+        "transformer": {"depth": 2, "width": 0, "heads": 2, "hidden": 10},
+    }
+    own = {name: SimpleNamespace(**{**values, **changes}) for name, values in sizes.items()}
+    section = SimpleNamespace(kind=kind, latent_width=latent_width, posterior=PosteriorKind(), **own)
+    return make_compressor(section, grid=grid, width=features, compute=COMPUTE)
 
 
 def decoder(kind="transformer", features=16, **changes):
     sizes = {"depth": 2, "width": 0, "heads": 2, "hidden": 10, "last_norm": False}
-    return make_feature_decoder(
-        kind, features=features, grid=GRID, compute=COMPUTE, loop=LOOP, **{**sizes, **changes}
-    )
+    section = SimpleNamespace(kind=kind, transformer=SimpleNamespace(**{**sizes, **changes}))
+    return make_feature_decoder(section, grid=GRID, width=features, compute=COMPUTE)
 
 
 def features(b=2, n=6, d=16, seed=0):
@@ -53,8 +58,7 @@ def test_parameters_at_the_papers_width():
     assert count(compressor("attention", **full), x) == 38_166_592
     assert count(compressor("linear", **full), x) == moments
     for depth in (4, 6):
-        found = count(compressor("transformer", **full, depth=depth), x)
-        assert found == blocks(depth, 1536, 4096) + 1536 + moments
+        assert count(compressor("transformer", **full, depth=depth), x) == blocks(depth, 1536, 4096) + 1536 + moments
     assert count(compressor("identity", **full), x) == 0
 
 
@@ -112,13 +116,15 @@ def test_a_width_of_0_or_of_the_features_is_the_papers_decoder():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="compressor 'conv' is unknown; choose one of attention, linear"):
+    with pytest.raises(ValueError, match="'conv' is none of the compressors; choose one of attention, linear"):
         compressor("conv")
-    with pytest.raises(ValueError, match="feature decoder 'conv' is unknown; choose one of transformer, identity"):
+    with pytest.raises(
+        ValueError, match="'conv' is none of the feature decoders; choose one of transformer, identity"
+    ):
         decoder("conv")
-    with pytest.raises(ValueError, match="compressor.heads=5 must divide the width of its blocks, 16"):
+    with pytest.raises(ValueError, match="compressor.transformer.heads=5 must divide the width of its blocks, 16"):
         compressor("transformer", heads=5)
-    with pytest.raises(ValueError, match="feature_decoder.heads=5 must divide its width 8"):
+    with pytest.raises(ValueError, match="feature_decoder.transformer.heads=5 must divide its width 8"):
         decoder(heads=5, width=8)
     with pytest.raises(ValueError, match="got 5 tokens where the grid is 2×3 = 6"):
         TransformerCompressor(3, GRID, 1, 16, 2, 8).init(jax.random.key(0), jnp.asarray(features(n=5)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.evaluation.figures import (
+from fae_jax.stages.figures import (
     ALARM,
     CAPTION_KEY,
     cell_size,
@@ -15,7 +15,7 @@ from fae_jax.evaluation.figures import (
     reconstruction_pairs,
     write_figure,
 )
-from fae_jax.stages.feature_space import feature_colours
+from fae_jax.tokenizers.feature_space import feature_colours
 
 
 def plain(*greys: int, size: int = 8) -> np.ndarray:

@@ -1,63 +1,62 @@
 """Fields, overrides and comparisons, and what is refused with which words."""
 
-import ast
-import inspect
-import io
-import tokenize
+import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from fae_jax import configuration
-from fae_jax.configuration import (
-    OPERATIONAL,
+from fae_jax.config import (
+    check,
     default_config,
+    describe,
     differences,
     flatten,
     from_json,
+    is_operational,
     load_config,
     override,
     parse_value,
     shipped_configs,
     to_json,
+    with_values,
 )
-from fae_jax.constraints import check
 from fae_jax.networks import build_networks, count_parameters
 
 SHIPPED = sorted(path for path in shipped_configs().glob("*.py") if path.stem != "__init__")
+V = '{"version": {"fae_jax": "0.1.0", "schema": 2}, '  # how a readable file begins
+DIT = "generator.flow_matching.dit"
 
 
-def test_every_field_carries_a_comment():
-    source = Path(inspect.getfile(configuration)).read_text()
-    comments = {
-        token.start[0]
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    chosen = [node for node in functions if node.name in ("default_config", "_training")]
-    bare, fields = [], 0
-    for dictionary in (node for function in chosen for node in ast.walk(function) if isinstance(node, ast.Dict)):
-        for key, value in zip(dictionary.keys, dictionary.values, strict=True):
-            if key is not None and not isinstance(value, ast.Dict):
-                fields += 1
-                bare += [] if key.lineno in comments else [f"{key.value} in line {key.lineno}"]
-    assert fields > 80
-    assert not bare, bare
+def test_every_field_has_a_default_and_one_line_of_comment():
+    fields = flatten(default_config())
+    assert len(fields) > 180
+    for name, value in fields.items():
+        field = describe(name)
+        assert field.default == value and field.comment and "\n" not in field.comment, name
+        assert not field.comment.startswith("of "), name
+    with pytest.raises(ValueError, match="field seeed does not exist; did you mean 'seed'?"):
+        describe("seeed")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configurations_load_pass_the_check_and_survive_json(path: Path):
-    config = check(load_config(str(path)))
-    assert config.name == path.stem
-    assert flatten(load_config(path.stem)) == flatten(config)
-    assert flatten(from_json(to_json(config))) == flatten(config)
-    assert differences(config, from_json(to_json(config))) == []
+    loaded = load_config(str(path))
+    config = check(loaded)
+    assert config.name == path.stem and check(config) is config
+    assert flatten(load_config(path.stem)) == flatten(config) == flatten(loaded)
+    for written in (to_json(config), to_json(loaded)):
+        assert flatten(from_json(written), every=False) == flatten(config, every=False)
+        assert differences(config, from_json(written)) == differences(from_json(written), config) == []
+    assert flatten(from_json(to_json(config, every=True))) == flatten(config)
     assert (path.read_text().split('"""')[1]).strip(), "the header says what the experiment is"
 
 
 def test_the_papers_main_experiment_has_the_papers_parameters():
-    config = load_config("imagenet256_dinov2g")
+    config = check(load_config("imagenet256_dinov2g"))
     assert count_parameters(build_networks(config, (16, 16), 1536)) == {
         "compressor": 38_166_592,
         "feature_decoder": 170_428_416,
@@ -87,7 +86,9 @@ def test_overrides_are_read_as_the_fields_type(name: str, text: str, value: obje
     changed = override(config, [(name, text)])
     assert flatten(changed)[name] == value and type(flatten(changed)[name]) is type(value)
     assert flatten(config) == flatten(default_config()), "the given configuration was changed"
-    assert flatten(from_json(to_json(changed))) == flatten(changed)
+    assert (
+        flatten(from_json(to_json(changed))) == flatten(changed) == flatten(override(check(config), [(name, text)]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,11 +119,11 @@ def test_text_of_another_type_is_refused_with_field_type_and_value(name: str, te
         ("generatr.steps", "generator.steps"),
         ("features.learning_rte", "features.learning_rate"),
         ("latent_width", "compressor.latent_width"),
-        ("dit.widht", "dit.width"),
+        (f"{DIT}.widht", f"{DIT}.width"),
     ],
 )
 def test_unknown_fields_name_the_nearest(name: str, nearest: str):
-    with pytest.raises(ValueError, match=f"field {name} does not exist; did you mean {nearest}\\?"):
+    with pytest.raises(ValueError, match=f"field {name} does not exist; did you mean '{nearest}'\\?"):
         override(default_config(), [(name, "1")])
 
 
@@ -145,8 +146,8 @@ def test_a_section_is_not_a_field():
         ("generator.ema", "('a',)"),
         ("features.betas", "(0.9,)"),
         ("features.betas", "(0.9, 1.0)"),
-        ("generator.train_shift", "0"),
-        ("generator.label_dropout", "1"),
+        ("generator.flow_matching.train_shift", "0"),
+        ("condition.dropout", "1"),
         ("sampling.shift", "-0.1"),
         ("sampling.steps", "0"),
         ("sampling.sampler", "eulr"),
@@ -154,21 +155,28 @@ def test_a_section_is_not_a_field():
         ("evaluation.samples", "0"),
         ("compressor.latent_width", "0"),
         ("compressor.kind", "conv"),
-        ("compressor.width", "-1"),
-        ("compressor.depth", "0"),
-        ("compressor.posterior", "flat"),
-        ("compressor.sigma", "0.0"),
+        ("compressor.attention.heads", "0"),
+        ("feature_decoder.transformer.width", "-1"),
+        ("compressor.posterior.kind", "flat"),
+        ("compressor.posterior.sigma", "0.0"),
+        ("condition.kind", "text"),
+        ("generator.kind", "gan"),
+        ("generator.flow_matching.network", "unet"),
+        ("checkpoint.keep_at", "(0,)"),
+        ("pixels.losses", "()"),
+        ("pixels.losses", "(('l3', 1.0),)"),
+        ("finetune.losses", "(('l2', -1.0),)"),
         ("feature_decoder.kind", "identity"),
         ("data.features", "gs://bucket/features"),
-        ("compressor.activation", "tanh"),
-        ("compressor.log_variance_range", "(3,)"),
-        ("compressor.log_variance_range", "(3, 1)"),
+        ("compressor.attention.activation", "tanh"),
+        ("compressor.posterior.log_variance_range", "(3,)"),
+        ("compressor.posterior.log_variance_range", "(3, 1)"),
         ("compute.dtype", "float16"),
         ("compute.remat", "some"),
         ("data.holdout", "1.0"),
         ("data.workers", "-1"),
-        ("dit.heads", "5"),
-        ("dit.depth", "0"),
+        (f"{DIT}.heads", "5"),
+        (f"{DIT}.depth", "0"),
         ("logging.every", "0"),
         ("checkpoint.keep", "0"),
         ("encoder.feature_norm", "standardise"),
@@ -184,8 +192,8 @@ def test_values_that_cannot_work_are_refused_by_name(name: str, text: str):
 
 def test_held_out_images_are_a_share_or_stored_apart():
     apart = override(default_config(), [("data.heldout_path", "val")])
-    assert check(apart) is apart
-    with pytest.raises(ValueError, match="data.holdout=0.1 goes with no data.heldout_path"):
+    assert check(apart).data.heldout_path == "val"
+    with pytest.raises(ValueError, match="field data.holdout=0.1 goes with no heldout_path"):
         check(override(apart, [("data.holdout", "0.1")]))
 
 
@@ -198,18 +206,66 @@ def test_training_an_encoder_needs_steps_and_whole_patches():
         check(odd)
 
 
+def test_what_is_frozen_reads_like_the_configuration_and_cannot_be_changed():
+    config = override(default_config(), [(f"{DIT}.width", "96"), ("sampling.guidance", "()")])
+    frozen = check(config)
+    assert frozen.generator.flow_matching.dit.width == 96 and frozen.compressor.posterior.sigma == 0.3
+    assert frozen.pixels.losses == (("l2", 1.0),) and frozen.sampling.guidance == ()
+    for section in (frozen, frozen.generator, frozen.generator.flow_matching.dit):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            section.name = "other"
+    assert isinstance(with_values(frozen, {"seed": 3}), ConfigDict) and frozen.seed == 0
+
+
 def test_differences_name_what_decides_the_result_and_nothing_else():
     ours = override(default_config(), [("features.beta", "1e-3"), ("seed", "4")])
-    assert differences(ours, default_config()) == ["features.beta: 0.0005 → 0.001", "seed: 0 → 4"]
+    assert differences(ours, default_config()) == ["seed: 0 → 4", "features.beta: 0.0005 → 0.001"]
     flat = flatten(default_config())
-    operational = [name for name in flat if name.startswith(OPERATIONAL)]
-    assert {"logging.every", "checkpoint.keep", "mesh.fsdp", "data.workers", "compute.remat"} <= set(operational)
+    operational = [name for name in flat if is_operational(name)]
+    assert {"logging.every", "checkpoint.keep_at", "mesh.fsdp", "data.workers", "compute.remat"} <= set(operational)
+    assert {"cache.path", "features.microbatches", "evaluation.probe.steps"} <= set(operational)
     other = {int: "3", bool: str(not flat["compute.scan"])}
     changes = [(name, other[type(flat[name])]) for name in operational if type(flat[name]) in other]
     changes = [(name, text) for name, text in changes if name not in ("data.in_memory", "logging.tensorboard")]
     assert differences(override(default_config(), changes), default_config()) == []
-    for name in ("compute.dtype", "data.path", "generator.ema", "encoder.weights"):
-        assert not name.startswith(OPERATIONAL)
+    for name in ("compute.dtype", "data.path", "generator.ema", "encoder.weights", "cache.batch"):
+        assert not is_operational(name)
+
+
+def test_a_field_of_a_kind_that_is_not_chosen_is_refused_once_all_overrides_are_in():
+    depth, kind = ("compressor.transformer.depth", "3"), ("compressor.kind", "transformer")
+    message = "field compressor.transformer.depth belongs to kind 'transformer', but compressor.kind is 'attention'"
+    with pytest.raises(ValueError, match=message):
+        override(default_config(), [depth])
+    with pytest.raises(ValueError, match=message):
+        with_values(default_config(), {depth[0]: 3})
+    for order in ([depth, kind], [kind, depth]):
+        assert override(default_config(), order).compressor.transformer.depth == 3
+
+
+def test_kinds_that_are_not_chosen_are_neither_written_nor_compared():
+    ours, theirs = default_config(), default_config()
+    ours.compressor.transformer.depth = 2
+    assert differences(ours, theirs) == []
+    assert "transformer" not in json.loads(to_json(ours))["compressor"]
+    assert check(ours).compressor.transformer.depth == 2
+    ours.compressor.transformer.heads = 0
+    check(ours)  # nothing reads it
+    ours.compressor.kind = "transformer"
+    assert differences(ours, theirs) == ["compressor.kind: 'attention' → 'transformer'"]
+    content = json.loads(to_json(ours))["compressor"]
+    assert "attention" not in content and content["transformer"]["depth"] == 2
+    with pytest.raises(ValueError, match="field compressor.transformer.heads must be at least 1, got 0"):
+        check(ours)
+
+
+def test_fields_of_different_sections_that_cannot_go_together():
+    with pytest.raises(ValueError, match="feature_norm='none' with .*last_norm=False cannot work: choose none with"):
+        check(override(default_config(), [("feature_decoder.transformer.last_norm", "False")]))
+    identity = [("compressor.kind", "identity"), ("feature_decoder.kind", "identity")]
+    check(override(default_config(), [*identity, ("encoder.feature_norm", "standardise")]))  # has no norm to go with
+    with pytest.raises(ValueError, match="field features.microbatches=3 must divide batch=1024"):
+        check(override(default_config(), [("features.microbatches", "3")]))
 
 
 @pytest.mark.parametrize(
@@ -217,10 +273,18 @@ def test_differences_name_what_decides_the_result_and_nothing_else():
     [
         ("{", "Expecting"),
         ("[1]", "list"),
-        ('{"sed": 1}', "field sed does not exist; did you mean seed"),
-        ('{"seed": "one"}', "field seed is of type int, got 'one'"),
-        ('{"data": 5}', "field data does not exist"),
-        ('{"features": {"steps": 1.5}}', "features.steps is of type int"),
+        (
+            '{"seed": 1}',
+            "of an earlier day wrote it with .* schema 1, .* schema 2: use that version, or begin anew in another",
+        ),
+        (
+            '{"version": {"fae_jax": "9.1.0", "schema": 9}, "seed": 1}',
+            "fae_jax 9.1.0 wrote it with fields of schema 9",
+        ),
+        (V + '"sed": 1}', "field sed does not exist; did you mean 'seed'"),
+        (V + '"seed": "one"}', "field seed is of type int, got 'one'"),
+        (V + '"data": 5}', "field data does not exist"),
+        (V + '"features": {"steps": 1.5}}', "features.steps is of type int"),
     ],
 )
 def test_json_that_is_no_configuration_is_refused(text: str, message: str):
@@ -236,18 +300,18 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
         ("x = 1", "get_config"),
         ("def get_config(): return None", "bad.py is not valid"),
         (
-            "from fae_jax.configuration import default_config\n"
+            "from fae_jax.config import default_config\n"
             "def get_config():\n    c = default_config()\n    c.sed = 1\n    return c",
             "sed",
         ),
         (
-            "from fae_jax.configuration import default_config\n"
+            "from fae_jax.config import default_config\n"
             "def get_config():\n    c = default_config()\n    c.seed = 'x'\n    return c",
             "seed",
         ),
         (
             "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'sead': 1})",
-            "did you mean seed",
+            "did you mean 'seed'",
         ),
     ],
 )
@@ -266,3 +330,15 @@ def test_a_configuration_that_is_not_there_names_those_that_are():
 def test_parse_value_does_not_evaluate_code():
     with pytest.raises(ValueError, match="is of type int"):
         parse_value("seed", "__import__('os').getpid()", 0)
+
+
+def test_a_configuration_of_ours_runs_through_the_stock_flag_of_ml_collections(tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from absl import app\nfrom ml_collections import config_flags\n"
+        "FLAG = config_flags.DEFINE_config_file('config')\n"
+        "app.run(lambda _: print(FLAG.value.generator.flow_matching.dit.depth, FLAG.value.seed))\n"
+    )
+    given = [f"--config={shipped_configs() / 'quickstart.py'}", "--config.seed=5", f"--config.{DIT}.depth=3"]
+    done = subprocess.run([sys.executable, str(program), *given], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["3", "5"], done.stderr

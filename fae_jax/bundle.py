@@ -1,0 +1,198 @@
+"""A trained model as a folder that stands on its own: configuration, facts, weights, and a card.
+
+    bundle.json                 configuration, facts of the encoder, statistics of the latents, provenance, and the
+                                SHA-256 of every other file
+    PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator
+    encoder/                    the encoder, where it was trained for this model; a published one is named by its hash
+    README.md                   the model card
+
+No images, no latents, no optimizer. `fae_jax.load` opens it; the hub holds it as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fae_jax import __version__
+from fae_jax.config import check, from_json, to_json
+from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.encoders.frozen import with_trained
+from fae_jax.files.writing import write_atomically, write_json
+from fae_jax.model import Parts, generator_of
+from fae_jax.parallel.hosts import fetch
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.rules import shardings
+from fae_jax.tokenizers import tokenizer_kind
+from fae_jax.tokenizers.fae import Facts
+from fae_jax.weights import load_tree, save_tree
+
+FILE, FORMAT = "bundle.json", 1
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bundle(
+    parts: Parts, folder: Path, *, ema: str | None = "", provenance: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes a model's parts, one after the other, and `bundle.json` last; returns `folder`.
+
+    Args:
+      parts: what is there; a model without generator is written without one.
+      ema: of the generator, see `Parts.params`.
+      provenance: plain JSON values that say what it was made of, and its scores.
+
+    Raises:
+      ValueError: the folder is not empty, or a part is not trained yet.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: name a new folder with --out")
+    tokenizer = parts.tokenizer
+    latents: dict[str, Any] | None = None
+    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
+    try:
+        latents = {"statistics": parts.statistics.to_json(), "classes": list(parts.classes)}
+        names.append("generator")
+    except ValueError:
+        pass  # a model that only encodes and decodes
+    params = {part: functools.partial(parts.params, part, ema if part == "generator" else "") for part in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, read in params.items():
+        save_tree(folder / f"{part}.safetensors", fetch(read()))
+    config = parts.config
+    if config.encoder.train and "encoder" in tokenizer.encodes:
+        shutil.copytree(
+            config.encoder.weights, folder / "encoder", ignore=lambda place, files: set(files) - _ENCODER_FILES
+        )
+    facts = getattr(tokenizer, "facts", None)
+    content = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": json.loads(to_json(with_trained(config, ""))),
+        "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
+        "latents": latents,
+        "ema": "raw weights" if ema is None else ema or "largest kept",
+        "provenance": dict(provenance or {}),
+    }
+    write_atomically(folder / "README.md", _card(content, names))
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    write_json(folder / FILE, {**content, "files": files})
+    return folder
+
+
+_ENCODER_FILES = {"config.json", "model.safetensors"}
+
+
+def _card(content: Mapping[str, Any], names: list[str]) -> str:
+    config = content["config"]
+    made_of = "\n".join(f"- {name}: `{value}`" for name, value in content["provenance"].items())
+    return f"""---
+library_name: fae_jax
+---
+# {config["name"] or "FAE"}
+
+A Feature Auto-Encoder (arXiv 2512.07829) written by fae_jax {content["version"]}.
+
+Encoder `{config["encoder"]["name"]}`, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
+EMA {content["ema"]}.
+
+```python
+import fae_jax
+
+fae = fae_jax.load("this folder")
+```
+
+{made_of}
+"""
+
+
+class Bundle:
+    """See `fae_jax.model.Parts`. Files are compared with their hashes when they are first read.
+
+    Args:
+      folder: what `write_bundle` wrote.
+
+    Raises:
+      FileNotFoundError: it is no bundle.
+      ValueError: `bundle.json` is damaged, or another version's.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        file = folder / FILE
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} is not a bundle: it has no {FILE}; `fae export --format bundle` makes one"
+            )
+        try:
+            self._content = json.loads(file.read_text())
+            if self._content["format"] != FORMAT:
+                raise ValueError(f"it is of format {self._content['format']}, and this version reads {FORMAT}")
+            config = from_json(json.dumps(self._content["config"]))
+            _ = self._content["files"], self._content["facts"], self._content["latents"]
+        except (ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{file} cannot be read ({reason}): export the model again") from error
+        self.config = with_trained(check(config), str(folder / "encoder"))
+        self.mesh = make_mesh()
+
+    def _checked(self, name: str) -> Path:
+        """The path of a file whose hash is the recorded one."""
+        path = self.folder / name
+        recorded = self._content["files"].get(name)
+        if recorded is None or not path.is_file():
+            known = ", ".join(self._content["files"])
+            raise ValueError(f"the bundle {self.folder} has no {name}; it holds {known}")
+        if _sha256(path) != recorded:
+            raise ValueError(f"{path} is not the file that was exported (its hash differs): export the model again")
+        return path
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        kind = tokenizer_kind(self.config)
+        facts = self._content["facts"]
+        if self.config.encoder.train and facts:
+            for name in _ENCODER_FILES:
+                self._checked(f"encoder/{name}")
+        return kind.build(self.config, facts and Facts.from_json(facts))
+
+    @property
+    def _latents(self) -> Mapping[str, Any]:
+        if self._content["latents"] is None:
+            raise ValueError(f"the bundle {self.folder} has no generator: it encodes and decodes alone")
+        return self._content["latents"]
+
+    @property
+    def statistics(self) -> LatentStatistics:
+        return LatentStatistics.from_json(self._latents["statistics"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self._latents["classes"])
+
+    def params(self, part: str, ema: str | None = "") -> Any:
+        if part == "generator":
+            if ema != "":
+                raise ValueError(
+                    f"a bundle holds one set of the generator's weights ({self._content['ema']}), not {ema}"
+                )
+            _ = self._latents
+            like = jax.eval_shape(generator_of(self).init, jax.random.key(0))
+        elif part in self.tokenizer.trained:
+            like = self.tokenizer.shapes(part)
+        else:
+            params = self.tokenizer.load(part)
+            return jax.device_put(params, shardings(params, self.mesh))
+        params = load_tree(self._checked(f"{part}.safetensors"), like)
+        return jax.device_put(params, shardings(params, self.mesh))

@@ -1,0 +1,10 @@
+"""A trained model for the world outside. The contract of a format, and the table of kinds.
+
+A kind is one file here, or an entry point in the group `fae_jax.exports` of another package: a function
+
+    write(parts, folder, *, ema, provenance) → the folder
+
+of `fae_jax.model.Parts`, a folder that is not there yet, the EMA of the generator, and what to say of the origin.
+"""
+
+EXPORTS = {"bundle": "fae_jax.bundle:write_bundle"}

@@ -1,0 +1,38 @@
+"""A model from wherever it is: a working directory, a bundle, or a name on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fae_jax.bundle import FILE, Bundle
+from fae_jax.model import FAE
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.running import stage_of
+from fae_jax.weights import hub
+from fae_jax.workdir import Workdir
+
+
+def load(path: str | Path, step: int | None = None) -> FAE:
+    """A trained FAE. Each part is read when it is first used, and what later stages train is asked for then.
+
+    Args:
+      path: a working directory, the folder of a bundle, or a hub name such as "owner/model".
+      step: the generator's checkpoint to use, of a working directory; None for the newest.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: its encoder or features stage is not finished; says which command makes it.
+    """
+    folder = Path(path).expanduser()
+    if (folder / FILE).is_file():
+        return FAE(Bundle(folder))
+    if not folder.exists() and hub.is_hub_name(str(path)):
+        return FAE(Bundle(Path(hub.pull(str(path)).folder)))
+    workdir = Workdir(folder)
+    experiment = Experiment(workdir.read_config(), workdir)
+    trained = ("encoder", "features") if experiment.config.encoder.train else ("features",)
+    for name in trained if experiment.parts.is_trained else ():
+        if not experiment.is_done(stage_of(name)):
+            raise ValueError(f"{path} has no finished stage {name}; run `fae train {name} --workdir {path}` first")
+    experiment.parts.step = step
+    return FAE(experiment.parts)

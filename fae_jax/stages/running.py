@@ -1,0 +1,158 @@
+"""Which stages an experiment has, what is refused before one begins, and the door to run one."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from fae_jax.data.replacement import Readable, TooManyBadImages
+from fae_jax.errors import RunFailed
+from fae_jax.kinds import find, names
+from fae_jax.model import generator_of
+from fae_jax.parallel.compilation_cache import keep_compiled
+from fae_jax.parallel.hosts import first_says, wait_for_all
+from fae_jax.stages import STAGES, cache
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.latents import open_latents
+from fae_jax.stages.stage import Stage
+from fae_jax.tokenizers import tokenizer_kind
+from fae_jax.training.boards import check_boards
+
+
+def stage_of(name: str) -> Stage:
+    """The stage called `name`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    return find("stages", STAGES, name)
+
+
+def stages_of(config: Any) -> list[Stage]:
+    """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder."""
+    trained = {stage for stages, _ in tokenizer_kind(config).trained.values() for stage in stages}
+    here = []
+    for stage in map(stage_of, names("stages", STAGES)):
+        trains_tokenizer = stage.players is not None and stage.reads != "latents"
+        if stage.name == "encoder" and not config.encoder.train:
+            continue
+        if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
+            here.append(stage)
+    return here
+
+
+def needs(stage: Stage, config: Any) -> list[Stage]:
+    """Stages that must be finished before one, as far as the experiment has them."""
+    return [before for before in stages_of(config) if before.name in stage.needs]
+
+
+def command_for(stage: str, experiment: Experiment) -> str:
+    """What to type to run a stage."""
+    verb = "cache" if stage == "cache" else f"train {stage}"
+    known = experiment.workdir.config_file.is_file()
+    config = "" if known else f" {experiment.origin or '--config CONFIG'}"
+    return f"fae {verb}{config} --workdir {shlex.quote(str(experiment.workdir.root))}"
+
+
+def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> None:
+    """Refuses to go on without finished stages.
+
+    Raises:
+      ValueError: one is missing; names it and the command that makes it.
+    """
+    has = {stage.name: stage for stage in stages_of(experiment.config)}
+    for name in needed:
+        if name in has and not experiment.is_done(has[name]):
+            remedy = f"run `{command_for(name, experiment)}` first"
+            raise ValueError(
+                f"{who} needs stage {name}, which is not finished in {experiment.workdir.root}; {remedy}"
+            )
+
+
+def check_request(experiment: Experiment, name: str | None = None) -> None:
+    """Refuses what cannot run, before anything is computed or written; `name` None means all stages.
+
+    Raises:
+      ValueError: a stage before it is missing (with the command that makes it), or data or devices do not fit.
+      FileNotFoundError: images or weights are not there.
+    """
+    config = experiment.config
+    if name == "encoder" and not config.encoder.train:
+        raise ValueError(
+            f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
+        )
+    chosen = stages_of(config) if name is None else [stage_of(name)]
+    if name is not None and name not in {stage.name for stage in stages_of(config)}:
+        raise ValueError(
+            f"the tokenizer {config.tokenizer.kind!r} is not trained by stage {name}: there is nothing to do"
+        )
+    check_boards(config.logging)
+    _check_condition(config, name)
+    if name is not None:
+        check_stages(experiment, f"stage {name}", chosen[0].needs)
+    if any(stage.reads != "latents" for stage in chosen):
+        try:
+            _ = Readable(experiment.images.source("train"))[0]
+        except TooManyBadImages as error:
+            raise ValueError(f"the images cannot be read: {error}") from error
+    for stage in chosen:
+        if stage.players is not None:
+            section = stage.section(config)
+            experiment.check_batch(f"{stage.field or stage.name}.batch", section.batch, section.microbatches)
+    if name == "generator":
+        _ = generator_of(experiment.parts), open_latents(experiment.workdir)
+    elif name != "encoder" and (not config.encoder.train or experiment.is_done(stage_of("encoder"))):
+        _check_opened(experiment, name)
+    else:
+        # Sizes that do not divide are found before the encoder is trained.
+        _ = tokenizer_kind(config).outline(config)
+
+
+def _check_opened(experiment: Experiment, name: str | None) -> None:
+    """The same where the tokenizer's published weights are there."""
+    kind = tokenizer_kind(experiment.config)
+    if kind.trained:
+        _ = kind.outline(experiment.config, experiment.parts.encoder)
+        store = experiment.parts.feature_store("train")
+        if store is not None and name in (None, "features", "pixels", "finetune"):
+            store.check_room()
+    else:
+        _ = experiment.parts.tokenizer
+    if name == "cache":
+        cache.check_request(experiment)
+
+
+def _check_condition(config: Any, name: str | None) -> None:
+    if name not in (None, "encoder", "generator") or not config.data.captions:
+        return
+    if name != "encoder" and config.condition.kind != "class":
+        return
+    alone = "" if name else "; give the other stages by name, `fae train features` and so on"
+    raise ValueError(
+        f"stage {name or 'generator'} trains on classes, and data.captions=True has none; it reads no text yet{alone}"
+    )
+
+
+def run_stage(experiment: Experiment, name: str) -> bool:
+    """Runs a stage that `check_request` passed, unless it is done; returns whether it ran.
+
+    Raises:
+      RunFailed: something came up that could not be known before, such as a damaged image.
+    """
+    stage = stage_of(name)
+    if first_says(experiment.is_done(stage)):
+        return False
+    try:
+        keep_compiled(experiment.config.compute.compilation_cache)
+        with experiment.timed(name):
+            stage.run(experiment, stage)
+            wait_for_all(f"stage {name} finished")
+    except (ValueError, FileNotFoundError) as error:
+        raise RunFailed(f"stage {name}: {error}") from error
+    return True
+
+
+def run_stages(experiment: Experiment) -> list[str]:
+    """All stages, those already done passed over; returns the names of those that ran."""
+    return [stage.name for stage in stages_of(experiment.config) if run_stage(experiment, stage.name)]

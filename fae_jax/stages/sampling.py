@@ -1,0 +1,80 @@
+"""Samples of a model, drawn into a folder: samples.npz, grid.png, settings.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fae_jax.data.pixels import to_uint8
+from fae_jax.files.writing import write_json
+from fae_jax.model import FAE
+from fae_jax.nn.params import count
+from fae_jax.stages.figures import class_grid
+
+
+def balanced_labels(classes: Sequence[int], number: int) -> np.ndarray:
+    """`number` labels that take the classes in turn: as many of each, one more at most."""
+    return np.resize(np.asarray(classes, np.int32), number)
+
+
+def draw(
+    fae: FAE,
+    folder: Path,
+    labels: np.ndarray,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance: Any = "config",
+    seed: int = 0,
+    ema: str | None = "",
+    label_policy: str = "balanced",
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Samples one image per label into `folder`.
+
+    Returns:
+      {"images": uint8 (n, y, x, 3), "labels": (n,), "sampling": how they were made}.
+    """
+    settings = fae.settings(guidance=guidance, sampler=sampler, steps=steps)
+    condition = fae.generator.condition.request(labels)
+    pieces = fae.images(condition, settings, seed=seed, ema=ema, progress=progress)
+    images = np.concatenate([to_uint8(piece) for piece in pieces])
+    sampling = {
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "function_evaluations": fae.generator.evaluations(settings),
+        "guidance": fae.config.sampling.guidance if guidance == "config" else guidance,
+        "label_policy": label_policy,
+        "seed": seed,
+        "more": {
+            "ema": "raw weights" if ema is None else ema or "largest kept",
+            "shift": settings.shift,
+            "last_step": settings.last_step,
+            "dtype": fae.config.compute.dtype,
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "samples.npz", images=images, labels=labels)
+    class_grid(images, labels, fae.parts.classes).save(folder / "grid.png")
+    write_json(folder / "settings.json", {**sampling, "count": len(labels)})
+    return {"images": images, "labels": labels, "sampling": sampling}
+
+
+def write_sizes(fae: FAE, root: Path) -> None:
+    """Writes `sizes.json`: shapes of image, features and latent, and parameters by network."""
+    size, tokenizer = fae.config.data.image_size, fae.tokenizer
+    parameters = {part: count(tokenizer.shapes(part)) for part in (*tokenizer.encodes, *tokenizer.decodes)}
+    generator = fae.generator
+    fixed = getattr(getattr(generator, "network", None), "fixed_values", 0)
+    parameters["generator"] = count(jax.eval_shape(generator.init, jax.random.key(0))) + fixed
+    sizes = {
+        "image": [size, size, 3],
+        "features": [*tokenizer.grid, getattr(tokenizer, "width", tokenizer.channels)],
+        "latent": [*tokenizer.grid, tokenizer.channels],
+        "parameters": parameters,
+    }
+    write_json(root / "sizes.json", sizes)
