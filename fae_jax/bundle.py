@@ -117,7 +117,7 @@ fae = fae_jax.load("this folder")
 """
 
 
-class Bundle:
+class Bundle(Parts):
     """See `fae_jax.model.Parts`. Files are compared with their hashes when they are first read.
 
     Args:

@@ -11,10 +11,11 @@ It knows no working directory and no data: `Parts` say what it is made of, and e
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ AnyArray = Array | np.ndarray
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 
-class Parts(Protocol):
+class Parts(abc.ABC):
     """What a model is made of, wherever it is kept: a working directory, a bundle, or shapes in `fae compile`.
 
     Attributes:
@@ -47,21 +48,22 @@ class Parts(Protocol):
       classes: names of the classes, by label; () where there are none.
     """
 
-    @property
-    def config(self) -> Any: ...
+    config: Any
+    mesh: jax.sharding.Mesh
 
     @property
-    def mesh(self) -> jax.sharding.Mesh: ...
-
-    @property
+    @abc.abstractmethod
     def tokenizer(self) -> Any: ...
 
     @property
+    @abc.abstractmethod
     def statistics(self) -> LatentStatistics: ...
 
     @property
+    @abc.abstractmethod
     def classes(self) -> tuple[str, ...]: ...
 
+    @abc.abstractmethod
     def params(self, part: str, ema: str | None = "") -> Any:
         """Parameters of a part of the tokenizer, or of "generator", on the mesh.
 
@@ -72,7 +74,6 @@ class Parts(Protocol):
         Raises:
           ValueError: they are not there, or no such EMA was kept; says what makes them.
         """
-        ...
 
 
 def generator_of(parts: Parts) -> Generator:

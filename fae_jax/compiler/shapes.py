@@ -14,13 +14,13 @@ import numpy as np
 
 from fae_jax.config import check
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.model import generator_of
+from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.rules import shardings
 from fae_jax.tokenizers import tokenizer_kind
 
 
-class Shapes:
+class Shapes(Parts):
     """See `fae_jax.model.Parts`.
 
     Args:
@@ -28,8 +28,6 @@ class Shapes:
       mesh: the devices it would run on.
       own: one host's devices, for what hosts do each by themselves; None for the first host's of `mesh`.
     """
-
-    classes: tuple[str, ...] = ()
 
     def __init__(self, config: Any, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None):
         self.config, self.mesh, self._own = check(config), mesh, own
@@ -45,6 +43,10 @@ class Shapes:
         first = self.mesh.devices.flat[0].process_index
         own = self._own or [device for device in self.mesh.devices.flat if device.process_index == first]
         return self.mesh if self.hosts == 1 else make_mesh(devices=own)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
 
     @functools.cached_property
     def tokenizer(self) -> Any:

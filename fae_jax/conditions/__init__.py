@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -29,6 +29,7 @@ class ConditionSection:
     dropout: float = option(0.1, "share of examples trained without it", share)
 
 
+@runtime_checkable
 class Condition(Protocol):
     """A condition is an array, or a tree of arrays, with one entry for each example.
 

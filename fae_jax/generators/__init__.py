@@ -8,7 +8,7 @@ A kind is one file here, or an entry point in the group `fae_jax.generators` of 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
@@ -18,6 +18,7 @@ from fae_jax.kinds import find
 GENERATORS = {"flow_matching": "fae_jax.generators.flow_matching:FlowMatching"}
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Functions over standardised latents z (b, n, c), float32; one key for each example.
 

@@ -4,7 +4,7 @@ Each function takes arrays and returns one `PIL.Image`, transparent between the 
 reads on white and on black. `write_figure` puts it into `evaluation/figures/` with its caption inside the PNG, where
 the report finds both.
 
-Features become colours as `fae_jax.tokenizers.feature_space.feature_colours` says: equal colours in both maps mean equal
+Features become colours as `tokenizers.feature_space.feature_colours` says: equal colours in both maps mean equal
 features, and what the latent lost is seen as a change of colour.
 """
 

@@ -21,6 +21,7 @@ from fae_jax.data.stores.latents import CacheIdentity, LatentSource
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders import Encoder
 from fae_jax.encoders.frozen import open_encoder
+from fae_jax.model import Parts
 from fae_jax.parallel.hosts import first_says
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import shardings
@@ -35,7 +36,7 @@ from fae_jax.workdir import Workdir
 WITH_FACTS = ("features", "pixels", "finetune")  # stages whose records hold the facts of the encoder
 
 
-class Trained:
+class Trained(Parts):
     """See `fae_jax.model.Parts`. Nothing is opened before it is needed: a record says what an encoder and images
     would, so that what is trained can be used without them.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -32,6 +32,7 @@ class TokenizerSection:
     kind: str = plug("fae", "image ↔ latent: fae", "tokenizers", TOKENIZERS)
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Pure functions of parameters, by part: {"compressor": …, "pixel_decoder": …}; each reads only what it needs.
 

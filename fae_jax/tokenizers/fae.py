@@ -96,7 +96,7 @@ class FAETokenizer:
         image, grid, width = config.data.image_size, tuple(facts.grid), facts.width
         if image % grid[0] or grid[0] != grid[1]:
             raise ValueError(f"data.image_size={image} must be a multiple of the encoder's {grid[0]}×{grid[1]} grid")
-        self.grid, self.width, self.facts, self._open = grid, width, facts, encoder
+        self.grid, self.width, self.facts, self._open = grid, width, facts, functools.cache(encoder)
         shape: dict[str, Any] = {"grid": grid, "width": width, "compute": config.compute}
         self.compressor = make_compressor(config.compressor, **shape)
         self.feature_decoder = make_feature_decoder(config.feature_decoder, **shape)
