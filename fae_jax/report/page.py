@@ -14,7 +14,7 @@ from fae_jax.report import scores, stages, understanding
 from fae_jax.report.pipeline import known_sizes
 from fae_jax.report.reading import Embedded, Record, at, embed, measured
 from fae_jax.report.templates import render
-from fae_jax.report.verdicts import chosen_set, judge_verdicts, summary
+from fae_jax.report.verdicts import chosen_set, judge_verdicts
 
 HERO_ROWS, HERO_COLUMNS = 4, 5
 PHASES = ("install", "encoder", "features", "pixels", "finetune", "cache", "generator", "sample", "evaluate")
@@ -46,7 +46,6 @@ def hero(record: Record) -> tuple[str, Embedded] | None:
 
 def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str:
     """The whole page as HTML."""
-    verdicts = judge_verdicts(record, targets)
     own_encoder = record.setting("encoder", "train") is not False
     phases = [name for name in PHASES if name in record.timings]
     phases += [name for name in record.timings if name not in PHASES]
@@ -57,8 +56,7 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
         name=str(record.setting("name") or record.workdir.resolve().name or "experiment"),
         workdir=shlex.quote(str(record.workdir)),
         encoder=str(record.setting("encoder", "name") or ""),
-        verdicts=verdicts,
-        summary=summary(verdicts.values()),
+        verdicts=judge_verdicts(record, targets),
         chosen=chosen,
         scores=record.set_of(chosen) if chosen else {},
         generation=record.results.get("generation", {}),
@@ -73,11 +71,7 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
             if stage.begun or stage.name != "encoder" or own_encoder
         ],
         class_names=names,
-        caches=[stages.cache_facts(header, record) for header in record.latents],
-        sets=[
-            (samples.name, scores.class_rows(samples, names), scores.sampling_facts(samples, record))
-            for samples in record.samples
-        ],
+        sets=[(samples, scores.class_rows(samples, names)) for samples in record.samples],
         per_class=scores.per_class(record),
         novelty=scores.novelty(record),
         understanding=understanding.tables(record),

@@ -131,13 +131,13 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def read_image(path: Path, caption: str = "") -> Embedded | None:
+def read_image(path: Path) -> Embedded | None:
     """The image at `path`; None where there is none that can be read."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            words = caption or str(image.info.get(CAPTION_KEY, ""))
+            words = str(image.info.get(CAPTION_KEY, ""))
             if image.format == "PNG" and image.width <= WIDEST and len(content) <= HEAVIEST:
                 return Embedded(_uri(content, "png"), image.width, image.height, words)
             mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"

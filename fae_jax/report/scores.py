@@ -1,4 +1,4 @@
-"""The scores of samples: how each set was made, how well each class is recognised, what it is near to."""
+"""The samples by class, how well each is recognised, what they are near to; and results the page has no words for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from fae_jax.evaluation.figures import class_grid
-from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, finite, measured
-from fae_jax.report.words import Table, brief, number, percent, spoken
+from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, measured
+from fae_jax.report.words import Table, number, percent, spoken
 
 MOST_CLASSES = 24
 MOST_ROWS = 40
@@ -24,38 +24,6 @@ def class_rows(samples: SampleSet, names: list[str] | None) -> Embedded | None:
     if samples.labels.max() >= len(names):
         return samples.grid
     return embed(class_grid(samples.images, samples.labels.astype(int), names, columns=12, cell=64))
-
-
-def _is_interval(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 3 and all(finite(value) is not None for value in part)
-
-
-def guidance_words(guidance: Any) -> str:
-    """A guidance setting as words: none, a weight, or weights by time."""
-    if guidance in (None, "none", 1, 1.0):
-        return "none"
-    if isinstance(guidance, list) and all(_is_interval(part) for part in guidance):
-        parts = (f"{brief(weight)} on [{brief(low)}, {brief(high)}]" for low, high, weight in sorted(guidance))
-        return ", ".join(parts)
-    return brief(guidance) if isinstance(guidance, int | float) else str(guidance)
-
-
-def sampling_facts(samples: SampleSet, record: Record) -> list[tuple[str, Any]]:
-    """(term, value) pairs of a set: its scores, and how it was made."""
-    scores = record.set_of(samples.name)
-    settings = {**branch(scores, "sampling"), **samples.settings}
-    count = measured(settings, "count") or measured(scores, "count")
-    return [
-        ("recognised", percent(measured(scores, "accuracy"))),
-        ("Fréchet distance", number(measured(scores, "frechet", "samples_to_heldout"))),
-        ("samples", number(count)),
-        ("sampler", spoken(str(settings["sampler"])) if "sampler" in settings else None),
-        ("steps", number(measured(settings, "steps"))),
-        ("network calls a sample", number(measured(settings, "function_evaluations"))),
-        ("guidance", guidance_words(settings["guidance"]) if "guidance" in settings else None),
-        ("labels", settings.get("label_policy")),
-        ("seed", number(measured(settings, "seed"))),
-    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,13 @@
-"""What stands in the section of a stage (how far, how fast, its curves) and of the latent cache."""
+"""What stands in the section of a stage: how far it is, how fast, and its curves."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 from fae_jax.report.curves import Chart, chart
-from fae_jax.report.reading import Record, Stage, at, finite, measured
-from fae_jax.report.words import duration, number, shape, size, spoken
+from fae_jax.report.reading import Record, Stage, finite
+from fae_jax.report.words import duration, number, spoken
 
 PHASES = {f"seconds_{phase}" for phase in ("start", "compile", "data", "step", "checkpoint", "evaluation")}
 SPEED = {"seconds", "images_per_second", "teraflops_per_second", "mfu", "goodput", *PHASES}
@@ -58,17 +56,3 @@ def view(stage: Stage, record: Record) -> StageView:
         loss=chart(loss, f"{stage.name}, loss") if loss else None,
         sparks=[(spoken(name), chart(stage.series[name], spoken(name))) for name in others[:MOST_SPARKS]],
     )
-
-
-def cache_facts(header: Mapping[str, Any], record: Record) -> list[tuple[str, Any]]:
-    """(term, value) pairs of a latent cache, from its header."""
-    sides = header.get("shape")
-    return [
-        ("images", number(measured(header, "images"))),
-        ("views of each", number(measured(header, "views"))),
-        ("tokens × channels", shape(sides) if isinstance(sides, list) else None),
-        ("on disk", size(measured(header, "bytes"))),
-        ("encoder", at(header, "identity", "encoder")),
-        ("cache", at(header, "hash")),
-        ("time", duration(record.timings.get("cache"))),
-    ]

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import jinja2
 
 from fae_jax.report import words
-
-FILTERS = (
-    "brief",
-    "decibels",
-    "duration",
-    "heading",
-    "millions",
-    "number",
-    "percent",
-    "points",
-    "shape",
-    "spoken",
-    "without_zeros",
-)
 
 
 @functools.cache
@@ -33,7 +20,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(words, name) for name in FILTERS})
+    environment.filters.update(inspect.getmembers(words, inspect.isfunction))  # {{ value|percent }}
     return environment
 
 

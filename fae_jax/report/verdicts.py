@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from fae_jax.report.reading import Record, branch, measured
@@ -68,23 +68,3 @@ def judge_verdicts(record: Record, targets: Mapping[str, float] | None = None) -
         "seconds": (seconds or None) if scores else None,
     }
     return {name: Verdict(value, targets.get(name), name in AT_MOST) for name, value in values.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """How many targets were reached, as a line, and its status."""
-
-    status: Status
-    text: str
-
-
-def summary(verdicts: Iterable[Verdict]) -> Summary | None:
-    """One line: how many targets were reached, and how many there are; None where there is none."""
-    states = [verdict.status for verdict in verdicts if verdict.target is not None]
-    if not states:
-        return None
-    missed, pending = states.count("missed"), states.count("pending")
-    parts = [f"{states.count('reached')} of {len(states)} targets reached"]
-    parts += [f"{missed} missed"] if missed else []
-    parts += [f"{pending} not measured yet"] if pending else []
-    return Summary("missed" if missed else "pending" if pending else "reached", ", ".join(parts))

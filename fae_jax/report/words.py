@@ -46,6 +46,20 @@ def percent(fraction: Number | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def _is_interval(part: Any) -> bool:
+    return isinstance(part, list) and len(part) == 3 and all(isinstance(value, int | float) for value in part)
+
+
+def guidance_words(guidance: Any) -> str:
+    """A guidance setting as words: none, a weight, or weights by time."""
+    if guidance in (None, "none", 1, 1.0):
+        return "none"
+    if isinstance(guidance, list) and all(_is_interval(part) for part in guidance):
+        parts = (f"{brief(weight)} on [{brief(low)}, {brief(high)}]" for low, high, weight in sorted(guidance))
+        return ", ".join(parts)
+    return brief(guidance) if isinstance(guidance, int | float) else str(guidance)
+
+
 def points(value: Number | None) -> str:
     """A difference of percentages; "–" for nothing."""
     return "–" if value is None else f"{number(value)} point{'' if value == 1 else 's'}"

@@ -3,13 +3,12 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from fae_jax.evaluation.figures import write_figure
 from fae_jax.report.page import PHASES
 from fae_jax.report.pipeline import SHORTEST, TALLEST
-from fae_jax.report.scores import MOST_ROWS, guidance_words
+from fae_jax.report.scores import MOST_ROWS
 
 
 def test_unguided_samples_come_before_guided_ones(finished, draw):
@@ -32,23 +31,6 @@ def test_a_grid_is_lettered_where_the_images_are_at_hand_and_taken_as_it_is_wher
     assert widths() == [drawn[0], 8]
     (finished / "samples" / "guided" / "grid.png").unlink()
     assert widths() == [drawn[0]]
-
-
-@pytest.mark.parametrize(
-    ("guidance", "words"),
-    [
-        (None, "none"),
-        ("none", "none"),
-        (1.0, "none"),
-        (2.5, "2.5"),
-        ([[0.7, 0.9, 1.0], [0.0, 0.7, 2.5]], "2.5 on [0, 0.7], 1 on [0.7, 0.9]"),
-        ("strange", "strange"),
-        ([1, 2], "[1, 2]"),
-        ([["a", 0, 1]], "[['a', 0, 1]]"),
-    ],
-)
-def test_guidance_in_words(guidance, words):
-    assert guidance_words(guidance) == words
 
 
 def test_each_class_has_a_bar_for_each_set(finished, draw, rewrite):

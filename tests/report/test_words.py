@@ -7,6 +7,7 @@ import pytest
 from fae_jax.report.words import (
     brief,
     duration,
+    guidance_words,
     heading,
     millions,
     number,
@@ -108,3 +109,20 @@ def test_targets_lose_the_zeros_that_their_form_gives_them():
         "100 %",
     ]
     assert [points(value) for value in (None, 1, 0.279)] == ["–", "1 point", "0.279 points"]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "words"),
+    [
+        (None, "none"),
+        ("none", "none"),
+        (1.0, "none"),
+        (2.5, "2.5"),
+        ([[0.7, 0.9, 1.0], [0.0, 0.7, 2.5]], "2.5 on [0, 0.7], 1 on [0.7, 0.9]"),
+        ("strange", "strange"),
+        ([1, 2], "[1, 2]"),
+        ([["a", 0, 1]], "[['a', 0, 1]]"),
+    ],
+)
+def test_guidance_in_words(guidance, words):
+    assert guidance_words(guidance) == words
