@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs", "fae_jax.configs.sweeps"],
     package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs", "fae_jax.configs.sweeps": "configs/sweeps"},
+    package_data={"fae_jax.report": ["*.html", "*.css", "*.svg"]},
     install_requires=[
         "jax>=0.10.1",
         "flax>=0.12.6",
@@ -35,6 +36,7 @@ setup(
         "simplejpeg>=1.8; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
         "scikit-learn>=1.4",
         "einops>=0.8",
+        "jinja2>=3.1",
         "jaxtyping>=0.3.2",
         "safetensors>=0.5",
         "huggingface_hub>=1.0",

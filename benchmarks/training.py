@@ -23,6 +23,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fae_jax.losses.pixels import pixel_error
+from fae_jax.networks import build_networks, init_params
 from jaxtyping import Array
 from machine import describe
 
@@ -30,14 +32,12 @@ from fae_jax.config import check, default_config
 from fae_jax.diffusion.guidance import guided
 from fae_jax.diffusion.path import training_pair
 from fae_jax.diffusion.samplers import make_sampler, sample, sample_keys
-from fae_jax.losses.pixels import pixel_error
 from fae_jax.model import guidance_schedule
-from fae_jax.networks import build_networks, init_params
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.xla_flags import set_flags
-from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.stages.features import autoencoder_loss
+from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, create_state
 from fae_jax.training.step import compile_step

@@ -9,9 +9,10 @@ import pytest
 from running import saved_state
 
 import fae_jax
+from fae_jax.data.pixels import to_pixels
+from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.diffusion.samplers import initial_noise, sample_keys
 from fae_jax.model import guidance_schedule
-from fae_jax.data.pixels import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def fae(finished: Path) -> fae_jax.FAE:
 
 @pytest.fixture(scope="module")
 def images(fae: fae_jax.FAE) -> jax.Array:
-    source = fae.experiment.source("heldout")
+    source = DigitsSource(split="heldout", holdout=0.8, seed=0)
     return to_pixels(np.stack([source[place]["image"] for place in range(3)]))
 
 
@@ -50,7 +51,7 @@ def test_latents_are_the_posteriors_mean_or_with_keys_its_samples(fae: fae_jax.F
 
 def test_each_part_uses_what_its_stage_trained(fae: fae_jax.FAE, finished: Path, images: jax.Array):
     """Recomputed from the checkpoints' own arrays: x̂ in the encoder's space, pixels from finetune's average."""
-    networks, space = fae.networks, fae.space
+    networks, space = fae.tokenizer, fae.tokenizer.space
 
     def tree(stage: str, prefix: str) -> dict:
         nested: dict = {}
@@ -77,7 +78,7 @@ def test_each_part_uses_what_its_stage_trained(fae: fae_jax.FAE, finished: Path,
     np.testing.assert_allclose(fae.decode(fae.encode(images)), painted, atol=1e-4)
 
 
-def test_a_image_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
+def test_an_image_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
     labels = [3, 1, 4, 1, 5, 9, 2]
     every = fae.generate(labels, seed=11)  # in batches of 5, as configured
     assert every.shape == (7, 32, 32, 3) and np.abs(every).max() <= 1
@@ -91,26 +92,26 @@ def test_a_image_depends_on_seed_place_and_label_alone(fae: fae_jax.FAE):
 
 def test_generating_is_the_sampler_written_out(fae: fae_jax.FAE):
     """Four Euler steps without guidance, label by label, with the slowest average."""
-    params = fae.experiment.load_params("generator", "dit", "0.9")
+    params = fae.parts.params("generator", "0.9")
     labels = jnp.asarray([2, 7])
     z = initial_noise(sample_keys(5, jnp.arange(2)), (16, 4))
     times = np.linspace(1, 0, 5)
     shift = fae.config.sampling.shift
     times = times / (shift + (1 - shift) * times)
     for now, then in zip(times[:-1], times[1:], strict=True):
-        z = z + (then - now) * fae.networks.dit.apply({"params": params}, z, jnp.full(2, now, jnp.float32), labels)
-    statistics = fae.experiment.cache.header.statistics
+        z = z + (then - now) * fae.generator.velocity(params, z, jnp.full(2, now, jnp.float32), labels)
+    statistics = fae.parts.statistics
     latents = z * statistics.std + statistics.mean
     wanted = fae.decode(jnp.asarray(latents, jnp.float32).reshape(2, 4, 4, 4))
     np.testing.assert_allclose(fae.generate([2, 7], guidance=None, seed=5), wanted, atol=1e-4)
 
 
 def test_averages_are_chosen_by_decay(fae: fae_jax.FAE):
-    drawn = {average: fae.generate([0, 1], seed=1, average=average) for average in ("", "0.9", "0.5", None)}
+    drawn = {average: fae.generate([0, 1], seed=1, ema=average) for average in ("", "0.9", "0.5", None)}
     np.testing.assert_array_equal(drawn[""], drawn["0.9"])
     assert np.abs(drawn["0.9"] - drawn["0.5"]).max() > 1e-5 and np.abs(drawn[None] - drawn["0.5"]).max() > 1e-5
     with pytest.raises(ValueError, match="kept: 0.5, 0.9"):
-        fae.generate([0], average="0.99")
+        fae.generate([0], ema="0.99")
 
 
 @pytest.mark.parametrize("labels", [[-1], [11], [], np.ones((2, 2), int)])
@@ -128,9 +129,10 @@ def test_progress_counts_images_and_evaluations_are_those_made(fae: fae_jax.FAE)
     seen: list[int] = []
     fae.generate([1] * 7, progress=seen.append)
     assert seen == [5, 7]
-    euler, heun = fae.sampler(), fae.sampler("heun", 6)
-    assert fae.evaluations(euler, None) == 4 and fae.evaluations(heun, None) == 12
-    assert fae.evaluations(euler, ((0.0, 1.0, 2.0),)) == 8
+    evaluations = fae.generator.evaluations
+    assert evaluations(fae.settings(guidance=None)) == 4
+    assert evaluations(fae.settings(guidance=None, sampler="heun", steps=6)) == 12
+    assert evaluations(fae.settings(guidance=((0.0, 1.0, 2.0),))) == 8
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from fae_jax.data.prepare.checking import Checked, Filters, check_source
-from fae_jax.data.prepare.summary import page, summarise
+from fae_jax.data.prepare.summary import summarise
 from fae_jax.data.sources import tars
 from fae_jax.data.sources.kinds import KINDS, open_source
 from fae_jax.data.sources.packed import write_packed
@@ -113,9 +113,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if index is not None and not arguments.pack:
         _keep_index(out, index, checked, source)
     if arguments.pack:
+<<<<<<< HEAD
         write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
+=======
+        write_packed(out, source, checked.used, progress=_progress("prepare: packed"))
+    from fae_jax.report.templates import render  # the page's room brings JAX, which checking data does without
+
+>>>>>>> report
     write_json(out / "summary.json", summary)
-    write_atomically(out / "summary.html", page(f"{arguments.dataset}: {arguments.path}", summary))
+    write_atomically(
+        out / "summary.html", render("prepare.html", title=f"{arguments.dataset}: {arguments.path}", summary=summary)
+    )
     print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
     for reason, entry in summary["reasons"].items():
         print(f"prepare: {entry['count']} left out: {reason}")

@@ -1,17 +1,18 @@
-"""Curves without a plotting library: the line is SVG that stretches, the lettering is HTML that does not.
+"""Curves without a plotting library: where line, area and lettering lie; the template draws them.
 
-A curve of many points is drawn as the mean of its neighbours, with the points themselves faint behind it. The
-vertical axis is logarithmic where the values are positive and span more than a factor of twenty.
+The line is SVG that stretches, the lettering HTML that does not. A curve of many points is drawn as the mean of its
+neighbours, with the points themselves faint behind it. The vertical axis is logarithmic where the values are positive
+and span more than a factor of twenty.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from fae_jax.report.markup import Markup, tag
 from fae_jax.report.words import Number, brief, number
 
 Points = Sequence[tuple[Number, Number]]
@@ -63,12 +64,33 @@ def logarithmic_ticks(low: Number, high: Number, most: int = 5) -> list[Number]:
     return ticks[:: -(-len(ticks) // most)]
 
 
-def _path(points: Sequence[tuple[Number, Number]]) -> str:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A curve over steps, ready to be drawn in a box of `WIDTH` × `HEIGHT`.
+
+    Attributes:
+      words: what it shows, for those who do not see it.
+      line, area, raw: path data; `raw` only where `line` is smoothed, `area` only from two points on.
+      rows, columns: (percent from the top or from the left, lettering) of the ticks.
+      first, last: values at the ends.
+    """
+
+    words: str
+    line: str
+    area: str
+    raw: str
+    rows: list[tuple[float, str]]
+    columns: list[tuple[float, str]]
+    first: Number
+    last: Number
+
+
+def _path(points: Points) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def chart(points: Points, *, label: str, axes: bool = True) -> Markup:
-    """A curve over steps, with axes or, without them, as a small spark."""
+def chart(points: Points, label: str) -> Chart:
+    """The curve through (step, value) points, at least one."""
     kept = thin(points)
     steps, values = [step for step, _ in kept], [value for _, value in kept]
     logarithmic = is_logarithmic(values)
@@ -80,39 +102,25 @@ def chart(points: Points, *, label: str, axes: bool = True) -> Markup:
     first, last = steps[0], steps[-1]
     span = (last - first) or 1.0
 
-    def place(step: Number, height: Number) -> tuple[float, float]:
-        return (step - first) / span * WIDTH, (high - height) / (high - low) * HEIGHT
+    def placed(curve: Sequence[Number]) -> list[tuple[float, float]]:
+        return [
+            ((step - first) / span * WIDTH, (high - height) / (high - low) * HEIGHT)
+            for step, height in zip(steps, curve, strict=True)
+        ]
 
-    raw = [place(step, height) for step, height in zip(steps, heights, strict=True)]
-    smoothed = len(raw) >= SMOOTH_FROM
-    line = [place(step, h) for step, h in zip(steps, smooth(heights), strict=True)] if smoothed else raw
-    area = f"{_path(line)}L{line[-1][0]:.1f} {HEIGHT:.0f}L{line[0][0]:.1f} {HEIGHT:.0f}Z"
-    ticks = (logarithmic_ticks(10**low, 10**high) if logarithmic else linear_ticks(low, high)) if axes else []
-    rows = [((high - scale(tick)) / (high - low), tick) for tick in ticks]
-    said = (
-        f"{label}: {number(points[0][1])} at step {points[0][0]:,}, {number(points[-1][1])} at step {points[-1][0]:,}"
-    )
-    drawing = tag(
-        "svg",
-        [tag("line", x1=0, x2=WIDTH, y1=f"{y * HEIGHT:.1f}", y2=f"{y * HEIGHT:.1f}", class_="rule") for y, _ in rows],
-        tag("path", d=area, class_="area") if len(line) > 1 else None,
-        tag("path", d=_path(raw), class_="raw") if smoothed else None,
-        tag("path", d=_path(line if len(line) > 1 else [(0, line[0][1]), (WIDTH, line[0][1])]), class_="line"),
-        viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=said,
-    )
-    if not axes:
-        return tag("div", drawing, class_="spark")
-    return tag(
-        "div",
-        tag("div", drawing, class_="plot"),
-        [tag("span", brief(tick), class_="tick y", style=f"top:{100 * y:.2f}%") for y, tick in rows],
-        [
-            tag("span", f"{int(step):,}", class_="tick x", style=f"left:{100 * (step - first) / span:.2f}%")
-            for step in linear_ticks(first, last)
-            if step == int(step)
+    smoothed = len(kept) >= SMOOTH_FROM
+    line = placed(smooth(heights) if smoothed else heights)
+    ticks = logarithmic_ticks(10**low, 10**high) if logarithmic else linear_ticks(low, high)
+    (begin, before), (end, after) = points[0], points[-1]
+    return Chart(
+        words=f"{label}: {number(before)} at step {begin:,}, {number(after)} at step {end:,}",
+        line=_path(line if len(line) > 1 else [(0.0, line[0][1]), (WIDTH, line[0][1])]),
+        area=f"{_path(line)}L{line[-1][0]:.1f} {HEIGHT:.0f}L{line[0][0]:.1f} {HEIGHT:.0f}Z" if len(line) > 1 else "",
+        raw=_path(placed(heights)) if smoothed else "",
+        rows=[(100 * (high - scale(tick)) / (high - low), brief(tick)) for tick in ticks],
+        columns=[
+            (100 * (step - first) / span, f"{int(step):,}") for step in linear_ticks(first, last) if step == int(step)
         ],
-        class_="chart",
+        first=before,
+        last=after,
     )

@@ -26,6 +26,7 @@ STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 LARGEST_SAMPLES = 64 * 2**20  # bytes of a samples.npz that is still opened for the page
 WIDEST = 1440  # pixels; wider images are reduced
 HEAVIEST = 900_000  # bytes of a PNG from which it is stored as JPEG
+ROOM, LARGEST_FACTOR = 1090, 4  # pixels of the page's column; how far a small image is enlarged
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -48,15 +49,19 @@ def at(values: Any, *keys: str) -> Any:
 
 def branch(values: Any, *keys: str) -> dict[str, Any]:
     """As `at`, but only an object counts; anything else is empty."""
-    found = at(values, *keys)
-    return dict(found) if isinstance(found, Mapping) else {}
+    value = at(values, *keys)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def finite(value: Any) -> float | None:
+    """A finite number; anything else is None."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
 
 
 def measured(values: Any, *keys: str) -> float | None:
     """As `at`, but only a finite number counts."""
-    value = at(values, *keys)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
+    return finite(at(values, *keys))
 
 
 def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -64,7 +69,7 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
 
     Lines that are cut short or no JSON object, and values that are not finite numbers, are left out.
     """
-    found: dict[str, dict[int, float]] = {}
+    series: dict[str, dict[int, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -80,8 +85,8 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
         for name in row:
             value = measured(row, name)
             if name != "step" and value is not None:
-                found.setdefault(name, {})[int(step)] = value
-    return {name: sorted(values.items()) for name, values in found.items()}
+                series.setdefault(name, {})[int(step)] = value
+    return {name: sorted(values.items()) for name, values in series.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +103,16 @@ class Embedded:
     width: int
     height: int
     caption: str = ""
+
+    @property
+    def widest(self) -> int:
+        """Pixels it may be as wide as: small ones are enlarged by a whole factor where there is room."""
+        return self.width * min(max(ROOM // self.width, 1), LARGEST_FACTOR)
+
+    @property
+    def look(self) -> str:
+        """CSS classes: `sharp` keeps the pixels of small images, `broad` ones may scroll on a narrow screen."""
+        return " ".join(["sharp"] * (self.width <= ROOM // 2) + ["broad"] * (self.width > 2.5 * self.height))
 
 
 def embed(image: Image.Image, caption: str = "") -> Embedded:
@@ -116,16 +131,17 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def read_image(path: Path, caption: str = "") -> Embedded | None:
+def read_image(path: Path) -> Embedded | None:
     """The image at `path`; None where there is none that can be read."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
-            said = caption or str(image.info.get(CAPTION_KEY, ""))
-            if image.format == "PNG" and image.width <= WIDEST and path.stat().st_size <= HEAVIEST:
-                return Embedded(_uri(path.read_bytes(), "png"), image.width, image.height, said)
+            words = str(image.info.get(CAPTION_KEY, ""))
+            if image.format == "PNG" and image.width <= WIDEST and len(content) <= HEAVIEST:
+                return Embedded(_uri(content, "png"), image.width, image.height, words)
             mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-            return embed(image.convert(mode), said)
+            return embed(image.convert(mode), words)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -185,27 +201,24 @@ class SampleSet:
     labels: np.ndarray | None
 
 
-def _read_samples(folder: Path) -> SampleSet:
-    images = labels = None
-    archive = folder / "samples.npz"
+def _read_archive(path: Path) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Images and labels of a samples.npz; None where it is large or anything else."""
     try:
-        if archive.stat().st_size <= LARGEST_SAMPLES:
-            with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file:
+            if file.seek(0, io.SEEK_END) > LARGEST_SAMPLES:
+                return None, None
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
-        if (
-            images is not None
-            and labels is not None
-            and not (
-                images.ndim == 4
-                and images.shape[-1] == 3
-                and images.dtype == np.uint8
-                and labels.shape == images.shape[:1]
-                and np.issubdtype(labels.dtype, np.integer)
-            )
-        ):
-            images = labels = None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
-        images = labels = None
+        return None, None
+    good = images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8
+    good = good and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+    return (images, labels) if good and len(images) else (None, None)
+
+
+def _read_samples(folder: Path) -> SampleSet:
+    images, labels = _read_archive(folder / "samples.npz")
     return SampleSet(
         name=folder.name,
         settings=read_object(folder / "settings.json"),
@@ -259,9 +272,22 @@ class Record:
             figures={name: image for name, image in figures.items() if image is not None},
         )
 
+    def setting(self, *keys: str) -> Any:
+        """A field of config.json by its path; None where this run has none of that name."""
+        return at(self.config, *keys)
+
     def set_of(self, name: str) -> dict[str, Any]:
         """The generation scores of a set of samples; empty where it was not scored."""
         return branch(self.results, "generation", "sets", name)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, as the generation scores or the latent cache have them."""
+        cached = self.latents[-1].get("classes") if self.latents else None
+        for names in (at(self.results, "generation", "class_names"), cached):
+            if isinstance(names, list) and names:
+                return [str(name) for name in names]
+        return None
 
 
 def _samples_order(folder: Path) -> tuple[int, str]:

@@ -1,13 +1,22 @@
-"""Numbers and names as a reader wants them: three digits, minutes and seconds, class names cut to length."""
+"""Numbers and names as a reader wants them: three digits, minutes and seconds, names as words."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Number = int | float
 PRINTED_IN_CAPITALS = {"ema", "fid", "gan", "kl", "lpips", "psnr", "ssim"}
+
+
+class Table(NamedTuple):
+    """Heads and rows of text, the first cell of each row its head; and (term, value) pairs that stand below."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    facts: Sequence[tuple[str, str]] = ()
 
 
 def number(value: Number | None, digits: int = 3) -> str:
@@ -27,9 +36,33 @@ def brief(value: Number) -> str:
     return f"{value:,.10g}" if 1e-4 <= abs(value) < 1e9 or value == 0 else f"{value:g}"
 
 
+def without_zeros(text: str) -> str:
+    """A number's text, its unit after it, without the zeros that end it: 92.0 % → 92 %."""
+    return re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", text).replace(". ", " ").rstrip(".")
+
+
 def percent(fraction: Number | None) -> str:
     """A fraction as a percentage with one decimal; "–" for nothing."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _is_interval(part: Any) -> bool:
+    return isinstance(part, list) and len(part) == 3 and all(isinstance(value, int | float) for value in part)
+
+
+def guidance_words(guidance: Any) -> str:
+    """A guidance setting as words: none, a weight, or weights by time."""
+    if guidance in (None, "none", 1, 1.0):
+        return "none"
+    if isinstance(guidance, list) and all(_is_interval(part) for part in guidance):
+        parts = (f"{brief(weight)} on [{brief(low)}, {brief(high)}]" for low, high, weight in sorted(guidance))
+        return ", ".join(parts)
+    return brief(guidance) if isinstance(guidance, int | float) else str(guidance)
+
+
+def points(value: Number | None) -> str:
+    """A difference of percentages; "–" for nothing."""
+    return "–" if value is None else f"{number(value)} point{'' if value == 1 else 's'}"
 
 
 def decibels(value: Number | None) -> str:
@@ -77,6 +110,12 @@ def spoken(name: str) -> str:
     """A field's name as words, with the abbreviations that papers print in capitals."""
     words = name.replace("/", " · ").replace("_", " ").split()
     return " ".join(word.upper() if word in PRINTED_IN_CAPITALS else word for word in words)
+
+
+def heading(name: str) -> str:
+    """`spoken`, with a capital letter in front."""
+    words = spoken(name)
+    return words[:1].upper() + words[1:]
 
 
 def shape(values: Sequence[Any] | None) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fae_jax.files.writing import write_atomically
 from fae_jax.report.curves import is_logarithmic, linear_ticks, logarithmic_ticks, thin
-from fae_jax.report.markup import Markup, tag
+from fae_jax.report.templates import render
 from fae_jax.report.words import Number, brief, number
 from fae_jax.sweeps.directory import SweepDirectory, as_numbers, short_values
 from fae_jax.sweeps.halving import best
@@ -21,7 +21,7 @@ from fae_jax.sweeps.table import Row, curve
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 76, 20, 40, 56  # margins around the plotted area
-INK, FAINT, COLOUR = "#5c626d", "#d8d5cd", "#3257d4"
+COLOUR = "#3257d4"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,42 +59,56 @@ class Scale:
         return [(tick, brief(tick)) for tick in linear_ticks(self.low, self.high, 5)]
 
 
-def _drawing(title: str, below: str, x: Scale, y: Scale, marks: Callable[[Callable], list[Markup]]) -> Markup:
-    """Axes, ticks and lettering around `marks`, which is given (x, y) → (pixel x, pixel y)."""
-    inner = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """Path data, what it shows, and how it looks."""
 
-    def place(across: Number, up: Number) -> tuple[Number, Number]:
-        return round(LEFT + x.place(across) * inner[0], 1), round(TOP + (1 - y.place(up)) * inner[1], 1)
-
-    lines, letters = [], []
-    for value, text in y.ticks():
-        height = round(TOP + (1 - y.place(value)) * inner[1], 1)
-        lines.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, stroke=FAINT))
-        letters.append(tag("text", text, x=LEFT - 8, y=height + 4, text_anchor="end"))
-    for value, text in x.ticks():
-        across = round(LEFT + x.place(value) * inner[0], 1)
-        letters.append(tag("text", text, x=across, y=HEIGHT - BOTTOM + 20, text_anchor="middle"))
-    return tag(
-        "svg",
-        tag("rect", width=WIDTH, height=HEIGHT, fill="#fff"),
-        lines,
-        marks(place),
-        letters,
-        tag("text", title, x=LEFT, y=22, font_weight="600"),
-        tag("text", below, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 14, text_anchor="middle"),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        width=WIDTH,
-        height=HEIGHT,
-        font_family="sans-serif",
-        font_size="13",
-        fill=INK,
-        role="img",
-        aria_label=title,
-    )
+    path: str
+    words: str
+    colour: str = COLOUR
+    width: Number = 1
 
 
-def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool) -> Markup | None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What `plot.svg` draws.
+
+    Attributes:
+      title, below: the metric, and what it is drawn over.
+      x, y: its axes.
+      dots: (x, y, radius, words), in pixels.
+      legend: each line's words are written in its colour.
+    """
+
+    title: str
+    below: str
+    x: Scale
+    y: Scale
+    lines: list[Line]
+    dots: list[tuple[Number, Number, Number, str]] = dataclasses.field(default_factory=list)
+    legend: bool = False
+
+    def svg(self) -> str:
+        """The plot as an SVG file."""
+        sides = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+        rows = [(_down(self.y, value), text) for value, text in self.y.ticks()]
+        columns = [(_across(self.x, value), text) for value, text in self.x.ticks()]
+        return render("plot.svg", plot=self, rows=rows, columns=columns, width=WIDTH, height=HEIGHT, **sides)
+
+
+def _across(x: Scale, value: Number) -> float:
+    return round(LEFT + x.place(value) * (WIDTH - LEFT - RIGHT), 1)
+
+
+def _down(y: Scale, value: Number) -> float:
+    return round(TOP + (1 - y.place(value)) * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _path(x: Scale, y: Scale, points: Sequence[tuple[Number, Number]]) -> str:
+    return "M" + "L".join(f"{_across(x, value)} {_down(y, result)}" for value, result in points)
+
+
+def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool) -> Plot | None:
     """A metric over a swept field; None where fewer than two values have a result."""
     kept = [row for row in rows if field in row.point.values and row.metrics[metric] is not None]
     values = [row.point.values[field] for row in kept]
@@ -114,20 +128,15 @@ def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool) -> 
         here = [result for at, result in zip(across, results, strict=True) if at == value]
         leaders.append((value, here[best(here, lower=lower)[0]]))
     winner = best(results, lower=lower)[0]
-
-    def marks(place: Callable[[Number, Number], tuple[Number, Number]]) -> list[Markup]:
-        path = "M" + "L".join("{} {}".format(*place(*leader)) for leader in leaders)
-        drawn = [tag("path", d=path, fill="none", stroke=COLOUR, stroke_width="2")]
-        for number_, (at, result) in enumerate(zip(across, results, strict=True)):
-            cx, cy = place(at, result)
-            said = tag("title", f"{kept[number_].point.name}: {number(result)}")
-            drawn.append(tag("circle", said, cx=cx, cy=cy, r=6 if number_ == winner else 3.5, fill=COLOUR))
-        return drawn
-
-    return _drawing(metric, field, x, y, marks)
+    dots = [
+        (_across(x, at), _down(y, result), 6 if place == winner else 3.5, f"{row.point.name}: {number(result)}")
+        for place, (row, at, result) in enumerate(zip(kept, across, results, strict=True))
+    ]
+    line = Line(_path(x, y, leaders), metric, width=2)
+    return Plot(title=metric, below=field, x=x, y=y, lines=[line], dots=dots)
 
 
-def all_curves(metric: str, directory: SweepDirectory) -> Markup | None:
+def all_curves(metric: str, directory: SweepDirectory) -> Plot | None:
     """Every point's curve of a stage's metric, from blue for the first point to orange for the last."""
     curves = [curve(point.workdir, metric) for point in directory.points]
     together = [pair for points in curves for pair in points]
@@ -140,41 +149,28 @@ def all_curves(metric: str, directory: SweepDirectory) -> Markup | None:
         ", ".join(f"{name}={text}" for name, text in point.items()) for point in short_values(directory.sweep.points)
     ]
 
-    def marks(place: Callable[[Number, Number], tuple[Number, Number]]) -> list[Markup]:
-        drawn = []
-        for number_, points in enumerate(curves):
-            hue = 225 - round(200 * number_ / max(len(curves) - 1, 1))
-            path = "L".join("{} {}".format(*place(*pair)) for pair in thin(points))
-            if path:
-                said = tag("title", names[number_])
-                drawn.append(tag("g", said, tag("path", d=f"M{path}"), fill="none", stroke=f"hsl({hue},70%,48%)"))
-            if len(curves) <= 12:
-                height = TOP + 14 + 16 * number_
-                style = {"text_anchor": "end", "fill": f"hsl({hue},70%,40%)", "font_size": "11"}
-                drawn.append(tag("text", names[number_][:60], x=WIDTH - RIGHT - 4, y=height, **style))
-        return drawn
-
-    return _drawing(metric, "step", x, y, marks)
+    hues = [225 - round(200 * place / max(len(curves) - 1, 1)) for place in range(len(curves))]
+    lines = [
+        Line(_path(x, y, thin(points)) if points else "", name, f"hsl({hue},70%,40%)")
+        for points, name, hue in zip(curves, names, hues, strict=True)
+    ]
+    return Plot(title=metric, below="step", x=x, y=y, lines=lines, legend=len(curves) <= 12)
 
 
 def write_plots(directory: SweepDirectory, rows: Sequence[Row], metrics: Sequence[str], text: str) -> list[str]:
     """Writes `plots/*.svg` and `index.html`; returns the names of the plots."""
     lower = directory.sweep.better == "lower"
     fields = list(dict.fromkeys(name for point in directory.sweep.points for name in point))
-    drawings: dict[str, Markup | None] = {}
+    plots: dict[str, Plot | None] = {}
     for metric in metrics:
         for field in fields:
-            drawings[f"{metric} over {field}"] = over_field(field, metric, rows, lower=lower)
-        drawings[f"{metric} over steps"] = all_curves(metric, directory)
-    shown = {re.sub(r"[^\w.=-]+", "_", name): drawing for name, drawing in drawings.items() if drawing is not None}
-    for name, drawing in shown.items():
+            plots[f"{metric} over {field}"] = over_field(field, metric, rows, lower=lower)
+        plots[f"{metric} over steps"] = all_curves(metric, directory)
+    drawn = {re.sub(r"[^\w.=-]+", "_", name): plot.svg() for name, plot in plots.items() if plot is not None}
+    for name, drawing in drawn.items():
         write_atomically(directory.root / "plots" / f"{name}.svg", drawing + "\n")
     title = f"Sweep {directory.root.name}"
-    page = tag(
-        "html",
-        tag("head", tag("meta", charset="utf-8"), tag("title", title)),
-        tag("body", tag("h1", title), tag("pre", text), list(shown.values()), style="font-family:sans-serif"),
-        lang="en",
+    write_atomically(
+        directory.root / "index.html", render("sweep.html", title=title, text=text, plots=list(drawn.values()))
     )
-    write_atomically(directory.root / "index.html", f"<!doctype html>\n{page}\n")
-    return sorted(shown)
+    return sorted(drawn)

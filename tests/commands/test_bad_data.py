@@ -143,7 +143,7 @@ def trained(finished: Path, tmp_path: Path) -> Path:
 
 
 def of_cache(workdir: Path) -> Path:
-    (folder,) = (workdir / "latents").iterdir()
+    (folder,) = (workdir / "latents").glob("*/")
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from fae_jax.compiler.shapes import Shapes
 from fae_jax.config import (
     check,
     default_config,
@@ -24,7 +25,9 @@ from fae_jax.config import (
     to_json,
     with_values,
 )
-from fae_jax.networks import build_networks, count_parameters
+from fae_jax.model import generator_of
+from fae_jax.nn.params import count
+from fae_jax.parallel.mesh import make_mesh
 
 SHIPPED = sorted(path for path in shipped_configs().glob("*.py") if path.stem != "__init__")
 V = '{"version": {"fae_jax": "0.1.0", "schema": 2}, '  # how a readable file begins
@@ -56,13 +59,12 @@ def test_shipped_configurations_load_pass_the_check_and_survive_json(path: Path)
 
 
 def test_the_papers_main_experiment_has_the_papers_parameters():
-    config = check(load_config("imagenet256_dinov2g"))
-    assert count_parameters(build_networks(config, (16, 16), 1536)) == {
-        "compressor": 38_166_592,
-        "feature_decoder": 170_428_416,
-        "pixel_decoder": 305_360_896,
-        "dit": 675_256_736,
-    }
+    shapes = Shapes(load_config("imagenet256_dinov2g"), make_mesh())
+    counts = {part: count(shapes.tokenizer.shapes(part)) for part in shapes.tokenizer.trained}
+    assert counts == {"compressor": 38_166_592, "feature_decoder": 170_428_416, "pixel_decoder": 305_360_896}
+    generator = generator_of(shapes)
+    counted = count(shapes.params("generator")) + generator.network.fixed_values
+    assert counted == 675_256_736
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,14 @@ class FakeFAE(FAE):
     """With `faithful`, z is x, and so is x̂."""
 
     def __init__(self, encoder=None, *, classes=3, blue=0.0, image_size=2, faithful=False):
-        self.encoder = encoder or fake_encoder()
+        encoder = encoder or fake_encoder()
         self.config = default_config()
         self.config.data.classes, self.config.data.image_size = classes, image_size
         self.config.sampling.batch = 4
         self.config.compute.dtype = "float32"
-        self.networks = SimpleNamespace(grid=self.encoder.grid, width=self.encoder.width)
+        self.tokenizer = SimpleNamespace(grid=encoder.grid, width=encoder.width, encoder=encoder)
         self.blue, self.faithful = blue, faithful
-        self.experiment = SimpleNamespace(frozen_encoder={"encoder": self.encoder.params})
+        self.parts = SimpleNamespace(params=lambda part, ema="": encoder.params)
 
     def spread(self, images):
         return jnp.asarray(images)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from fae_jax.stages.figures import cell_size
 from fae_jax.evaluation.semantics import (
     Semantics,
     choose_pairs,
@@ -13,6 +12,7 @@ from fae_jax.evaluation.semantics import (
     similarity_map,
 )
 from fae_jax.evaluation.semantics_figures import SCALE, heat, matching_figure, similarity, similarity_figure
+from fae_jax.stages.figures import cell_size
 
 SIDE, WIDTH = 8, 24
 

@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from fae_jax.stages.figures import ALARM, CAPTION_KEY
 from fae_jax.evaluation.nearest import CopyCheck, nearest
 from fae_jax.evaluation.standard_figures import write_features, write_nearest, write_reconstructions
+from fae_jax.stages.figures import ALARM, CAPTION_KEY
 
 
 def read(path) -> tuple[np.ndarray, str]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from fae_jax.losses import pixels, vae
+from fae_jax.losses import pixel, vae
 
 RANDOM = np.random.default_rng(0)
 
@@ -15,7 +15,14 @@ def on_device(loss):
     return lambda *arguments: float(loss(*(jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in arguments)))
 
 
-pixel_error, psnr = on_device(pixels.pixel_error), on_device(pixels.psnr)
+psnr = on_device(pixel.psnr)
+
+
+def pixel_error(decoded, images, l1: float, l2: float) -> float:
+    terms = pixel.pixel_terms((("l1", l1), ("l2", l2)))
+    return float(pixel.pixel_loss(terms, jnp.asarray(decoded), jnp.asarray(images), jnp.zeros(()))[0])
+
+
 cosine, feature_error, kl_divergence = map(on_device, (vae.cosine, vae.feature_error, vae.kl_divergence))
 
 
@@ -89,3 +96,14 @@ def test_sums_are_means_times_the_numbers_of_elements():
 def test_a_channel_whose_mean_hardly_moves_is_inactive():
     mean = normal(8, 5, 3) * np.float32([1.0, 0.05, 0.5]) + np.float32([0, 3, 0])
     assert float(vae.inactive_channels(jnp.asarray(mean))) == 1
+
+
+def test_a_term_counts_from_its_start_step_on_and_is_named_where_there_are_several():
+    decoded, images = jnp.asarray(normal(2, 4, 4, 3)), jnp.asarray(normal(2, 4, 4, 3))
+    terms = pixel.pixel_terms((("l2", 1.0), ("l1", 0.5, 10)))
+    early, values = pixel.pixel_loss(terms, decoded, images, jnp.asarray(9))
+    late, _ = pixel.pixel_loss(terms, decoded, images, jnp.asarray(10))
+    assert float(early) == pytest.approx(float(values["l2"]))
+    assert float(late) == pytest.approx(float(values["l2"] + 0.5 * values["l1"]))
+    with pytest.raises(ValueError, match="'l3' is none of the pixel losses; did you mean"):
+        pixel.pixel_terms((("l3", 1.0),))

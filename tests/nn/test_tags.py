@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fae_jax.generators import DiT
+from fae_jax.generators.networks.dit import DiT
 from fae_jax.nn.blocks import REMAT_POLICIES
 from fae_jax.nn.tags import TAGS, placing
 

@@ -8,8 +8,8 @@ import numpy as np
 from toy import section
 
 import fae_jax.parallel.mesh as mesh_module
-from fae_jax.generators import DiT
-from fae_jax.networks import init_params
+from fae_jax.generators.networks.dit import DiT
+from fae_jax.nn.params import init_params
 from fae_jax.parallel.mesh import make_mesh, put_batch
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, create_state

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+<<<<<<< HEAD
 from fae_jax.stages.figures import write_figure
+=======
+from fae_jax.stages.figures import write_figure
+from fae_jax.report import write_report
+>>>>>>> report
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 VOID = {"br", "hr", "img", "input", "line", "link", "meta", "path"}
@@ -22,6 +27,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.within = ""  # id of the section that is read
+        self.sections: dict[str, tuple[list[str], list[tuple[str, dict[str, str | None]]]]] = {}
         self.feed(source)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -29,31 +36,45 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         names = [name for name, _ in attrs]
         assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
-        self.elements.append((tag, dict(attrs)))
+        if tag == "section":
+            self.within = dict(attrs)["id"]
+        self.keep(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def keep(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        self.sections.setdefault(self.within, ([], []))[1].append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag, attrs):
+        self.keep(tag, attrs)
         assert tag in VOID, f"<{tag}/> closes itself"
 
     def handle_endtag(self, tag):
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
         self.open.pop()
+        if tag == "section":
+            self.within = ""
 
     def handle_data(self, data):
         if not self.open or self.open[-1] not in ("style", "script"):
             self.words.append(data)
+            self.sections.setdefault(self.within, ([], []))[0].append(data)
 
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
 
+    def of(self, section: str) -> str:
+        """The text of a section; "" where there is none of this id."""
+        return " ".join(" ".join(self.sections.get(section, ([], []))[0]).split())
+
     def ids(self) -> list[str]:
         return [attributes["id"] for _, attributes in self.elements if attributes.get("id")]
 
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+    def all(self, tag: str, section: str | None = None) -> list[dict[str, str | None]]:
+        elements = self.elements if section is None else self.sections.get(section, ([], []))[1]
+        return [attributes for name, attributes in elements if name == tag]
 
 
 def write_json(path: Path, value: object) -> None:
@@ -151,3 +172,21 @@ def finished(tmp_path: Path) -> Path:
 def page_of() -> type[Page]:
     """HTML → its tags and text; the test fails where it is not well formed."""
     return Page
+
+
+@pytest.fixture
+def draw():
+    """Working directory → its page, read."""
+    return lambda workdir, **options: Page(write_report(workdir, **options).read_text())
+
+
+@pytest.fixture
+def rewrite():
+    """Changes a JSON file in place."""
+
+    def rewrite(path: Path, change) -> None:
+        value = json.loads(path.read_text())
+        change(value)
+        path.write_text(json.dumps(value))
+
+    return rewrite

@@ -1,26 +1,21 @@
 """The whole page: well formed, self-contained, complete, safe, and there at every moment of a run."""
 
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 
 import pytest
 from PIL import Image
 
-from fae_jax.stages.figures import write_figure
 from fae_jax.report import write_report
-from fae_jax.report import write_report as public_name
-from fae_jax.report.closing import commands
 from fae_jax.report.pipeline import known_sizes
 from fae_jax.report.reading import Record
+from fae_jax.stages.figures import write_figure
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
-
-
-@pytest.fixture
-def draw(page_of):
-    return lambda workdir, **options: page_of(write_report(workdir, **options).read_text())
 
 
 def test_a_finished_run_is_shown_whole(finished, draw):
@@ -109,7 +104,7 @@ BROKEN = b'{"sets": [1], "judge": 3, "shape": "x", "data": [], "encoder": 7, "li
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_any_file_may_be_missing_or_broken(finished, page_of, unchecked_shapes, file):
+def test_any_file_may_be_missing_or_broken(finished, page_of, file):
     """Gone, cut in half, an array where an object should be, or an object with the wrong things in it."""
     path = finished / file
     whole = path.read_bytes()
@@ -145,16 +140,6 @@ def test_names_are_text_wherever_they_stand(finished, draw):
     assert not any("alert" in name for tag, attributes in page.elements for name in (tag, *attributes))
 
 
-def test_results_that_nobody_told_the_page_about_are_shown_as_they_are(finished, draw):
-    result = {"recall": {"at_1": 0.5579}, "pairs": list(range(100)), "best": "SigLIP2"}
-    (finished / "evaluation" / "depth_maps.json").write_text(json.dumps(result))
-    write_figure(finished, "matches", Image.new("RGB", (9, 9)), "matched patches")
-    page = draw(finished)
-    for words in ("Depth maps", "recall · at 1 0.558", "pairs 100 values", "best SigLIP2", "matched patches"):
-        assert words in page.text, words
-    assert "more" in page.ids()
-
-
 def test_a_published_encoder_has_no_stage_of_its_own(finished, draw):
     shutil.rmtree(finished / "encoder")
     config = json.loads((finished / "config.json").read_text())
@@ -180,18 +165,23 @@ def test_sizes_come_from_their_file_or_from_what_the_run_left(finished, draw):
     assert "8×8×4" in draw(finished).text and "675 M parameters" in draw(finished).text
 
 
-def test_commands_are_safe_in_a_shell_whatever_the_directory_is_called():
-    import shlex
-
-    name = "runs/my run; rm -rf 'x'"
-    lines = [line for _, _, lines in commands(name) for line in lines]
+def test_commands_are_safe_in_a_shell_whatever_the_directory_is_called(finished, page_of):
+    strange = finished.rename(finished.with_name("my run; rm -rf 'x'"))
+    source = write_report(strange).read_text()
+    lines = [html.unescape(line) for line in re.findall("<code>(.*?)</code>", source)]
     mine = [line for line in lines if "my run" in line]
-    assert len(mine) == 5
+    assert len(mine) == 5 and len(lines) == 9
     for line in mine:
         words = shlex.split(line)
-        assert words[words.index("--workdir") + 1] == name
+        assert words[words.index("--workdir") + 1] == str(strange)
     for line in lines:
         assert shlex.split(line)
+
+
+def test_the_command_for_samples_asks_for_classes_that_there_are(finished, draw, rewrite):
+    assert "--classes 0,1 --number" in draw(finished).of("next")
+    rewrite(finished / "evaluation/generation.json", lambda result: result.update(class_names=list("0123456789")))
+    assert "--classes 3,7 --number" in draw(finished).of("next")
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, monkeypatch):
@@ -214,4 +204,4 @@ def test_a_directory_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_same_directory_gives_the_same_page(finished):
-    assert public_name(finished).read_bytes() == write_report(finished).read_bytes()
+    assert write_report(finished).read_bytes() == write_report(finished).read_bytes()

@@ -113,7 +113,7 @@ def test_images_stand_in_the_page_unchanged_unless_they_are_large(tmp_path, monk
 
     noise = np.random.default_rng(0).integers(0, 256, (50, 100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    kind, image = back(read_image(tmp_path / "a.png", "said"))
+    kind, image = back(read_image(tmp_path / "a.png"))
     assert kind == "png" and np.array_equal(np.asarray(image), noise)
     monkeypatch.setattr(reading, "WIDEST", 40)
     kind, image = back(read_image(tmp_path / "a.png"))

@@ -4,7 +4,20 @@ import math
 
 import pytest
 
-from fae_jax.report.words import brief, duration, millions, number, percent, shape, size, spoken
+from fae_jax.report.words import (
+    brief,
+    duration,
+    guidance_words,
+    heading,
+    millions,
+    number,
+    percent,
+    points,
+    shape,
+    size,
+    spoken,
+    without_zeros,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +93,36 @@ def test_field_names_become_words():
     assert spoken("gradient_norm") == "gradient norm"
     assert spoken("decoder/kl_per_token") == "decoder · KL per token"
     assert spoken("psnr") == "PSNR"
+    assert heading("fid_of_DINOv2") == "FID of DINOv2"
+    assert heading("") == ""
+
+
+def test_targets_lose_the_zeros_that_their_form_gives_them():
+    texts = ("92.0 %", "1.50 points", "0.950", "20.0 dB", "5 min", "1,000", "100 %")
+    assert [without_zeros(text) for text in texts] == [
+        "92 %",
+        "1.5 points",
+        "0.95",
+        "20 dB",
+        "5 min",
+        "1,000",
+        "100 %",
+    ]
+    assert [points(value) for value in (None, 1, 0.279)] == ["–", "1 point", "0.279 points"]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "words"),
+    [
+        (None, "none"),
+        ("none", "none"),
+        (1.0, "none"),
+        (2.5, "2.5"),
+        ([[0.7, 0.9, 1.0], [0.0, 0.7, 2.5]], "2.5 on [0, 0.7], 1 on [0.7, 0.9]"),
+        ("strange", "strange"),
+        ([1, 2], "[1, 2]"),
+        ([["a", 0, 1]], "[['a', 0, 1]]"),
+    ],
+)
+def test_guidance_in_words(guidance, words):
+    assert guidance_words(guidance) == words

@@ -10,8 +10,8 @@ from running import TINY, fae
 
 from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.mixture import Mixture
-from fae_jax.stages import check_request
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.running import check_request
 from fae_jax.workdir import Workdir
 
 
@@ -36,7 +36,7 @@ def of_folder(path: Path) -> dict[str, Any]:
 
 
 def batches(of: Experiment, steps: int) -> list[dict[str, np.ndarray]]:
-    with of.loader(8).at(0) as iterator:
+    with of.images.loader(8).at(0) as iterator:
         return [next(iterator) for _ in range(steps)]
 
 
@@ -44,36 +44,36 @@ def test_crops(photographs: Path, tmp_path: Path) -> None:
     plain = batches(experiment(tmp_path, **of_folder(photographs)), 2)
     wide = experiment(tmp_path, **of_folder(photographs), crop="random_resized", crop_area=(0.9, 1.0))
     small = experiment(tmp_path, **of_folder(photographs), crop="random_resized", crop_area=(0.01, 0.02))
-    assert wide.loader(8).crop_area == (0.9, 1.0)
+    assert wide.images.loader(8).crop_area == (0.9, 1.0)
     for one, other in ((plain, batches(wide, 2)), (batches(wide, 2), batches(small, 2))):
         assert (one[0]["index"] == other[0]["index"]).all() and (one[0]["image"] != other[0]["image"]).any()
     # A few pixels of noise, enlarged, are much smoother than the whole image.
-    bend = lambda found: np.abs(np.diff(found[0]["image"].astype(int), axis=1)).mean()  # noqa: E731
+    bend = lambda made: np.abs(np.diff(made[0]["image"].astype(int), axis=1)).mean()  # noqa: E731
     assert bend(batches(small, 1)) < 0.6 * bend(batches(wide, 1))
 
 
 def test_mixtures(photographs: Path, tmp_path: Path) -> None:
     parts = (("folder", str(photographs), 1), ("digits", "", 3.0))
     mixed = experiment(tmp_path, mixture=parts, classes=12, holdout=0.25)
-    source = mixed.source("train")
+    source = mixed.images.source("train")
     assert isinstance(source, Mixture) and source.weights == (1, 3.0)
-    assert len(mixed.source("heldout").parts[0]) == 4
+    assert len(mixed.images.source("heldout").parts[0]) == 4
     labels = np.concatenate([batch["label"] for batch in batches(mixed, 20)])
     assert abs((labels < 2).mean() - 0.25) < 0.02 and labels.max() > 9
     with pytest.raises(ValueError, match="field data.classes=10, but .* has 12"):
-        experiment(tmp_path, mixture=parts).source("train")
+        experiment(tmp_path, mixture=parts).images.source("train")
 
 
 def test_reading_ahead(photographs: Path, tmp_path: Path) -> None:
-    reading = experiment(tmp_path, **of_folder(photographs), threads=3, ahead=7).loader(8).reading
+    reading = experiment(tmp_path, **of_folder(photographs), threads=3, ahead=7).images.loader(8).reading
     assert (reading.threads, reading.ahead, reading.workers) == (3, 7, 0)
 
 
 def test_latents_are_read_without_worker_processes(tmp_path: Path, finished: Path) -> None:
     config = override(load_config(str(TINY)), [("data.workers", "3")])
-    reading = Experiment(check(config), Workdir(finished)).latent_loader(8).reading
+    reading = Experiment(check(config), Workdir(finished)).images.reading_stored
     assert (reading.workers, reading.threads) == (0, 2)
-    assert experiment(tmp_path, workers=3).loader(8).reading.workers == 3
+    assert experiment(tmp_path, workers=3).images.loader(8).reading.workers == 3
 
 
 def test_captions(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_captions(tmp_path: Path) -> None:
                 archive.addfile(about, io.BytesIO(data))
     tar = {"source": "tar", "path": tmp_path / "a.tar", "holdout": 0.0}
     with pytest.raises(ValueError, match="has captions and no classes; set --config.data.captions=True"):
-        experiment(tmp_path, **tar).source("train")
+        experiment(tmp_path, **tar).images.source("train")
     with pytest.raises(ValueError, match="digits has classes and no captions; set --config.data.captions=False"):
-        experiment(tmp_path, captions=True).source("train")
+        experiment(tmp_path, captions=True).images.source("train")
     told = experiment(tmp_path, **tar, captions=True)
     assert set(batches(told, 1)[0]) == {"image", "label", "index"}  # texts cannot be put on devices
     for stage in ("encoder", "generator"):

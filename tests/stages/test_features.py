@@ -12,21 +12,23 @@ from running import TINY
 
 import fae_jax
 from fae_jax.config import check, load_config, override
-from fae_jax.networks import build_networks
-from fae_jax.stages import run_stage
 from fae_jax.stages.experiment import Experiment
-from fae_jax.tokenizers.feature_space import FeatureSpace
-from fae_jax.stages.features import autoencoder_loss, channel_bars, noise_levels, noisy
+from fae_jax.stages.features import channel_bars, features_loss, noise_levels, noisy
+from fae_jax.stages.latents import open_latents
+from fae_jax.stages.running import run_stage
+from fae_jax.tokenizers.fae import Facts, FAETokenizer
 from fae_jax.workdir import Workdir
 
-SPACE = FeatureSpace(mean=np.ones(16, np.float32), std=np.full(16, 2, np.float32), standardise=True)
+FACTS = Facts(
+    encoder="vit", weights="", settings={}, grid=(4, 4), width=16, tokens=1, mean=(1.0,) * 16, std=(2.0,) * 16
+)
 RAW = jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 16, 16)), jnp.float32)
 KEYS = jax.random.split(jax.random.key(0), 4)
 
 
 def setting(*changes: tuple[str, str]):
     config = check(override(load_config(str(TINY)), changes))
-    networks = build_networks(config, (4, 4), 16)
+    networks = FAETokenizer.build(config, FACTS)
     latents = jnp.zeros((1, 16, networks.compressor.latent_width))
     params = {
         "compressor": parameters(networks.compressor, RAW),
@@ -38,7 +40,9 @@ def setting(*changes: tuple[str, str]):
 
 def lose(*changes: tuple[str, str], keys=KEYS) -> tuple[float, dict[str, float]]:
     networks, section, params = setting(*changes)
-    loss, metrics = jax.jit(lambda params: autoencoder_loss(networks, SPACE, section, params, RAW, keys))(params)
+    loss, metrics = jax.jit(
+        lambda params: features_loss(networks, section, params, {}, {"features": RAW}, keys, jnp.zeros(()))
+    )(params)
     return float(loss), {name: float(value) for name, value in metrics.items()}
 
 
@@ -61,7 +65,7 @@ def test_channels_are_watched():
     moments = params["compressor"]["moments"]
     moments["kernel"] = moments["kernel"].at[:, 1].set(0).at[:, 4:].set(0)
     moments["bias"] = moments["bias"].at[4:].set(2 * jnp.log(jnp.asarray([0.1, 0.2, 0.3, 0.8])))
-    metrics = autoencoder_loss(networks, SPACE, section, params, RAW, KEYS)[1]
+    metrics = features_loss(networks, section, params, {}, {"features": RAW}, KEYS, jnp.zeros(()))[1]
     found = [float(metrics[name]) for name in ("posterior_std_min", "posterior_std", "posterior_std_max")]
     np.testing.assert_allclose(found, [0.1, 0.35, 0.8], rtol=1e-5)
     assert float(metrics["inactive_channels"]) == 1
@@ -73,8 +77,8 @@ def test_feature_noise_hides_features_from_the_compressor_and_not_from_the_targe
     for noise in ("0.0", "2.0"):
         networks, section, params = setting(("features.feature_noise", noise))
         silent = {**params, "feature_decoder": jax.tree.map(jnp.zeros_like, params["feature_decoder"])}
-        found[noise] = autoencoder_loss(networks, SPACE, section, silent, RAW, KEYS)[1]
-    energy = float(jnp.mean(SPACE.enter(RAW) ** 2))
+        found[noise] = features_loss(networks, section, silent, {}, {"features": RAW}, KEYS, jnp.zeros(()))[1]
+    energy = float(jnp.mean(setting()[0].space.enter(RAW) ** 2))
     assert all(float(metrics["feature_error"]) == pytest.approx(energy, rel=1e-5) for metrics in found.values())
     assert float(found["2.0"]["kl_per_token"]) > 1.2 * float(found["0.0"]["kl_per_token"])
 
@@ -138,7 +142,7 @@ def test_every_latent_goes_through_cache_and_generator_to_images(kind: str, fini
     for stage in ("features", "cache", "generator"):
         assert run_stage(experiment, stage)
     experiment.workdir.begin(config)
-    cached = experiment.cache
+    cached = open_latents(experiment.workdir).source
     mean = np.stack([cached[i]["mean"] for i in range(20)]).astype(np.float32)
     if kind in ("sphere", "rms"):
         np.testing.assert_allclose((mean**2).mean(-1), 1, rtol=0.03)

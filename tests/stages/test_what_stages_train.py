@@ -13,15 +13,17 @@ from PIL import Image
 from running import TINY, TRAINED, curve, fae
 
 from fae_jax.config import load_config, override
+from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.encoders import registry
+from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.encoder import blank_patches, shift_images
 from fae_jax.stages.experiment import Experiment
-from fae_jax.tokenizers.feature_space import FeatureSpace
 from fae_jax.stages.features import BARS
-from fae_jax.stages.generator import drop_labels
-from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
-from fae_jax.stages.pixels import noisy_features, returned_features
+from fae_jax.stages.latents import open_latents
+from fae_jax.stages.pixels import noise_level, noisy_features, returned_features
+from fae_jax.tokenizers.fae import Facts, FAETokenizer
+from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.step import example_keys
 from fae_jax.workdir import Workdir
 
@@ -65,15 +67,6 @@ def test_the_same_share_of_patches_is_blanked_in_every_image():
     assert len({row.tobytes() for row in blank}) > 150
 
 
-def test_labels_are_dropped_in_the_share_asked_for():
-    labels = jnp.arange(4000) % 10
-    dropped = np.asarray(drop_labels(labels, keys(4000), 0.1, 10))
-    gone = dropped == 10
-    assert 0.07 < gone.mean() < 0.13
-    np.testing.assert_array_equal(dropped[~gone], np.asarray(labels)[~gone])
-    assert not (np.asarray(drop_labels(labels, keys(4000), 0.0, 10)) == 10).any()
-
-
 def test_purposes_have_seeds_of_their_own():
     experiments = [
         Experiment(override(load_config(str(TINY)), [("seed", str(seed))]), Workdir("w")) for seed in (0, 1)
@@ -86,14 +79,18 @@ def test_purposes_have_seeds_of_their_own():
     ("relative", "standardise", "sigma"), [(False, False, 0.4), (True, False, 2.0), (True, True, 0.4)]
 )
 def test_noise_for_the_pixel_decoder_is_absolute_or_relative(relative: bool, standardise: bool, sigma: float):
-    config = override(load_config(str(TINY)), [("pixels.noise", "0.4"), ("pixels.noise_relative", str(relative))])
-    experiment = Experiment(config, Workdir("w"))
-    experiment.space = FeatureSpace(
-        mean=np.full(8, 3, np.float32), std=np.full(8, 4, np.float32), standardise=standardise
+    fields = [("pixels.noise", "0.4"), ("pixels.noise_relative", str(relative))]
+    if not standardise:
+        fields += [("encoder.feature_norm", "none"), ("feature_decoder.transformer.last_norm", "True")]
+    config = check(override(load_config(str(TINY)), fields))
+    facts = Facts(
+        encoder="vit", weights="", settings={}, grid=(4, 4), width=16, tokens=1, mean=(3.0,) * 16, std=(4.0,) * 16
     )
-    features = jnp.full((64, 16, 8), 3.0)
-    shown = noisy_features(experiment)({}, {"features": features}, keys(64))
-    assert float((shown - experiment.space.enter(features)).std()) == pytest.approx(sigma, rel=0.03)
+    tokenizer = FAETokenizer.build(config, facts)
+    features = jnp.full((64, 16, 16), 3.0)
+    level = noise_level(tokenizer, config.pixels)
+    noised = noisy_features(tokenizer, level, {}, {"features": features}, keys(64))
+    assert float((noised - tokenizer.space.enter(features)).std()) == pytest.approx(sigma, rel=0.03)
 
 
 def test_options_of_the_encoder_are_handed_on_where_they_are_set(monkeypatch: pytest.MonkeyPatch):
@@ -111,7 +108,7 @@ def test_options_of_the_encoder_are_handed_on_where_they_are_set(monkeypatch: py
         [*own, ("encoder.input_size", "448"), ("encoder.revision", "abc"), ("encoder.combine", "mean")],
     ):
         with pytest.raises(ValueError, match="seen"):
-            _ = Experiment(override(load_config(str(TINY)), more), Workdir("w")).encoder
+            _ = Experiment(override(load_config(str(TINY)), more), Workdir("w")).parts.encoder
     common = {"weights", "image_size", "dtype", "kernel", "scan"}
     assert set(asked[0]) == common
     assert {name: asked[1][name] for name in set(asked[1]) - common} == {"layers": (-3, -1), "combine": "sum"}
@@ -133,10 +130,12 @@ def test_each_stage_leaves_its_curve_and_a_preview(finished: Path, stage: str):
 
 def test_features_are_standardised_over_the_training_images(finished: Path):
     experiment = Experiment(load_config(str(TINY)), Workdir(finished))
-    source = experiment.source("train")
+    source = experiment.images.source("train")
     images = np.stack([source[place]["image"] for place in range(len(source))])
-    raw = np.asarray(experiment.encoder.features(experiment.encoder.params, to_pixels(images)), np.float64)
-    kept = json.loads((finished / "features" / "statistics.json").read_text())
+    raw = np.asarray(
+        experiment.parts.encoder.features(experiment.parts.encoder.params, to_pixels(images)), np.float64
+    )
+    kept = json.loads((finished / "features" / "stage.json").read_text())["facts"]
     assert kept["tokens"] == len(source) * 16
     np.testing.assert_allclose(kept["mean"], raw.mean((0, 1)), atol=1e-4)
     np.testing.assert_allclose(kept["std"], raw.std((0, 1)), rtol=1e-3)
@@ -144,17 +143,15 @@ def test_features_are_standardised_over_the_training_images(finished: Path):
 
 def test_the_cache_holds_what_the_encoder_and_compressor_say_of_every_training_image(finished: Path):
     experiment = Experiment(load_config(str(TINY)), Workdir(finished))
-    source, cache = experiment.source("train"), experiment.cache
+    source, cache = experiment.images.source("train"), open_latents(experiment.workdir).source
     assert len(cache) == len(source) and cache.header.views == 2
     assert isinstance(source, DigitsSource)
-    compressor = experiment.load_params("features", "autoencoder")["compressor"]
+    tokenizer, params = experiment.parts.tokenizer, {"compressor": experiment.parts.params("compressor")}
     for place in (0, 63, 64, len(source) - 1):
         image = source[place]["image"][None]
         for view, shown in enumerate((image, image[:, :, ::-1])):
-            raw = experiment.encoder.features(experiment.encoder.params, to_pixels(shown))
-            mean, log_variance = experiment.networks.compressor.apply(
-                {"params": compressor}, experiment.space.enter(raw)
-            )
+            raw = experiment.parts.encoder.features(experiment.parts.encoder.params, to_pixels(shown))
+            mean, log_variance = tokenizer.compress(params, raw)
             record = cache.read([place], [view])
             np.testing.assert_allclose(record["mean"].astype(np.float32), mean, rtol=1e-2, atol=1e-2)
             np.testing.assert_allclose(record["log_variance"].astype(np.float32), log_variance, rtol=1e-2, atol=1e-2)
@@ -164,13 +161,17 @@ def test_the_cache_holds_what_the_encoder_and_compressor_say_of_every_training_i
 def test_finetune_begins_where_pixels_ended(finished: Path):
     """Its first loss, before it has stepped, is that of the decoder that pixels left, not of one from scratch."""
     experiment = Experiment(load_config(str(TINY)), Workdir(finished))
-    decoder, params = experiment.networks.pixel_decoder, experiment.load_params("pixels", "pixel_decoder")
-    frozen = {**experiment.frozen_encoder, **experiment.load_params("features", "autoencoder")}
-    with contextlib.closing(experiment.loader(8).at(0)) as batches:
+    parts = experiment.parts
+    mesh = make_mesh()
+    params = Checkpoints(finished / "pixels" / "checkpoints").read_params("pixel_decoder", mesh)
+    frozen = {part: parts.params(part) for part in ("encoder", "compressor", "feature_decoder")}
+    with contextlib.closing(experiment.images.loader(8).at(0)) as batches:
         batch = {"image": next(batches)["image"]}
     images = to_pixels(batch["image"])
     step_keys = example_keys(experiment.seed("finetune"), jnp.asarray(0), 8)
-    decoded = decoder.apply({"params": params}, returned_features(experiment)(frozen, batch, step_keys))
+    decoded = parts.tokenizer.pixel_decoder.apply(
+        {"params": params}, returned_features(parts.tokenizer, frozen, batch, step_keys)
+    )
     assert json.loads(curve(finished, "finetune")[0])["loss"] == pytest.approx(
         float(jnp.mean((decoded - images) ** 2)), rel=1e-4
     )

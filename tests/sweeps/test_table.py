@@ -81,7 +81,7 @@ def test_plots_stand_alone_and_have_every_point(directory: SweepDirectory):
 
 def test_the_best_dot_is_the_large_one_and_lies_lowest(directory: SweepDirectory):
     drawing = ElementTree.fromstring(
-        over_field("features.beta", METRICS[0], make_rows(directory, METRICS), lower=True)
+        over_field("features.beta", METRICS[0], make_rows(directory, METRICS), lower=True).svg()
     )
     dots = [node for node in drawing.iter() if node.tag.endswith("circle")]
     large = max(dots, key=lambda dot: float(dot.get("r")))

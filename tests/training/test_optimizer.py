@@ -1,5 +1,7 @@
 """The optimizer against AdamW, its schedule and averages written out in NumPy."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 import toy
 
-from fae_jax.training.optimizer import learning_rate, make_optimizer, slowest_average
+from fae_jax.training.optimizer import best_params, learning_rate, make_optimizer
 
 
 def gradients(step: int) -> dict:
@@ -68,11 +70,15 @@ def test_averages_are_the_recursion_over_parameters_for_each_decay():
                 np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=1e-6)
 
 
-def test_slowest_average_is_that_of_the_largest_decay_and_without_any_the_parameters():
-    params, state = walk(toy.section(ema=(0.9999, 0.5, 0.99)), 3)[-1]
-    assert slowest_average(state, params) is state[-1].averages["0.9999"]
-    params, state = walk(toy.section(ema=()), 3)[-1]
-    assert slowest_average(state, params) is params
+def test_best_params_are_the_ema_of_the_largest_decay_and_without_any_the_parameters():
+    def state_of(ema: tuple[float, ...]) -> SimpleNamespace:
+        params, state = walk(toy.section(ema=ema), 3)[-1]
+        return SimpleNamespace(players={"p": SimpleNamespace(params=params, optimizer=state)})
+
+    state = state_of((0.9999, 0.5, 0.99))
+    assert best_params(state, "p") is state.players["p"].optimizer[-1].averages["0.9999"]
+    state = state_of(())
+    assert best_params(state, "p") is state.players["p"].params
 
 
 def test_clip_zero_leaves_gradients_as_they_are():

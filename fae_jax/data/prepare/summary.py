@@ -1,8 +1,7 @@
-"""What a checked source holds and what was left out of it, as plain values and as one page."""
+"""What a checked source holds and what was left out of it, as plain values."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,36 +68,3 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     points = {"min": 0, "5%": 5, "median": 50, "95%": 95, "max": 100}
     spread = {name: float(np.percentile(values, point)) for name, point in points.items()}
     return {**spread, "mean": float(values.mean())}
-
-
-def page(title: str, summary: dict[str, Any]) -> str:
-    """The summary as a page that needs nothing else."""
-    spreads = {name: value for name, value in summary.items() if isinstance(value, dict) and "median" in value}
-    columns = ["min", "5%", "median", "95%", "max", "mean"]
-    rows = [[name, *(f"{spread[column]:,.4g}" for column in columns)] for name, spread in spreads.items()]
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{summary['used']:,} of {summary['found']:,} images are used, {summary['bytes'] / 1e9:,.3f} GB; "
-        f"{summary['skipped']:,} are left out; {summary['duplicates']['extra']:,} are identical to another.</p>",
-        _table(["", *columns], rows),
-    ]
-    if summary["reasons"]:
-        parts.append("<h2>Left out</h2>")
-        for reason, entry in summary["reasons"].items():
-            examples = "".join(f"<li>{html.escape(example)}</li>" for example in entry["examples"])
-            parts.append(
-                f"<details><summary>{entry['count']:,}: {html.escape(reason)}</summary><ul>{examples}</ul></details>"
-            )
-    if "classes" in summary:
-        parts.append("<h2>Classes</h2>")
-        parts.append(_table(["class", "images"], [[name, f"{n:,}"] for name, n in summary["classes"].items()]))
-    style = "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto}td,th{padding:.1em 1em;text-align:right}"
-    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
-    return head + "\n".join(parts)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"

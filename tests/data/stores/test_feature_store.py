@@ -11,12 +11,14 @@ import pytest
 from running import TINY, curve
 
 from fae_jax.config import check, load_config, override
+from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores import feature_store as module
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
-from fae_jax.stages import check_request, run_stage
 from fae_jax.stages.experiment import Experiment
-from fae_jax.data.pixels import to_pixels
+from fae_jax.stages.latents import open_latents
+from fae_jax.stages.running import check_request, run_stage, stage_of
+from fae_jax.stages.training import batches as batches_of
 from fae_jax.workdir import Workdir
 
 SHORT = (("compute.scan", "True"), ("features.steps", "3"), ("pixels.steps", "2"))
@@ -40,34 +42,36 @@ def stored(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Experime
 
 
 def test_every_image_and_its_twin_are_there(stored: Experiment):
-    store = stored.feature_store.open()
-    source = stored.source("train")
+    store = stored.parts.feature_store("train").open()
+    source = stored.images.source("train")
     assert len(store) == len(source) and store.header.views == 2
     for view in (0, 1):
         image = source[7]["image"][None, :, :: -1 if view else 1]
-        want = np.asarray(stored.encoder.features(stored.encoder.params, to_pixels(image)))
+        want = np.asarray(stored.parts.encoder.features(stored.parts.encoder.params, to_pixels(image)))
         found = store.read([7], [view])
         assert found["features"].dtype == np.float16 and found["label"][0] == source.labels[7]
         np.testing.assert_allclose(found["features"], want, rtol=2e-3, atol=2e-3)
 
 
 def test_statistics_are_those_of_all_that_is_stored(stored: Experiment):
-    store = stored.feature_store.open()
+    store = stored.parts.feature_store("train").open()
     values = np.concatenate([store.read(range(len(store)), [view] * len(store))["features"] for view in (0, 1)])
-    kept = json.loads((stored.workdir.root / "features" / "statistics.json").read_text())
-    assert kept["tokens"] == 2 * len(store) * 16 and kept["identity"]["store"] == store.header.identity.hash
+    kept = json.loads((stored.workdir.root / "features" / "stage.json").read_text())["facts"]
+    assert kept["tokens"] == 2 * len(store) * 16
     np.testing.assert_allclose(kept["mean"], values.astype(np.float64).mean((0, 1)), atol=1e-9)
     np.testing.assert_allclose(kept["std"], values.astype(np.float64).std((0, 1)), rtol=1e-9)
 
 
 def test_images_come_beside_their_features_mirrored_alike(stored: Experiment):
-    with contextlib.closing(stored.feature_loader(16, images=True).at(5)) as batches:
+    with contextlib.closing(batches_of(stored, stage_of("pixels"))(5)) as batches:
         batch = next(batches)
-    want = stored.encode_here(batch["image"])
-    np.testing.assert_allclose(stored.features_of({}, {"features": np.asarray(batch["features"])}), want, atol=5e-3)
-    plain = np.stack([stored.source("train")[int(index)]["image"] for index in batch["index"]])
+    want = stored.parts.encode_here(batch["image"])
+    np.testing.assert_allclose(
+        stored.parts.tokenizer.raw_features({}, {"features": np.asarray(batch["features"])}), want, atol=5e-3
+    )
+    plain = np.stack([stored.images.source("train")[int(index)]["image"] for index in batch["index"]])
     mirrored = (batch["image"] != plain).any((1, 2, 3))
-    assert 2 < mirrored.sum() < 14
+    assert 0 < mirrored.sum() < 8
     np.testing.assert_array_equal(batch["image"][mirrored], plain[mirrored][:, :, ::-1])
 
 
@@ -79,7 +83,7 @@ def test_training_on_stored_features_is_training_on_images(finished: Path, store
         runs.append([json.loads(row) for row in curve(tmp_path / name, "features")])
     for ours, theirs in zip(*runs, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
-    assert not (tmp_path / "store" / stored.feature_store.identity.hash).exists()
+    assert not (tmp_path / "store" / stored.parts.feature_store("train").identity.hash).exists()
 
 
 def test_another_experiment_shares_it_and_the_encoder_never_runs(finished, stored, tmp_path, monkeypatch):
@@ -87,28 +91,34 @@ def test_another_experiment_shares_it_and_the_encoder_never_runs(finished, store
         finished, tmp_path / "other", ("data.features", stored.config.data.features), ("features.beta", "1e-3")
     )
     monkeypatch.setattr(module, "write_cache", None)
-    assert other.feature_store.open().header.to_json() == stored.feature_store.open().header.to_json()
-    assert other.feature_store.bytes_to_write() == 0
-    assert run_stage(other, "pixels") and other.is_done("pixels")
-    assert other.frozen_for_features == {}
+    assert (
+        other.parts.feature_store("train").open().header.to_json()
+        == stored.parts.feature_store("train").open().header.to_json()
+    )
+    assert other.parts.feature_store("train").bytes_to_write() == 0
+    assert run_stage(other, "pixels") and other.is_done(stage_of("pixels"))
+    assert stage_of("pixels").frozen_parts(other.config) == ()
 
 
 def test_only_an_encoder_without_class_token_is_evaluated_from_a_store(stored: Experiment, monkeypatch):
     """The tiny ViT has a class token, which is not stored; without one, held-out features are kept as well."""
-    assert stored.stored_features("heldout") is None
-    whole = stored.encoder
+    assert stored.parts.stored_features("heldout") is None
+    whole = stored.parts.encoder
     bare = dataclasses.replace(whole, apply=lambda params, pixels: whole.apply(params, pixels)._replace(cls=None))
-    monkeypatch.setitem(vars(stored), "encoder", bare)
-    found = stored.stored_features("heldout")
-    assert len(found) == len(stored.source("heldout")) and found.directory != stored.feature_store.directory
-    batch = {"image": stored.source("heldout")[5]["image"][None], "features": found.read([5], [0])["features"]}
-    view = View(FAE(stored), {**batch, "mask": np.array([True])})
-    want = stored.encode_here(batch["image"])
+    monkeypatch.setitem(vars(stored.parts.tokenizer), "encoder", bare)
+    found = stored.parts.stored_features("heldout")
+    assert (
+        len(found) == len(stored.images.source("heldout"))
+        and found.directory != stored.parts.feature_store("train").directory
+    )
+    batch = {"image": stored.images.source("heldout")[5]["image"][None], "features": found.read([5], [0])["features"]}
+    view = View(FAE(stored.parts), {**batch, "mask": np.array([True])})
+    want = stored.parts.encode_here(batch["image"])
     np.testing.assert_allclose(view.features, want, rtol=2e-3, atol=2e-3)
 
 
 def test_an_interrupted_store_is_gone_on_with(stored: Experiment, tmp_path: Path):
-    whole, calls = stored.feature_store, []
+    whole, calls = stored.parts.feature_store("train"), []
 
     def failing(images: np.ndarray):
         calls.append(len(images))
@@ -127,7 +137,7 @@ def test_an_interrupted_store_is_gone_on_with(stored: Experiment, tmp_path: Path
 def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_path, monkeypatch):
     experiment = begun(finished, tmp_path / "run", ("data.features", str(tmp_path / "a" / "b")))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 10**5))
-    images = len(experiment.source("train"))
+    images = len(experiment.images.source("train"))
     wanted = 1.01 * 2 * images * (16 + 2 * 16 * 16)
     with pytest.raises(
         ValueError, match=f"feature store of {images} images takes {wanted / 1e6:.2f} MB more in .*free"
@@ -142,18 +152,17 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_pa
 def test_without_compression_the_features_stage_only_measures(finished: Path, tmp_path: Path):
     identity = (("compressor.kind", "identity"), ("feature_decoder.kind", "identity"), ("data.flip", "False"))
     experiment = begun(finished, tmp_path / "identity", *identity)
-    assert not experiment.is_done("features")
-    assert run_stage(experiment, "features") and experiment.is_done("features")
+    assert not experiment.is_done(stage_of("features"))
+    assert run_stage(experiment, "features") and experiment.is_done(stage_of("features"))
     assert not (tmp_path / "identity" / "features" / "checkpoints").exists()
     assert run_stage(experiment, "cache")
-    source, cached = experiment.source("train"), experiment.cache
-    want = experiment.space.enter(experiment.encode_here(source[3]["image"][None]))
+    source, cached = experiment.images.source("train"), open_latents(experiment.workdir).source
+    want = experiment.parts.tokenizer.space.enter(experiment.parts.encode_here(source[3]["image"][None]))
     np.testing.assert_allclose(cached[3]["mean"].astype(np.float32), want[0], rtol=1e-2, atol=1e-2)
     assert cached.header.shape == (16, 16)
 
 
 def test_uncompressed_features_may_still_have_a_decoder(finished: Path, tmp_path: Path):
     experiment = begun(finished, tmp_path / "half", ("compressor.kind", "identity"))
-    assert run_stage(experiment, "features") and experiment.is_done("features")
-    assert experiment.load_params("features", "autoencoder")["feature_decoder"]
-    assert not experiment.load_params("features", "autoencoder").get("compressor")
+    assert run_stage(experiment, "features") and experiment.is_done(stage_of("features"))
+    assert experiment.parts.params("feature_decoder") and not experiment.parts.params("compressor")

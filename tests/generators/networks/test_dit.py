@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from network_reference import assert_close, parameters
 
-from fae_jax.generators import DiT
+from fae_jax.generators.networks.dit import DiT
 
 GRID = (3, 4)
 SIT = {"norm": "layer", "feed_forward": "gelu_tanh", "rotary": False}

@@ -1,14 +1,13 @@
 """The space of the autoencoder: exact statistics, there and back, and kept with what they belong to."""
 
 import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fae_jax.stages import feature_space
-from fae_jax.tokenizers.feature_space import FeatureSpace, load_or_measure, measure
+from fae_jax.tokenizers import feature_space
+from fae_jax.tokenizers.feature_space import FeatureSpace, measure
 
 RANDOM = np.random.default_rng(0)
 # Channels far from zero and of very different spread, in batches of different sizes.
@@ -63,24 +62,3 @@ def test_root_mean_square_is_that_of_the_features_as_they_are_used():
     mean, std = values.mean(0).astype(np.float32), values.std(0).astype(np.float32)
     assert FeatureSpace(mean=mean, std=std, standardise=False).rms == pytest.approx(np.sqrt((values**2).mean()))
     assert FeatureSpace(mean=mean, std=std, standardise=True).rms == 1.0
-
-
-def test_measured_once_for_each_identity(tmp_path: Path):
-    file, calls = tmp_path / "features" / "statistics.json", []
-
-    def features():
-        calls.append(1)
-        return measure(iter(BATCHES))
-
-    first = load_or_measure(file, {"encoder": "a"}, features, True)
-    again = load_or_measure(file, {"encoder": "a"}, features, True)
-    assert len(calls) == 1 and json.loads(file.read_text())["tokens"] == 192
-    np.testing.assert_array_equal(first.mean, again.mean)
-    np.testing.assert_array_equal(first.std, again.std)
-    load_or_measure(file, {"encoder": "b"}, features, True)
-    assert len(calls) == 2 and json.loads(file.read_text())["identity"] == {"encoder": "b"}
-
-
-def test_a_channel_that_never_changes_does_not_divide_by_zero(tmp_path: Path):
-    space = load_or_measure(tmp_path / "s.json", {}, lambda: measure([np.ones((2, 4, 3), np.float32)]), True)
-    assert np.isfinite(np.asarray(space.enter(jnp.ones((1, 4, 3))))).all()

@@ -4,11 +4,12 @@ import jax
 import pytest
 from running import TINY
 
-from fae_jax.compiler.programs import STAGES, lower
+from fae_jax.compiler.programs import STAGES, batch_shapes, lower
+from fae_jax.compiler.shapes import Shapes
 from fae_jax.compiler.weigh import per_device
 from fae_jax.config import load_config, override
 from fae_jax.parallel.mesh import make_mesh
-from fae_jax.stages.outline import TASKS, Outline
+from fae_jax.stages.running import stage_of
 
 CONFIG = load_config(str(TINY))
 
@@ -28,33 +29,27 @@ def test_stored_features_come_in_place_of_images_and_encoder():
     inputs = program.lowered.as_text().split("@main(", 1)[1].split(") ->", 1)[0]
     assert "tensor<8x16x16xf16>" in inputs and "x3xui8>" not in inputs
     assert per_device(program.state) < per_device(lower(CONFIG, "features", make_mesh()).state)
-    shapes = next(TASKS["pixels"](Outline(stored, make_mesh())).batches(0))
+    shapes = batch_shapes(Shapes(stored, make_mesh()), stage_of("pixels"))
     assert shapes["features"].shape == (8, 16, 16) and shapes["image"].shape == (8, 32, 32, 3)
 
 
 def test_a_published_encoder_needs_no_weights():
     paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
     paper = override(paper, [("feature_decoder.transformer.heads", "6"), ("compressor.attention.heads", "2")])
-    outline = Outline(paper, make_mesh())
-    assert outline.networks.grid == (4, 4) and outline.networks.width == 384
-    assert {type(leaf) for leaf in jax.tree.leaves(outline.frozen_encoder)} == {jax.ShapeDtypeStruct}
-    task = TASKS["finetune"](outline)
-    assert set(task.frozen) == {"encoder", "compressor", "feature_decoder"}
+    shapes = Shapes(paper, make_mesh())
+    assert shapes.tokenizer.grid == (4, 4) and shapes.tokenizer.width == 384
+    for part in stage_of("finetune").frozen_parts(shapes.config):
+        assert {type(leaf) for leaf in jax.tree.leaves(shapes.params(part))} == {jax.ShapeDtypeStruct}, part
+    assert stage_of("finetune").frozen == ("encoder", "compressor", "feature_decoder")
 
 
-def test_a_batch_that_does_not_divide_names_its_field():
-    class Wide(Outline):
-        def check_batch(self, field, size, parts=1):
-            raise ValueError(field)
+@pytest.mark.parametrize(("stage", "field"), [("sample", "sampling.batch"), ("pixels", "pixels.batch")])
+def test_a_batch_that_does_not_divide_names_its_field(stage: str, field: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fae_jax.compiler.programs.batch_divisor", lambda mesh: 7)
+    with pytest.raises(ValueError, match=f"^field {field}=. must be a multiple of 7"):
+        lower(CONFIG, stage, make_mesh())
 
-    from fae_jax.compiler import programs
 
-    original, programs.Outline = programs.Outline, Wide
-    try:
-        for stage, field in (("sample", "sampling.batch"), ("pixels", "pixels.batch")):
-            with pytest.raises(ValueError, match=f"^{field}$"):
-                lower(CONFIG, stage, make_mesh())
-    finally:
-        programs.Outline = original
+def test_a_stage_that_is_none_is_refused():
     with pytest.raises(ValueError, match="stage 'encoder' cannot be compiled; choose one of features"):
         lower(CONFIG, "encoder", make_mesh())
