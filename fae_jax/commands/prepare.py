@@ -113,13 +113,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if index is not None and not arguments.pack:
         _keep_index(out, index, checked, source)
     if arguments.pack:
-<<<<<<< HEAD
         write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
-=======
-        write_packed(out, source, checked.used, progress=_progress("prepare: packed"))
     from fae_jax.report.templates import render  # the page's room brings JAX, which checking data does without
 
->>>>>>> report
     write_json(out / "summary.json", summary)
     write_atomically(
         out / "summary.html", render("prepare.html", title=f"{arguments.dataset}: {arguments.path}", summary=summary)

@@ -5,17 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-<<<<<<< HEAD
-from fae_jax.report.markup import Markup, join, tag
-from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, measured
-from fae_jax.report.stages import facts, framed, table_of
-from fae_jax.report.words import brief, number, percent, spoken
-from fae_jax.stages.figures import class_grid
-=======
 from fae_jax.stages.figures import class_grid
 from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, measured
 from fae_jax.report.words import Table, number, percent, spoken
->>>>>>> report
 
 MOST_CLASSES = 24
 MOST_ROWS = 40

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-<<<<<<< HEAD
-from fae_jax.stages.figures import write_figure
-=======
 from fae_jax.stages.figures import write_figure
 from fae_jax.report import write_report
->>>>>>> report
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 VOID = {"br", "hr", "img", "input", "line", "link", "meta", "path"}
