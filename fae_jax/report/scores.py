@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fae_jax.stages.figures import class_grid
 from fae_jax.report.reading import Embedded, Record, SampleSet, at, branch, embed, measured
 from fae_jax.report.words import Table, number, percent, spoken
+from fae_jax.stages.figures import class_grid
 
 MOST_CLASSES = 24
 MOST_ROWS = 40

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.stages.figures import write_figure
 from fae_jax.report import write_report
+from fae_jax.stages.figures import write_figure
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 VOID = {"br", "hr", "img", "input", "line", "link", "meta", "path"}

@@ -38,11 +38,13 @@ def setting(*changes: tuple[str, str]):
     return networks, config.features, jax.tree.map(jnp.asarray, params)
 
 
+def run(networks, section, params, keys=KEYS):
+    return features_loss(networks, section, params, {}, {"features": RAW}, keys, jnp.zeros(()))
+
+
 def lose(*changes: tuple[str, str], keys=KEYS) -> tuple[float, dict[str, float]]:
     networks, section, params = setting(*changes)
-    loss, metrics = jax.jit(
-        lambda params: features_loss(networks, section, params, {}, {"features": RAW}, keys, jnp.zeros(()))
-    )(params)
+    loss, metrics = jax.jit(lambda params: run(networks, section, params, keys))(params)
     return float(loss), {name: float(value) for name, value in metrics.items()}
 
 
@@ -65,7 +67,7 @@ def test_channels_are_watched():
     moments = params["compressor"]["moments"]
     moments["kernel"] = moments["kernel"].at[:, 1].set(0).at[:, 4:].set(0)
     moments["bias"] = moments["bias"].at[4:].set(2 * jnp.log(jnp.asarray([0.1, 0.2, 0.3, 0.8])))
-    metrics = features_loss(networks, section, params, {}, {"features": RAW}, KEYS, jnp.zeros(()))[1]
+    metrics = run(networks, section, params)[1]
     found = [float(metrics[name]) for name in ("posterior_std_min", "posterior_std", "posterior_std_max")]
     np.testing.assert_allclose(found, [0.1, 0.35, 0.8], rtol=1e-5)
     assert float(metrics["inactive_channels"]) == 1
@@ -77,7 +79,7 @@ def test_feature_noise_hides_features_from_the_compressor_and_not_from_the_targe
     for noise in ("0.0", "2.0"):
         networks, section, params = setting(("features.feature_noise", noise))
         silent = {**params, "feature_decoder": jax.tree.map(jnp.zeros_like, params["feature_decoder"])}
-        found[noise] = features_loss(networks, section, silent, {}, {"features": RAW}, KEYS, jnp.zeros(()))[1]
+        found[noise] = run(networks, section, silent)[1]
     energy = float(jnp.mean(setting()[0].space.enter(RAW) ** 2))
     assert all(float(metrics["feature_error"]) == pytest.approx(energy, rel=1e-5) for metrics in found.values())
     assert float(found["2.0"]["kl_per_token"]) > 1.2 * float(found["0.0"]["kl_per_token"])

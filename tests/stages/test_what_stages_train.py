@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from running import TINY, TRAINED, curve, fae
 
-from fae_jax.config import load_config, override
+from fae_jax.config import check, load_config, override
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.encoders import registry
