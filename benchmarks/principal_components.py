@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     workdir = Workdir(arguments.workdir)
     experiment = Experiment(workdir.read_config(), workdir)
-    train, heldout = (experiment.stored_features(split) for split in ("train", "heldout"))
+    train, heldout = (experiment.parts.stored_features(split) for split in ("train", "heldout"))
     if train is None or heldout is None:
         parser.error("the experiment keeps no features (data.features), or its encoder has a class token")
     statistics = train.header.statistics

@@ -22,22 +22,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from fae_jax.losses.pixels import pixel_error
-from fae_jax.networks import build_networks, init_params
 from jaxtyping import Array
 from machine import describe
 
+from fae_jax.conditions import make_condition
 from fae_jax.config import check, default_config
 from fae_jax.diffusion.guidance import guided
 from fae_jax.diffusion.path import training_pair
 from fae_jax.diffusion.samplers import make_sampler, sample, sample_keys
+from fae_jax.generators import make_generator
+from fae_jax.losses.pixel import pixel_loss, pixel_terms
 from fae_jax.model import guidance_schedule
+from fae_jax.nn.params import init_params
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.xla_flags import set_flags
-from fae_jax.stages.features import autoencoder_loss
-from fae_jax.tokenizers.feature_space import FeatureSpace
+from fae_jax.stages.features import features_loss
+from fae_jax.tokenizers.fae import Facts, FAETokenizer
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, create_state
 from fae_jax.training.step import compile_step
@@ -110,14 +111,16 @@ class Ours:
 
     def __init__(self, config: Any, size: Size, batch: int):
         self.config, self.batch, self.mesh = config, batch, make_mesh()
-        self.networks = build_networks(check(config), (16, 16), size.features)
+        checked, zeros, ones = check(config), (0.0,) * size.features, (1.0,) * size.features
+        facts = {"encoder": "", "weights": "", "settings": {}, "grid": (16, 16), "width": size.features, "tokens": 1}
+        self.tokenizer = FAETokenizer.build(checked, Facts(**facts, mean=zeros, std=ones))
+        condition = make_condition(checked)
+        self.dit = make_generator(checked, grid=(16, 16), channels=32, condition=condition).network
         keys = jax.random.split(jax.random.key(0), 4)
         self.features = jax.random.normal(keys[0], (batch, 256, size.features))
         self.latents = jax.random.normal(keys[1], (batch, 256, 32))
         self.pixels = jax.random.uniform(keys[2], (batch, 256, 256, 3), minval=-1, maxval=1)
         self.labels = jnp.arange(batch, dtype=jnp.int32) % 1000
-        ones = np.ones(size.features, np.float32)
-        self.space = FeatureSpace(mean=0 * ones, std=ones, standardise=True)
 
     def _train(self, init: Callable[..., Any], loss: Callable[..., Any], section: Any, batch: Any) -> tuple[Any, int]:
         players = {"one": Player(init=init, loss=loss, optimizer=make_optimizer(section))}
@@ -133,44 +136,45 @@ class Ours:
         return run, count
 
     def features_step(self) -> tuple[Any, int]:
-        networks, section = self.networks, self.config.features
+        tokenizer, section = self.tokenizer, self.config.features
 
         def init(key: Array) -> Any:
             return {
-                "compressor": init_params(networks.compressor, key, self.features[:1]),
-                "feature_decoder": init_params(networks.feature_decoder, key, self.latents[:1]),
+                "compressor": init_params(tokenizer.compressor, key, self.features[:1]),
+                "feature_decoder": init_params(tokenizer.feature_decoder, key, self.latents[:1]),
             }
 
         def loss(params: Any, frozen: Any, batch: Any, keys: Array, step: Array) -> Any:
-            return autoencoder_loss(networks, self.space, section, params, batch["features"], keys)
+            return features_loss(tokenizer, section, params, frozen, batch, keys, step)
 
         return self._train(init, loss, section, {"features": self.features})
 
     def pixels_step(self) -> tuple[Any, int]:
-        decoder, section = self.networks.pixel_decoder, self.config.pixels
+        decoder, section = self.tokenizer.pixel_decoder, self.config.pixels
+        terms = pixel_terms((("l2", 1.0),))
 
         def loss(params: Any, frozen: Any, batch: Any, keys: Array, step: Array) -> Any:
             noise = jax.vmap(lambda key: jax.random.normal(key, batch["features"].shape[1:]))(keys)
             decoded = decoder.apply({"params": params}, batch["features"] + section.noise * noise)
-            return pixel_error(decoded, batch["image"], 0.0, 1.0), {}
+            return pixel_loss(terms, decoded, batch["image"], step)
 
         batch = {"features": self.features, "image": self.pixels}
         return self._train(lambda key: init_params(decoder, key, self.features[:1]), loss, section, batch)
 
     def _dit(self, key: Array) -> Any:
-        return init_params(self.networks.dit, key, self.latents[:1], jnp.zeros(1), self.labels[:1])
+        return init_params(self.dit, key, self.latents[:1], jnp.zeros(1), self.labels[:1])
 
     def generator_step(self) -> tuple[Any, int]:
         def loss(params: Any, frozen: Any, batch: Any, keys: Array, step: Array) -> Any:
             pair = training_pair(keys, batch["latents"], 1.0)
-            velocity = self.networks.dit.apply({"params": params}, pair.noisy, pair.time, batch["label"])
+            velocity = self.dit.apply({"params": params}, pair.noisy, pair.time, batch["label"])
             return jnp.mean((velocity - pair.velocity) ** 2), {}
 
         batch = {"latents": self.latents, "label": self.labels}
         return self._train(self._dit, loss, self.config.generator, batch)
 
     def decoding(self) -> tuple[Any, int]:
-        feature_decoder, pixel_decoder = self.networks.feature_decoder, self.networks.pixel_decoder
+        feature_decoder, pixel_decoder = self.tokenizer.feature_decoder, self.tokenizer.pixel_decoder
         params = (
             init_params(feature_decoder, jax.random.key(0), self.latents[:1]),
             init_params(pixel_decoder, jax.random.key(1), self.features[:1]),
@@ -191,9 +195,7 @@ class Ours:
 
         @jax.jit
         def run(params: Any, keys: Array, labels: Array) -> Array:
-            velocity = guided(
-                lambda z, t, label: self.networks.dit.apply({"params": params}, z, t, label), schedule, 1000
-            )
+            velocity = guided(lambda z, t, label: self.dit.apply({"params": params}, z, t, label), schedule, 1000)
             return sample(sampler, lambda z, t: velocity(z, t, labels), keys, (256, 32))
 
         keys = sample_keys(0, jnp.arange(self.batch))

@@ -64,7 +64,7 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
             chosen.append(int(word))
         else:
             raise ValueError(
-                f"--classes {text!r}: {word!r} is not a class; they are 0 to {len(classes) - 1}, or their names"
+                f"--classes {text!r}: {word} is not a class; they are 0 to {len(classes) - 1}, or their names"
             )
     return chosen
 

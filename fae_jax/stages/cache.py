@@ -19,7 +19,7 @@ from jaxtyping import Array
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
-from fae_jax.data.stores.latents import CacheIdentity
+from fae_jax.data.stores.latents import HEADER, CacheIdentity
 from fae_jax.errors import RunFailed
 from fae_jax.files import storage
 from fae_jax.files.progress import report_progress, say
@@ -29,7 +29,7 @@ from fae_jax.parallel.rules import constrained
 from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import hosts
-from fae_jax.stages.latents import FOLDER
+from fae_jax.stages.latents import FOLDER, latents_directory
 from fae_jax.stages.stage import Record, Stage, check_lineage, read_record, write_record
 
 
@@ -150,4 +150,13 @@ def _absolute(directory: str) -> str:
     return directory if storage.is_remote(directory) else os.path.abspath(Path(directory).expanduser())
 
 
-STAGE = Stage(name="cache", run=run, needs=("features",), folder=FOLDER)
+def is_there(experiment: Experiment, record: Record) -> bool:
+    """Whether the finished cache is where the configuration wants it."""
+    root = experiment.config.cache.path
+    place = f"{FOLDER}/{record.facts['hash']}" if not root else _absolute(storage.join(root, record.facts["hash"]))
+    if record.facts["directory"] != place:
+        return False
+    return storage.exists(storage.join(latents_directory(experiment.workdir), HEADER))
+
+
+STAGE = Stage(name="cache", run=run, needs=("features",), is_there=is_there, folder=FOLDER)

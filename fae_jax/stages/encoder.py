@@ -35,7 +35,7 @@ from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.stage import Stage
+from fae_jax.stages.stage import Record, Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, TrainState
@@ -187,4 +187,9 @@ def run(experiment: Experiment, stage: Stage) -> None:
     train_stage(experiment, stage, save)
 
 
-STAGE = Stage(name="encoder", run=run, players=players, preview=preview, field="encoder_training")
+def is_there(experiment: Experiment, record: Record) -> bool:
+    """Whether the trained weights are."""
+    return (experiment.workdir.stage("encoder") / "model.safetensors").is_file()
+
+
+STAGE = Stage(name="encoder", run=run, players=players, preview=preview, is_there=is_there, field="encoder_training")

@@ -33,7 +33,7 @@ class Experiment:
     """
 
     def __init__(self, config: Any, workdir: Workdir, origin: str | None = None):
-        self.config = with_trained(check(config), str(workdir.stage("encoder")))
+        self.config = check(config)
         self.workdir = workdir
         self.origin = origin
 
@@ -54,7 +54,8 @@ class Experiment:
     @functools.cached_property
     def parts(self) -> Trained:
         """What its stages have left so far."""
-        return Trained(self.config, self.workdir, self.mesh, self.own_mesh, self.images)
+        config = with_trained(self.config, str(self.workdir.stage("encoder")))
+        return Trained(config, self.workdir, self.mesh, self.own_mesh, self.images)
 
     def seed(self, purpose: str) -> int:
         """A seed for one purpose, derived from the experiment's."""
@@ -66,15 +67,16 @@ class Experiment:
         return Checkpoints(self.workdir.stage(stage.folder or stage.name) / "checkpoints", kept.keep, kept.keep_at)
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether a stage has nothing left to do: its record says so, and its last checkpoint is there."""
+        """Whether a stage has nothing left to do: its record says so, and what it left is there."""
         record = read_record(self.workdir, stage.folder or stage.name)
         if record is None or record.finished is None:
             return False
-        if stage.players is None or record.finished == 0:
+        if stage.is_there is not None:
+            return stage.is_there(self, record)
+        if record.finished == 0:
             return True
-        return (
-            record.finished >= stage.section(self.config).steps and record.finished in self.checkpoints(stage).steps()
-        )
+        enough = record.finished >= stage.section(self.config).steps
+        return enough and self.checkpoints(stage).is_whole(record.finished)
 
     def check_batch(self, field: str, size: int, parts: int = 1) -> None:
         """Refuses a batch that does not divide over the devices.

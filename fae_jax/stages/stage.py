@@ -37,6 +37,7 @@ class Stage:
       reads: what its batches hold: "images", "features", "features and images", "latents".
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
       preview: (parts, frozen, images) → what is shown of a state; None for nothing.
+      is_there: (experiment, record) → whether what it left is still there; None where that is its last checkpoint.
       field: the section of the configuration it is trained by, where that is not its name.
       folder: its folder in the working directory, where that is not its name.
     """
@@ -49,6 +50,7 @@ class Stage:
     reads: str = "images"
     start: Mapping[str, str] = dataclasses.field(default_factory=dict)
     preview: Callable[[Parts, Mapping[str, Any], Mapping[str, Any]], Preview] | None = None
+    is_there: Callable[[Experiment, Record], bool] | None = None
     field: str = ""
     folder: str = ""
 

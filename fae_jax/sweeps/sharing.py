@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fae_jax.config import flatten, is_operational
+from fae_jax.data.stores.latents import HEADER
 from fae_jax.stages.running import stage_of
 from fae_jax.workdir import Workdir
 
@@ -72,6 +74,12 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _unfinished(folder: str, names: list[str]) -> list[str]:
+    """Caches that another configuration began and did not end."""
+    caches = [name for name in names if list(Path(folder, name).glob("shard-*"))]
+    return [name for name in caches if not Path(folder, name, HEADER).is_file()]
+
+
 def hand_on(stage: str, source: Workdir, target: Workdir) -> None:
     """Links a finished stage of `source` into `target`; whole, or not at all. What is there already stays.
 
@@ -85,5 +93,5 @@ def hand_on(stage: str, source: Workdir, target: Workdir) -> None:
     half = place.with_name(f".{place.name}.linking")
     shutil.rmtree(half, ignore_errors=True)
     half.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source.stage(folder), half, copy_function=_link)
+    shutil.copytree(source.stage(folder), half, copy_function=_link, ignore=_unfinished)
     half.rename(place)

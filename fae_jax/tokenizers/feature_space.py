@@ -7,7 +7,7 @@ greatest variance, channel k of a token f is
 
     (wₖ·(f − m) − low) / (high − low),   low and high the 2nd and 98th percentile over x                    (2)
 
-Statistics are kept in `features/statistics.json` with the hashes of the encoder and data they belong to.
+Statistics are kept in the record of the first stage that needs them (`fae_jax.stages.stage`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.files.writing import write_json
-from fae_jax.parallel.hosts import gather_text, is_first
+from fae_jax.parallel.hosts import gather_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,26 +76,6 @@ def over_hosts(own: LatentStatistics) -> LatentStatistics:
     """The statistics of all hosts' images, from each host's own; the same numbers on every host, in float64."""
     texts = gather_text(json.dumps(own.to_json()))
     return functools.reduce(LatentStatistics.merge, (LatentStatistics.from_json(json.loads(text)) for text in texts))
-
-
-def load_or_measure(
-    file: Path, identity: dict[str, str], statistics: Callable[[], LatentStatistics], standardise: bool
-) -> FeatureSpace:
-    """The feature space of an experiment: from `file` if that is of the same identity, else measured and kept."""
-    # The first host's view of the file: another may look when it has been written already.
-    kept = json.loads(gather_text(file.read_text() if file.is_file() else "{}")[0])
-    if kept.get("identity") != identity:
-        measured = statistics()
-        kept = {
-            "identity": identity,
-            "tokens": measured.count,
-            "mean": measured.mean.tolist(),
-            "std": measured.std.tolist(),
-        }
-        if is_first():
-            write_json(file, kept)
-    mean, std = np.asarray(kept["mean"], np.float32), np.asarray(kept["std"], np.float32)
-    return FeatureSpace(mean=mean, std=np.maximum(std, 1e-6), standardise=standardise)
 
 
 def feature_colours(

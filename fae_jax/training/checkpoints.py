@@ -67,8 +67,13 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
-        found = self.directory.glob("*") if self.directory.is_dir() else ()
-        return sorted(int(path.name) for path in found if path.name.isdigit())
+        folders = self.directory.glob("*") if self.directory.is_dir() else ()
+        return sorted(int(path.name) for path in folders if path.name.isdigit())
+
+    def is_whole(self, step: int) -> bool:
+        """Whether a checkpoint is there and none of its files is empty, as a power cut leaves them."""
+        files = [path for path in (self.directory / str(step)).rglob("*") if path.is_file()]
+        return bool(files) and all(path.stat().st_size for path in files)
 
     def _agreed_steps(self) -> list[int]:
         """`steps` as the first host sees them."""

@@ -236,11 +236,11 @@ def test_what_is_asked_too_early(refuse: Refuse, tmp_path: Path, finished: Path,
         (("--number", "0"), "--number must be at least 1, got 0"),
         (("--number", "many"), "--number"),
         (("--classes", "3,10"), "10 is not a class; they are 0 to 9"),
-        (("--classes", "cat"), "must be class numbers"),
+        (("--classes", "cat"), "cat is not a class; they are 0 to 9, or their names"),
         (("--guidance", "strong"), "is neither a weight, intervals, none nor config"),
         (("--sampler", "eulr"), "sampler 'eulr' is unknown; did you mean 'euler'?"),
         (("--steps", "0"), "steps must be a whole number of at least 1, got 0"),
-        (("--ema", "0.7"), "no parameter average of decay 0.7"),
+        (("--ema", "0.7"), "no EMA of decay 0.7"),
         (("--seed", "x"), "--seed"),
         (("--name", "../elsewhere"), "--name"),
     ],
@@ -251,7 +251,7 @@ def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[s
 
 def test_labels_take_classes_in_turn():
     assert balanced_labels([3, 5], 5).tolist() == [3, 5, 3, 5, 3]
-    assert parse_classes("all", 3) == [0, 1, 2] and parse_classes("2,0", 3) == [2, 0]
+    assert parse_classes("all", "abc") == [0, 1, 2] and parse_classes("2,a", "abc") == [2, 0]
     assert parse_guidance("none") is None and parse_guidance("config") == "config" and parse_guidance("2.5") == 2.5
     assert parse_guidance("((0, 0.7, 2),)") == ((0, 0.7, 2),)
 

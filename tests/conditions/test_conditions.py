@@ -33,11 +33,11 @@ def test_no_class_is_the_number_of_classes():
         ([-1], "label -1 is not in 0 … 10"),
         ([11], "label 11 is not in 0 … 10"),
         ([], "at least one class"),
-        ([3.5], "labels must be whole numbers, got float64"),
+        (np.array([3.5]), "labels must be whole numbers, got float64"),
         (None, "draws by class"),
     ],
 )
-def test_labels_that_are_none_are_refused(labels: list | None, message: str):
+def test_labels_that_are_none_are_refused(labels: list | np.ndarray | None, message: str):
     with pytest.raises(ValueError, match=message):
         ClassLabel(classes=10).request(labels)
 

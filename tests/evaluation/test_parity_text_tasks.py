@@ -81,7 +81,7 @@ def test_captions_find_their_images_in_a_captioned_shard(trained: Path, tmp_path
             recall = found[features][direction]
             assert 0 <= recall["1"] <= recall["5"] <= recall["10"] <= 1
     page = (trained / "report.html").read_text()
-    assert "images found for a caption, x̂" in page and "captions for an image, x" in page
+    assert "images retrieved for a caption, x̂" in page and "captions for an image, x" in page
 
 
 @pytest.mark.real_data

@@ -9,6 +9,8 @@ import pytest
 
 import fae_jax
 from fae_jax.cli.program import main
+from fae_jax.stages.experiment import Experiment
+from fae_jax.workdir import Workdir
 
 KEPT = ("config.json", "encoder", "features")
 
@@ -39,7 +41,7 @@ def test_a_probe_needs_the_features_stage_alone_and_says_what_it_probed(features
     assert set(found["linear"]["inputs"]) == {"class 1", "class 1 + mean patch"}
     assert set(found["own_head"]) >= {"x", "reconstructed", "agreement", "patches_only"}
     # the agreement of x and x̂, recomputed without the evaluation's own walk
-    source = fae.experiment.source("heldout")
+    source = Experiment(Workdir(features_only).read_config(), Workdir(features_only)).images.source("heldout")
     images = np.stack([source[place]["image"] for place in range(60)]).astype(np.float32) / 127.5 - 1
     x = np.asarray(fae.features(images), np.float64)
     y = np.asarray(fae.reconstruct_features(fae.encode(images)), np.float64)
@@ -62,9 +64,11 @@ def test_compress_is_encode_without_the_encoder(features_only: Path):
 def test_what_a_later_stage_trains_is_asked_for_when_it_is_used(features_only: Path):
     fae = fae_jax.load(features_only)
     latents = np.zeros((1, 4, 4, 4), np.float32)
-    with pytest.raises(ValueError, match="decoding images needs stage pixels, which is not finished in .*run `fae"):
+    with pytest.raises(
+        ValueError, match="has no finished stage pixels, .* run `fae train pixels"
+    ):
         fae.decode(latents)
-    with pytest.raises(ValueError, match="generating needs stage pixels, which is not finished"):
+    with pytest.raises(ValueError, match="has no generator: run `fae train generator"):
         fae.generate([0])
 
 

@@ -105,5 +105,5 @@ def test_a_term_counts_from_its_start_step_on_and_is_named_where_there_are_sever
     late, _ = pixel.pixel_loss(terms, decoded, images, jnp.asarray(10))
     assert float(early) == pytest.approx(float(values["l2"]))
     assert float(late) == pytest.approx(float(values["l2"] + 0.5 * values["l1"]))
-    with pytest.raises(ValueError, match="'l3' is none of the pixel losses; did you mean"):
+    with pytest.raises(ValueError, match="'l3' is none of the pixel losses; choose one of l1, l2"):
         pixel.pixel_terms((("l3", 1.0),))

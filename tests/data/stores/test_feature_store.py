@@ -105,6 +105,7 @@ def test_only_an_encoder_without_class_token_is_evaluated_from_a_store(stored: E
     assert stored.parts.stored_features("heldout") is None
     whole = stored.parts.encoder
     bare = dataclasses.replace(whole, apply=lambda params, pixels: whole.apply(params, pixels)._replace(cls=None))
+    monkeypatch.setitem(vars(stored.parts), "encoder", bare)
     monkeypatch.setitem(vars(stored.parts.tokenizer), "encoder", bare)
     found = stored.parts.stored_features("heldout")
     assert (

@@ -1,0 +1,158 @@
+"""A trained model needs nothing but itself: not its images, not its latents, not the encoder where it is not used."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import TINY, fae
+
+import fae_jax
+from fae_jax.stages.stage import read_record
+from fae_jax.workdir import Workdir
+
+LABELS = [3, 1, 4]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of eight images of noise."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (root / label).mkdir()
+        for number in range(8):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / label / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bare(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment on those images, which are gone when it is done, as are its latents."""
+    root = tmp_path_factory.mktemp("bare")
+    images, workdir = root / "images", root / "run"
+    shutil.copytree(photographs, images)
+    fields = {"source": "folder", "path": images, "classes": 2, "holdout": 0.25, "in_memory": False}
+    words = [f"--config.data.{name}={value}" for name, value in fields.items()]
+    fae("run", "--config", TINY, "--workdir", workdir, *words)
+    shutil.rmtree(images)
+    return workdir
+
+
+def test_without_images_it_encodes_decodes_and_generates(bare: Path):
+    model = fae_jax.load(bare)
+    pixels = np.zeros((2, 32, 32, 3), np.float32)
+    latents = model.encode(pixels)
+    assert latents.shape == (2, 4, 4, 4) and model.reconstruct_features(latents).shape == (2, 4, 4, 16)
+    assert model.decode(latents).shape == (2, 32, 32, 3)
+    assert model.generate(labels=[0, 1]).shape == (2, 32, 32, 3)
+    assert model.parts.classes == ("cat", "dog")
+
+
+def test_the_generator_trains_without_images_and_encoder(bare: Path, tmp_path: Path):
+    shutil.copytree(bare, tmp_path / "run")
+    for folder in ("encoder", "generator"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    fae("train", "generator", "--workdir", tmp_path / "run")
+    ours, theirs = (read_record(Workdir(root), "generator") for root in (tmp_path / "run", bare))
+    assert ours == theirs and ours is not None and ours.finished == 8
+
+
+def test_sampling_and_export_need_neither_latents_nor_encoder(bare: Path, tmp_path: Path):
+    shutil.copytree(bare, tmp_path / "run")
+    for file in (tmp_path / "run" / "latents").rglob("*.array_record"):
+        file.unlink()
+    fae("sample", "--workdir", tmp_path / "run", "--number", 2, "--classes", "dog,0")
+    labels = np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"]
+    np.testing.assert_array_equal(labels, [1, 0])
+    fae("export", "--workdir", tmp_path / "run", "--out", tmp_path / "bundle")
+    assert fae_jax.load(tmp_path / "bundle").generate(labels=[1]).shape == (1, 32, 32, 3)
+
+
+def test_a_bundle_is_the_model(finished: Path, tmp_path: Path):
+    folder = tmp_path / "bundle"
+    fae("export", "--workdir", finished, "--out", folder)
+    ours, theirs = fae_jax.load(folder), fae_jax.load(finished)
+    np.testing.assert_array_equal(ours.generate(labels=LABELS, seed=5), theirs.generate(labels=LABELS, seed=5))
+    pixels = np.linspace(-1, 1, 2 * 32 * 32 * 3, dtype=np.float32).reshape(2, 32, 32, 3)
+    np.testing.assert_array_equal(ours.encode(pixels), theirs.encode(pixels))
+    np.testing.assert_array_equal(ours.decode(ours.encode(pixels)), theirs.decode(theirs.encode(pixels)))
+    _, err = fae("export", "--workdir", finished, "--out", folder, code=2)
+    assert "is not empty: name a new folder with --out" in err
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("generator.safetensors", "is not the file that was exported"),
+        ("encoder/model.safetensors", "is not the file that was exported"),
+        ("bundle.json", "cannot be read"),
+    ],
+)
+def test_a_bundle_edited_by_hand_is_refused(finished: Path, tmp_path: Path, file: str, message: str):
+    folder = tmp_path / "bundle"
+    fae("export", "--workdir", finished, "--out", folder)
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2 if file != "bundle.json" else 0] ^= 1
+    (folder / file).write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=message):
+        model = fae_jax.load(folder)
+        model.encode(np.zeros((1, 32, 32, 3), np.float32))
+        model.generate(labels=[1])
+
+
+def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path, tmp_path: Path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "generator")
+    fields = ["--config.checkpoint.keep_at=(1, 4)", "--config.checkpoint.pause_at=7"]
+    _, err = fae("train", "generator", "--workdir", workdir, *fields, code=1)
+    assert "stopped by checkpoint.pause_at at step 7" in err
+    kept = sorted(int(path.name) for path in (workdir / "generator" / "checkpoints").iterdir() if path.name.isdigit())
+    assert kept == [1, 4, 6, 7]
+    images = {}
+    for step in (1, 4, None):
+        chosen = [] if step is None else ["--checkpoint", step]
+        if step is None:
+            _, err = fae("sample", "--workdir", workdir, *chosen, "--number", 2, code=2)
+            assert "sampling needs stage generator, which is not finished" in err
+            continue
+        fae("sample", "--workdir", workdir, *chosen, "--number", 2, "--name", f"at{step}")
+        images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
+    assert (images[1] != images[4]).any()
+    _, err = fae("sample", "--workdir", workdir, "--checkpoint", 5, "--number", 2, code=2)
+    assert "there is no checkpoint of step 5" in err and "kept: 1, 4, 6, 7" in err
+
+
+def test_a_stage_goes_on_with_what_it_was_begun_with_alone(bare: Path, photographs: Path, tmp_path: Path):
+    """Another folder at the same path: the finished features stage is not measured again, and finetune refuses."""
+    workdir = tmp_path / "run"
+    shutil.copytree(bare, workdir)
+    before = (workdir / "features" / "stage.json").read_bytes()
+    images = Path(json.loads((workdir / "config.json").read_text())["data"]["path"])
+    shutil.copytree(photographs, images)
+    Image.new("RGB", (32, 32)).save(images / "cat" / "new.png")
+    try:
+        record = json.loads((workdir / "finetune" / "stage.json").read_text())
+        (workdir / "finetune" / "stage.json").write_text(json.dumps({**record, "finished": None}))
+        _, err = fae("train", "finetune", "--workdir", workdir, code=1)
+    finally:
+        shutil.rmtree(images)
+    assert "was made of images" in err and "give back the images it was begun with" in err
+    assert (workdir / "features" / "stage.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("left", ["emptied", "missing"])
+def test_a_stage_without_its_last_checkpoint_is_not_done(finished: Path, tmp_path: Path, left: str):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    last = workdir / "generator" / "checkpoints" / "8"
+    shutil.rmtree(last)
+    if left == "emptied":
+        last.mkdir()
+    _, err = fae("run", "--workdir", workdir)
+    assert "generator: step 6 of 8" in err
+    with pytest.raises(ValueError, match="stage.json is damaged"):
+        (workdir / "generator" / "stage.json").write_text("{")
+        read_record(Workdir(workdir), "generator")
