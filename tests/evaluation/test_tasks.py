@@ -64,9 +64,7 @@ def test_compress_is_encode_without_the_encoder(features_only: Path):
 def test_what_a_later_stage_trains_is_asked_for_when_it_is_used(features_only: Path):
     fae = fae_jax.load(features_only)
     latents = np.zeros((1, 4, 4, 4), np.float32)
-    with pytest.raises(
-        ValueError, match="has no finished stage pixels, .* run `fae train pixels"
-    ):
+    with pytest.raises(ValueError, match="has no finished stage pixels, .* run `fae train pixels"):
         fae.decode(latents)
     with pytest.raises(ValueError, match="has no generator: run `fae train generator"):
         fae.generate([0])
