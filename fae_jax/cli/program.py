@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import json
 import os
@@ -22,6 +21,7 @@ from absl import logging
 from fae_jax import __version__
 from fae_jax.cli.stopping import ending_at_sigterm
 from fae_jax.errors import RunFailed
+from fae_jax.files.names import nearest
 from fae_jax.parallel.ending import leave_now
 from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.xla_flags import set_flags
@@ -52,13 +52,8 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            hint = _nearest(str(value), choices, f"choose one of {', '.join(choices)}")
+            hint = nearest(str(value), choices)
             raise argparse.ArgumentError(None, f"{action.metavar or action.dest} {value!r} is unknown; {hint}")
-
-
-def _nearest(word: str, choices: list[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(word, choices, n=1)
-    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
@@ -97,7 +92,7 @@ def _overrides(unknown: list[str], options: list[str]) -> list[tuple[str, str]]:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
         if not name.startswith("--config."):
-            raise ValueError(f"argument {word!r} is unknown; {_nearest(name, options, 'see `fae --help`')}")
+            raise ValueError(f"argument {word!r} is unknown; {nearest(name, options, otherwise='see `fae --help`')}")
         if not equals:
             if not rest:
                 raise ValueError(f"{word} needs a value: {word}=VALUE")
