@@ -36,7 +36,7 @@ from fae_jax.data.stores.latents import (
 )
 
 Check = Callable[..., None]
-ROOT = str(Path(__file__).parents[2])
+ROOT = str(Path(__file__).parents[3])
 
 
 def encode(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +230,7 @@ def test_finished_shards_are_kept_and_others_redone(digits: DigitsSource, tmp_pa
 def test_a_killed_writer_is_taken_up(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
     program = f"""
         import sys, time
-        from tests.data.test_latents import encode, write
+        from tests.data.stores.test_latents import encode, write
         from fae_jax.data.sources.digits import DigitsSource
 
         def slow(images):
@@ -258,7 +258,7 @@ def test_a_killed_writer_is_taken_up(cache: Path, digits: DigitsSource, tmp_path
 def test_a_full_disk_stops_it_and_leaves_what_was_finished(digits: DigitsSource, tmp_path: Path) -> None:
     program = f"""
         import resource, signal
-        from tests.data.test_latents import write
+        from tests.data.stores.test_latents import write
         from fae_jax.data.sources.digits import DigitsSource
 
         source = DigitsSource(split="heldout", holdout=0.2, seed=0)
