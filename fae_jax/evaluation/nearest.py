@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from fae_jax.evaluation.voting import search
 
 CLOSE_PERCENTILE = 1.0
-CANDIDATES = 8  # of the search in float32, measured again
+CANDIDATES = 8  # that the search in float32 gives, to be measured again
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

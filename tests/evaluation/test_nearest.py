@@ -16,7 +16,7 @@ def make_images(seed: int, count: int) -> np.ndarray:
 def test_nearest_is_the_smallest_of_all_distances(block, monkeypatch):
     monkeypatch.setattr(voting, "BLOCK", block)
     queries, references = make_images(0, 23), make_images(1, 40)
-    references[[17, 31]] = 127, 120  # grey: near to any noise, but its product with none is large
+    references[17], references[31] = 127, 120  # grey: near to any noise, but its product with none is large
     found = nearest(queries, references)
     every = cdist(queries.reshape(23, -1) / 255, references.reshape(40, -1) / 255) / np.sqrt(6 * 5 * 3)
     np.testing.assert_array_equal(found.index, every.argmin(1))

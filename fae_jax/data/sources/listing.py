@@ -58,9 +58,9 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
     if holdout:
         order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))
         _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-        wanted = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
+        count = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
         rank = np.arange(len(labels)) - np.repeat(starts, sizes)
-        held[order[rank < np.repeat(wanted, sizes)]] = True
+        held[order[rank < np.repeat(count, sizes)]] = True
     return np.flatnonzero(held == (split == "heldout"))
 
 

@@ -92,8 +92,8 @@ class ParquetSource(StoredSource):
             if (file, group) in self._groups:
                 self._groups.move_to_end((file, group))
                 return self._groups[file, group]
-        wanted = [name for name in (self._image, self._text) if name]
-        table = _open(self._paths[file]).read_row_group(group, columns=wanted)
+        names = [name for name in (self._image, self._text) if name]
+        table = _open(self._paths[file]).read_row_group(group, columns=names)
         with self._lock:
             self._groups[file, group] = table
             if len(self._groups) > KEPT_GROUPS:

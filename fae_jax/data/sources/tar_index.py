@@ -28,7 +28,7 @@ from fae_jax.files.storage import StoredFile
 
 COLUMNS = {
     "shard": np.int32,
-    "offset": np.int64,  # of the image's bytes
+    "offset": np.int64,  # where the image's bytes begin
     "size": np.int32,
     "label": np.int32,  # −1 where there is none
     "text_offset": np.int64,
@@ -266,8 +266,8 @@ def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unusable("its caption is not UTF-8", f"{error.reason} at byte {error.start}") from None
-    found = json.loads(text)["captions"] if is_json else [text]
-    captions = tuple(" ".join(caption.split()) for caption in found if isinstance(caption, str) and caption.strip())
+    texts = json.loads(text)["captions"] if is_json else [text]
+    captions = tuple(" ".join(caption.split()) for caption in texts if isinstance(caption, str) and caption.strip())
     if not captions:
         raise Unusable("its caption is empty")
     return captions

@@ -10,8 +10,9 @@ import fsspec
 import numpy as np
 import pytest
 
+from fae_jax.data.batching import Reading
 from fae_jax.data.decode import decode_image
-from fae_jax.data.loader import Loader, Reading
+from fae_jax.data.loader import Loader
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.packed import PackedSource
