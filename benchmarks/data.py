@@ -138,7 +138,7 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
         clock.append(time.perf_counter())
         images = [adm_centre_crop(image, options.size)[:, :: 1 - 2 * (n % 2)] for n, image in enumerate(images)]
         clock.append(time.perf_counter())
-        stacked(images)
+        stack(({"image": image} for image in images), len(images))
         clock.append(time.perf_counter())
         for name, (begun, ended) in zip(spent, itertools.pairwise(clock), strict=True):
             spent[name] += ended - begun
