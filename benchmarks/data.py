@@ -122,8 +122,8 @@ def measure_latents(options: argparse.Namespace) -> dict[str, float]:
 
 def measure_profile(options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds per image of each part of the loader's work, one thread, the rest of the process asleep."""
-    from fae_jax.data.decode import decode_image
     from fae_jax.data.batching import stack
+    from fae_jax.data.decode import decode_image
     from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop
 
