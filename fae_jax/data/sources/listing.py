@@ -7,10 +7,14 @@ that order, augmentation and restarts are functions of numbers.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from fae_jax.files import storage
+from fae_jax.files.storage import StoredFile
 
 SPLITS = ("train", "heldout")
 
@@ -36,6 +40,23 @@ class Source(Protocol):
           BadImage: this one cannot be decoded.
         """
         ...
+
+
+def shards(path: str, suffix: str) -> list[StoredFile]:
+    """`find_files` of one kind, but a folder in which files of several splits lie together is refused.
+
+    Raises:
+      FileNotFoundError, ValueError: see `find_files`; or the files' names tell of different splits.
+    """
+    files = storage.find_files(path, (suffix,))
+    words = {word for file in files for word in re.split(r"[-_.]", file.name)}
+    splits = sorted(words & {"train", "validation", "valid", "val", "test"})
+    if len(splits) > 1 and len(files) > 1 and not storage.is_pattern(path):
+        raise ValueError(
+            f"{path} holds files of {' and of '.join(splits)}; name those to train on, such as "
+            f"{storage.join(path, f'train-*{suffix}')}, and set data.heldout_path to the others"
+        )
+    return files
 
 
 def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdout: float, seed: int) -> np.ndarray:
