@@ -122,8 +122,8 @@ def measure_latents(options: argparse.Namespace) -> dict[str, float]:
 
 def measure_profile(options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds per image of each part of the loader's work, one thread, the rest of the process asleep."""
+    from fae_jax.data.batching import stack
     from fae_jax.data.decode import decode_image
-    from fae_jax.data.loader import stacked
     from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop
 
@@ -138,7 +138,7 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
         clock.append(time.perf_counter())
         images = [adm_centre_crop(image, options.size)[:, :: 1 - 2 * (n % 2)] for n, image in enumerate(images)]
         clock.append(time.perf_counter())
-        stacked(images)
+        stack(({"image": image} for image in images), len(images))
         clock.append(time.perf_counter())
         for name, (begun, ended) in zip(spent, itertools.pairwise(clock), strict=True):
             spent[name] += ended - begun

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 from grain.transforms import RandomMap
 
+from fae_jax.data.batching import READ_AHEAD, Batch, Batches, Reading, Rows, check_batch, derived_seed
 from fae_jax.data.decode import BadImage
 from fae_jax.data.replacement import BadImages, Readable
 from fae_jax.data.sources.listing import Source
@@ -37,133 +36,6 @@ from fae_jax.data.transforms import (
     RandomResizedCrop,
     adm_centre_crop,
 )
-
-Batch = dict[str, np.ndarray]
-LAST_POSITION = 2**62
-
-
-class Batches(Iterator[Batch]):
-    """An iterator of batches that owns threads or processes; close it, or use it in a `with` statement."""
-
-    def __init__(self, dataset: grain.IterDataset, finish: Callable[[Batch], Batch] = lambda batch: batch):
-        self._iterator, self._finish = iter(dataset), finish
-
-    def __next__(self) -> Batch:
-        return self._finish(next(self._iterator))
-
-    def close(self) -> None:
-        """Ends its threads and processes; may be called twice."""
-        self._iterator.close()
-
-    def __enter__(self) -> Batches:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How batches are prepared ahead; no field changes what is in them.
-
-    Attributes:
-      workers: processes; 0 prepares batches in threads of this process.
-      threads: batches prepared at a time, in each worker.
-      ahead: batches kept ready, in each worker; the bound on memory.
-    """
-
-    workers: int = 0
-    threads: int = 2
-    ahead: int = 4
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("threads", 1), ("ahead", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    def batches(self, dataset: grain.MapDataset, finish: Callable[[Batch], Batch] = lambda batch: batch) -> Batches:
-        """Iterates a data set whose elements are whole batches; `finish` is applied in this process."""
-        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.ahead, self.threads))
-        iterable = dataset.to_iter_dataset(options)
-        if self.workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only programs on absl parse
-                flags.FLAGS.mark_as_parsed()
-            iterable = iterable.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
-            )
-        return Batches(iterable, finish)
-
-
-READ_AHEAD = Reading()
-
-
-def check_batch(batch: int, host: int, hosts: int) -> int:
-    """The rows of a global batch that one host holds.
-
-    Raises:
-      ValueError: the batch is empty or does not divide among the hosts, or there is no such host.
-    """
-    if batch < 1:
-        raise ValueError(f"the global batch must be at least 1, got {batch}")
-    if hosts < 1 or not 0 <= host < hosts:
-        raise ValueError(f"host {host} of {hosts} does not exist; hosts are numbered from 0")
-    if batch % hosts:
-        raise ValueError(f"a global batch of {batch} does not divide among {hosts} hosts; make it a multiple")
-    return batch // hosts
-
-
-class Rows(grain.MapDataset):
-    """Element i is one host's rows of global batch `first` + i, equations (1) and (4), stacked by key.
-
-    Attributes:
-      examples: a data set of single examples that any position may be asked of, later epochs included.
-    """
-
-    def __init__(self, examples: grain.MapDataset, *, batch: int, host: int, hosts: int, first: int):
-        super().__init__(examples)
-        self._batch, self._first = batch, first
-        self._rows = check_batch(batch, host, hosts)
-        self._offset = host * self._rows
-
-    def __len__(self) -> int:
-        return LAST_POSITION // self._batch - self._first
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self.slice(index)
-        start = (self._first + index) * self._batch + self._offset
-        return stack((self._parent[position] for position in range(start, start + self._rows)), self._rows)
-
-
-def stack(examples: Iterable[dict[str, Any]], count: int) -> Batch:
-    """`count` examples of equal shapes → one array per key.
-
-    Images are copied one by one as they come, while they are in the processor's cache, and let go.
-
-    Raises:
-      ValueError: two differ in shape.
-    """
-    images: dict[str, np.ndarray] = {}
-    others: dict[str, list[Any]] = {}
-    keys: list[str] = []
-    for row, example in enumerate(examples):
-        keys = keys or list(example)
-        for key, value in example.items():
-            if np.ndim(value) != 3:
-                others.setdefault(key, []).append(value)
-                continue
-            if key not in images:
-                images[key] = np.empty((count, *value.shape), value.dtype)
-            _copy(value, images[key][row])
-    return {key: images[key] if key in images else np.stack(others[key]) for key in keys}
-
-
-def _copy(image: np.ndarray, target: np.ndarray) -> None:
-    """Copies (y, x, c) by whole pixels: of mirrored images, which are views, that takes half the time."""
-    if image.shape != target.shape:
-        raise ValueError(f"an image of shape {image.shape} is among images of {target.shape}")
-    pixel = np.dtype((np.void, target.shape[-1] * target.itemsize))
-    target.view(pixel)[...] = image.view(pixel)
 
 
 class Examples(grain.MapDataset):
@@ -196,39 +68,18 @@ class Examples(grain.MapDataset):
         return element
 
 
-def ordered(source: Any, seed: int) -> grain.MapDataset:
-    """Equation (2), numbers of a source's images: epoch after epoch, each in its own order.
+def ordered(count: int, seed: int, mixture: Mixture | Drawn | None, starts: Sequence[int] = ()) -> grain.MapDataset:
+    """Equation (2), numbers of `count` images, epoch after epoch, each in its own order, without end.
 
-    The parts of a mixture are shuffled by themselves and dealt out by weight, evenly, at any position the same.
+    The parts of a mixture, which begin at `starts`, are shuffled by themselves and dealt out by weight, evenly.
     """
-    numbers = grain.MapDataset.range(len(source))
-    if not isinstance(source, Mixture):
-        return shuffled(numbers, derived_seed(seed, "order"))
-    return mixed(numbers, source.starts, source, seed)
-
-
-def mixed(images: grain.MapDataset, starts: Sequence[int], source: Mixture | Drawn, seed: int) -> grain.MapDataset:
-    """The parts of a mixture, which begin at `starts` of `images`, dealt out by weight."""
+    numbers = grain.MapDataset.range(count)
+    if mixture is None:
+        return numbers.shuffle(seed=derived_seed(seed, "order"))
     parts = []
     for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-        parts.append(shuffled(images[start:stop], derived_seed(seed, f"order of part {number}")).repeat())
-    return grain.MapDataset.mix(parts, weights=source.weights)
-
-
-def shuffled(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
-    """The epochs of a data set one after the other, each in its own order; any position may be asked of it."""
-    return examples.shuffle(seed=seed)
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """A 32-bit seed for one purpose, independent of those for others.
-
-    Raises:
-      ValueError: `seed` is negative.
-    """
-    if seed < 0:
-        raise ValueError(f"the data seed must be at least 0, got {seed}")
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")
+        parts.append(numbers[start:stop].shuffle(seed=derived_seed(seed, f"order of part {number}")).repeat())
+    return grain.MapDataset.mix(parts, weights=mixture.weights)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +138,7 @@ class Loader:
 
         Yields:
           {"image": uint8 (rows, size, size, 3), "label": int32 (rows,), "index": int64 (rows,)}, and "caption", text
-          (rows,), where the source has captions. "index" is of the image shown, replacement or not.
+          (rows,), where the source has captions. "index" is that of the image given, replacement or not.
 
         Iterating raises:
           TooManyBadImages: more than `tolerate` cannot be decoded.
@@ -305,7 +156,9 @@ class Loader:
         if getattr(self.source, "captioned", False) and self.captions:
             changes["caption"] = ChooseCaption(dropout=self.caption_dropout)
         seeded = [(change, derived_seed(self.seed, purpose)) for purpose, change in changes.items()]
-        examples = Examples(ordered(self.source, self.seed), self._images, seeded)
+        mixture = self.source if isinstance(self.source, Mixture) else None
+        order = ordered(len(self.source), self.seed, mixture, mixture.starts if mixture else ())
+        examples = Examples(order, self._images, seeded)
         rows = Rows(examples, batch=self.batch, host=self.host, hosts=self.hosts, first=step)
         return self.reading.batches(rows, self._noted)
 
@@ -321,48 +174,31 @@ class Loader:
         return batch
 
     @functools.cached_property
-    def _images(self) -> Readable | Cropped | InMemory:
+    def _images(self) -> Readable | Cropped:
         readable = Readable(self.source, captions=self.captions)
         if self.crop != "adm_centre":
             return readable
-        cropped = Cropped(readable, self.image_size)
-        if self.reading.workers == 0 and 3 * self.image_size**2 * len(self.source) <= self.keep:
-            return InMemory(cropped, self.image_size)
-        return cropped
+        few = self.reading.workers == 0 and 3 * self.image_size**2 * len(self.source) <= self.keep
+        return Cropped(readable, self.image_size, keep=few)
 
 
 class Cropped:
-    """A source cropped to one size."""
+    """A source cropped to one size; with `keep`, each image is decoded the first time it is asked for, then kept."""
 
-    def __init__(self, source: Readable, image_size: int):
+    def __init__(self, source: Readable, image_size: int, *, keep: bool):
         self._source, self._size = source, image_size
-
-    def __len__(self) -> int:
-        return len(self._source)
+        self._images = np.empty((len(source), image_size, image_size, 3), np.uint8) if keep else None
+        self._rest: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, position: int) -> dict[str, Any]:
+        if self._images is not None and position in self._rest:
+            return self._rest[position] | {"image": self._images[position]}
         element = self._source[position]
-        return element | {"image": adm_centre_crop(element["image"], self._size)}
-
-
-class InMemory:
-    """The same, each image decoded the first time it is asked for and kept."""
-
-    def __init__(self, source: Cropped, image_size: int):
-        self._source = source
-        self._images = np.empty((len(source), image_size, image_size, 3), np.uint8)
-        self._rest: list[dict[str, Any] | None] = [None] * len(source)
-
-    def __len__(self) -> int:
-        return len(self._rest)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        rest = self._rest[position]
-        if rest is None:
-            element = self._source[position]
-            self._images[position] = element["image"]
-            rest = self._rest[position] = {key: value for key, value in element.items() if key != "image"}
-        return {"image": self._images[position], **rest}
+        image = adm_centre_crop(element["image"], self._size)
+        if self._images is not None:
+            self._images[position] = image
+            self._rest[position] = element | {"image": None}
+        return element | {"image": image}
 
 
 def ordered_batches(
@@ -414,18 +250,16 @@ class Padded(grain.MapDataset):
             return self.slice(index)
         position = self._start + index
         beyond = position >= self._stop
+        element: dict[str, Any] = {"label": np.int32(-1), "index": np.int64(position)}
+        if getattr(self._source, "captioned", False):
+            element["captions"] = ()
         try:
-            element = None if beyond else self._source[position]
+            element = element if beyond else self._source[position]
+            image = None if beyond else adm_centre_crop(element["image"], self._size)
         except BadImage:
-            element = None
-        if element is None:
-            black = np.zeros((self._size, self._size, 3), np.uint8)
-            known = {"image": black, "label": np.int32(-1), "index": np.int64(position)}
-            element = known | ({"captions": ()} if getattr(self._source, "captioned", False) else {})
-            shown = False
-        else:
-            element = element | {"image": adm_centre_crop(element["image"], self._size)}
-            shown = True
+            image = None
+        there = image is not None
+        element["image"] = image if there else np.zeros((self._size, self._size, 3), np.uint8)
         if "captions" in element:
             element["captions"] = np.str_(json.dumps(element["captions"], ensure_ascii=False))
-        return element | {"mask": np.bool_(shown), "bad": np.bool_(not shown and not beyond)}
+        return element | {"mask": np.bool_(there), "bad": np.bool_(not there and not beyond)}

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-CLIP_MERGES = 49152 - 256 - 2  # of the published file, which lists more than were used
+CLIP_MERGES = 49152 - 256 - 2  # the published file lists more than were used
 CLIP_PATTERN = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -124,7 +124,7 @@ def _sentencepiece(path: Path) -> tuple[Encode, Number]:
         raise ValueError(f"{path} is not a SentencePiece model, or it is damaged; fetch it again") from None
 
     def number(word: str) -> int | None:
-        nearest = pieces.piece_to_id(word)  # of an unknown word, that of <unk>
+        nearest = pieces.piece_to_id(word)  # an unknown word has that of <unk>
         return nearest if pieces.id_to_piece(nearest) == word else None
 
     return functools.partial(pieces.encode, add_eos=True), number

@@ -18,7 +18,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
-from fae_jax.data.loader import Reading, ordered_batches
+from fae_jax.data.batching import Reading
+from fae_jax.data.loader import ordered_batches
 from fae_jax.data.pixels import to_pixels, to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.latents import LatentSource

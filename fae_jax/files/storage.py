@@ -77,7 +77,7 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
     path = path if is_remote(path) else os.path.expanduser(path)
     names = [name for part in _expanded(path) for name in _matching(part, tuple(suffixes))]
     if not names:
-        if not exists(path) and not _is_pattern(path):
+        if not exists(path) and not is_pattern(path):
             raise FileNotFoundError(f"{path} does not exist")
         raise ValueError(f"{path} holds no file that ends in {' or '.join(suffixes)}")
     return [stat(name) for name in names]
@@ -93,21 +93,22 @@ def _expanded(path: str) -> list[str]:
     return [name for number in numbers for name in _expanded(before + number + after)]
 
 
-def _is_pattern(path: str) -> bool:
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for several by *, ?, [abc] or {0000..0127}."""
     return any(mark in path for mark in "*?[{")
 
 
 def _matching(path: str, suffixes: tuple[str, ...]) -> list[str]:
     if is_remote(path):
         files, protocol = filesystem(path), path.split("://", 1)[0]
-        if _is_pattern(path):
+        if is_pattern(path):
             found = files.glob(path)
         elif files.isdir(path):
             found = [name for name in files.ls(path, detail=False) if name.endswith(suffixes)]
         else:
             found = [path] if files.exists(path) else []
         return sorted(name if is_remote(name) else f"{protocol}://{name.lstrip('/')}" for name in found)
-    if _is_pattern(path) and not os.path.exists(path):
+    if is_pattern(path) and not os.path.exists(path):
         return sorted(glob.glob(path))
     if os.path.isdir(path):
         names = sorted(name for name in os.listdir(path) if name.endswith(suffixes) and not name.startswith("."))

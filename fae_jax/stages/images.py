@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.batching import Reading
+from fae_jax.data.loader import Loader, ordered_batches
 from fae_jax.data.replacement import BadImages, Readable
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from fae_jax.data.loader import Reading
+from fae_jax.data.batching import Reading
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores.feature_store import FeatureStore
 from fae_jax.data.stores.latents import CacheIdentity, LatentSource

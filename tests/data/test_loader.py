@@ -9,7 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
-from fae_jax.data.loader import Loader, Reading, ordered_batches, stack
+from fae_jax.data.batching import Reading, stack
+from fae_jax.data.loader import Loader, ordered_batches
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.transforms import adm_centre_crop
 

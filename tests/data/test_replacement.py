@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fae_jax.data.loader import Loader, Reading, ordered_batches
+from fae_jax.data.batching import Reading
+from fae_jax.data.loader import Loader, ordered_batches
 from fae_jax.data.replacement import BadImages, Readable, TooManyBadImages
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.stores.latent_writer import write_cache

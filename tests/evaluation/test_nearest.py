@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from fae_jax.evaluation import voting
 from fae_jax.evaluation.nearest import CopyCheck, nearest
 
 
@@ -11,10 +12,12 @@ def make_images(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("block", [7, 1024])
-def test_nearest_is_the_smallest_of_all_distances(block):
+@pytest.mark.parametrize("block", [7 * 90, 2**25])
+def test_nearest_is_the_smallest_of_all_distances(block, monkeypatch):
+    monkeypatch.setattr(voting, "BLOCK", block)
     queries, references = make_images(0, 23), make_images(1, 40)
-    found = nearest(queries, references, block=block)
+    references[17], references[31] = 127, 120  # grey: near to any noise, but its product with none is large
+    found = nearest(queries, references)
     every = cdist(queries.reshape(23, -1) / 255, references.reshape(40, -1) / 255) / np.sqrt(6 * 5 * 3)
     np.testing.assert_array_equal(found.index, every.argmin(1))
     np.testing.assert_allclose(found.distance, every.min(1), rtol=1e-12)

@@ -88,7 +88,7 @@ class Checked:
 
     Attributes:
       height, width: in pixels; 0 if it does not decode.
-      size: of the stored file, in bytes.
+      size: bytes of the stored file.
       label: its class, −1 if none.
       caption: length of the longest caption, in characters.
       content: 64 bits of the file's SHA-256.

@@ -59,23 +59,23 @@ def _captions(path: str) -> dict[str, list[str]]:
     try:
         content = json.loads(storage.read_bytes(path))
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        found: dict[str, list[str]] = {name: [] for name in names.values()}
+        captions_of: dict[str, list[str]] = {name: [] for name in names.values()}
         for annotation in content["annotations"]:
             caption = annotation["caption"].strip()
             if caption and annotation["image_id"] in names:
-                found[names[annotation["image_id"]]].append(caption)
+                captions_of[names[annotation["image_id"]]].append(caption)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(
             f"{path} is not a COCO file of captions (images with id and file_name, annotations with image_id and "
             f"caption): {type(error).__name__} {error}"
         ) from error
-    outside = [name for name in found if name.startswith("/") or ".." in name.split("/")]
+    outside = [name for name in captions_of if name.startswith("/") or ".." in name.split("/")]
     if outside:
         raise ValueError(f"{path} names images outside their folder: {outside[0]!r}")
-    found = {name: captions for name, captions in found.items() if captions}
-    if not found:
+    captions_of = {name: captions for name, captions in captions_of.items() if captions}
+    if not captions_of:
         raise ValueError(f"{path} holds no image with a caption")
-    return found
+    return captions_of
 
 
 def _folder(path: str, first: str) -> str:

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, 1,797 real 8×8 images of 17 grey levels, shown at 32×32.
+"""scikit-learn's handwritten digits, 1,797 real 8×8 images of 17 grey levels, enlarged to 32×32.
 
 Enlarging is smooth and can be undone: with D the 8×32 matrix of block means and S penalising second differences,
 
@@ -43,20 +43,14 @@ class DigitsSource:
         return {"image": image, "label": self.labels[position], "index": np.int64(position)}
 
 
-def to_digits(images: UInt8[np.ndarray, "n 32 32 channels"]) -> Float[np.ndarray, "n 64"]:
-    """Undoes the enlarging: 4×4 block means of grey, in scikit-learn's own units 0…16."""
-    grey = images.astype(np.float64).mean(-1)
-    return grey.reshape(-1, SIDE, BLOCK, SIDE, BLOCK).mean((2, 4)).reshape(-1, SIDE * SIDE) * (LEVELS / 255)
-
-
 def enlarge(digits: Float[np.ndarray, "n 64"]) -> UInt8[np.ndarray, "n 32 32"]:
-    """Smooth 32×32 images, equation (1), of 8×8 images in 0…16; `to_digits` undoes it to within a grey level."""
-    wanted = digits.reshape(-1, SIDE, SIDE) * (255 / LEVELS)
+    """Smooth 32×32 images, equation (1), of 8×8 images in 0…16; 4×4 block means undo it to a grey level."""
+    target = digits.reshape(-1, SIDE, SIDE) * (255 / LEVELS)
     matrix = _smoothest()
-    pixels = matrix @ wanted @ matrix.T
+    pixels = matrix @ target @ matrix.T
     for _ in range(12):
         means = np.clip(pixels, 0, 255).reshape(-1, SIDE, BLOCK, SIDE, BLOCK).mean((2, 4))
-        pixels = np.clip(pixels, 0, 255) + (wanted - means).repeat(BLOCK, 1).repeat(BLOCK, 2)
+        pixels = np.clip(pixels, 0, 255) + (target - means).repeat(BLOCK, 1).repeat(BLOCK, 2)
     return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
 
 

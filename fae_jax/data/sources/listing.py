@@ -7,10 +7,14 @@ that order, augmentation and restarts are functions of numbers.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from fae_jax.files import storage
+from fae_jax.files.storage import StoredFile
 
 SPLITS = ("train", "heldout")
 
@@ -38,6 +42,23 @@ class Source(Protocol):
         ...
 
 
+def shards(path: str, suffix: str) -> list[StoredFile]:
+    """`find_files` of one kind, but a folder in which files of several splits lie together is refused.
+
+    Raises:
+      FileNotFoundError, ValueError: see `find_files`; or the files' names tell of different splits.
+    """
+    files = storage.find_files(path, (suffix,))
+    words = {word for file in files for word in re.split(r"[-_.]", file.name)}
+    splits = sorted(words & {"train", "validation", "valid", "val", "test"})
+    if len(splits) > 1 and len(files) > 1 and not storage.is_pattern(path):
+        raise ValueError(
+            f"{path} holds files of {' and of '.join(splits)}; name those to train on, such as "
+            f"{storage.join(path, f'train-*{suffix}')}, and set data.heldout_path to the others"
+        )
+    return files
+
+
 def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdout: float, seed: int) -> np.ndarray:
     """Positions of one split, increasing: of every class, the `holdout` share whose hashed names come first.
 
@@ -58,9 +79,9 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
     if holdout:
         order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))
         _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-        wanted = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
+        count = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
         rank = np.arange(len(labels)) - np.repeat(starts, sizes)
-        held[order[rank < np.repeat(wanted, sizes)]] = True
+        held[order[rank < np.repeat(count, sizes)]] = True
     return np.flatnonzero(held == (split == "heldout"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions
+from fae_jax.data.sources.listing import listing_hash, name_hashes, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 
@@ -31,7 +31,7 @@ class ParquetSource(StoredSource):
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        files = storage.find_files(path, (".parquet",))
+        files = shards(path, ".parquet")
         self._paths = [file.path for file in files]
         tables = [_open(file.path) for file in files]
         self._image, self._label, self._text, names = _columns(tables[0], files[0].path)
@@ -92,8 +92,8 @@ class ParquetSource(StoredSource):
             if (file, group) in self._groups:
                 self._groups.move_to_end((file, group))
                 return self._groups[file, group]
-        wanted = [name for name in (self._image, self._text) if name]
-        table = _open(self._paths[file]).read_row_group(group, columns=wanted)
+        names = [name for name in (self._image, self._text) if name]
+        table = _open(self._paths[file]).read_row_group(group, columns=names)
         with self._lock:
             self._groups[file, group] = table
             if len(self._groups) > KEPT_GROUPS:
@@ -118,17 +118,24 @@ def _columns(table: Any, path: str) -> tuple[str, str | None, str | None, tuple[
     schema, kinds = table.schema_arrow, pyarrow.types
     note = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = note.get("info", {}).get("features", {})
-    image = label = text = None
+    image = text = None
+    labels = []
     for field in schema:
         about = features.get(field.name, {})
         kind = about.get("_type") if isinstance(about, dict) else None
         struct = kinds.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
         if image is None and (kind == "Image" or struct or kinds.is_binary(field.type)):
             image = field.name
-        if kind == "ClassLabel" or (label is None and field.name == "label" and kinds.is_integer(field.type)):
-            label = field.name
+        if kind == "ClassLabel" or (field.name == "label" and kinds.is_integer(field.type)):
+            labels.append(field.name)
         if field.name in CAPTION_COLUMNS:
             text = field.name
+    if len(labels) > 1 and "label" not in labels:
+        raise ValueError(
+            f"{path} has several columns of classes: {', '.join(labels)}; call the one that is meant `label`, "
+            "or drop the others"
+        )
+    label = "label" if "label" in labels else next(iter(labels), None)
     if image is None or (label is None and text is None):
         raise ValueError(f"{path} has no column of images beside one of classes or captions: {schema.names}")
     return image, label, text, tuple(features.get(label, {}).get("names", ())) if label else ()

@@ -23,7 +23,7 @@ class StoredSource(abc.ABC):
 
     Attributes:
       classes: names of the classes, by label; empty where images have captions only.
-      fingerprint: of the listing.
+      fingerprint: the listing's hash.
       keys: `name_hashes` of the images, uint64 (n,).
       captioned: whether elements carry "captions", a tuple of one or more texts.
     """

@@ -28,7 +28,7 @@ from fae_jax.files.storage import StoredFile
 
 COLUMNS = {
     "shard": np.int32,
-    "offset": np.int64,  # of the image's bytes
+    "offset": np.int64,  # where the image's bytes begin
     "size": np.int32,
     "label": np.int32,  # −1 where there is none
     "text_offset": np.int64,
@@ -41,6 +41,7 @@ COLUMNS = {
 VERSION = 1
 LARGEST_LABEL = 10**6
 CUT = "the tar is cut or damaged"
+DOTS = "its name has a dot before the last one, and a key ends at the first"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +174,10 @@ def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple
     try:
         for member in archive:
             end = archive.offset
-            if member.isdir():
-                continue
             path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts:
+            if member.isdir() or path.name.startswith("._"):  # macOS's tar puts such a file beside each
+                pass
+            elif path.is_absolute() or ".." in path.parts:
                 skipped.append(Skip(f"{file.name}/{member.name}", "names a place outside the archive"))
             elif not member.isreg():
                 skipped.append(Skip(f"{file.name}/{member.name}", "is a link or device, not a file"))
@@ -199,7 +200,9 @@ def _row(
     name = f"{file.name}/{key}"
     image = next((members[suffix[1:]] for suffix in SUFFIXES if suffix[1:] in members), None)
     if image is None:
-        skipped.append(Skip(name, "has no image"))
+        images = [suffix for suffix in members if suffix.endswith(SUFFIXES)]
+        skipped += [Skip(f"{name}.{suffix}", DOTS, f"its key is {key!r}") for suffix in images]
+        skipped += [] if images else [Skip(name, "has no image")]
         return None
     try:
         label = _label(_read(data, members["cls"])) if "cls" in members else -1
@@ -266,8 +269,8 @@ def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unusable("its caption is not UTF-8", f"{error.reason} at byte {error.start}") from None
-    found = json.loads(text)["captions"] if is_json else [text]
-    captions = tuple(" ".join(caption.split()) for caption in found if isinstance(caption, str) and caption.strip())
+    texts = json.loads(text)["captions"] if is_json else [text]
+    captions = tuple(" ".join(caption.split()) for caption in texts if isinstance(caption, str) and caption.strip())
     if not captions:
         raise Unusable("its caption is empty")
     return captions

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.sources.listing import listing_hash, split_positions
+from fae_jax.data.sources.listing import listing_hash, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.data.sources.tar_index import Skip, TarIndex, captions_of, counted, join_indices, scan_tar
 from fae_jax.files import storage
@@ -80,7 +80,7 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
     if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
         index, about = TarIndex.load(Path(path).expanduser())
         return index, tuple(about["classes"])
-    files = storage.find_files(path, (".tar",))
+    files = shards(path, ".tar")
     if len(files) > 1:
         log.info("scanning %d tars; `fae prepare` keeps an index of them", len(files))
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:

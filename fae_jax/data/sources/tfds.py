@@ -104,7 +104,7 @@ def _info(folder: str) -> Any:
                 (Path(copy) / file.name).write_bytes(storage.read_bytes(file.path))
         try:
             info = tfds.builder_from_directory(copy if storage.is_remote(folder) else folder).info
-        except Exception as error:  # of a dozen kinds
+        except Exception as error:  # a dozen kinds
             raise ValueError(f"{folder} cannot be read as a TFDS data set: {' '.join(str(error).split())}") from error
     if info.file_format.value != "array_record":
         raise ValueError(

@@ -28,8 +28,8 @@ def bytes_to_write(directory: str, identity: CacheIdentity, images: int, shape: 
     return round(MARGIN * planned_bytes(images - written, shape, identity.flip, identity.layout))
 
 
-def check_room(directory: str, wanted: int, what: str, remedy: str) -> str:
-    """Refuses to write `wanted` bytes where there is no room for them; otherwise says how it stands.
+def check_room(directory: str, needed: int, what: str, remedy: str) -> str:
+    """Refuses to write `needed` bytes where there is no room for them; otherwise says how it stands.
 
     Raises:
       ValueError: the disk is too small, or there is a file or a bucket; says `what` it is about, and the `remedy`.
@@ -41,9 +41,9 @@ def check_room(directory: str, wanted: int, what: str, remedy: str) -> str:
     if not there.is_dir():
         raise ValueError(f"{what} cannot be written to {directory}: {there} is a file; name a folder")
     free = shutil.disk_usage(there).free
-    if wanted > free:
-        raise ValueError(f"{what} takes {_size(wanted)} more in {directory}, where {_size(free)} are free; {remedy}")
-    return f"{_size(wanted)} to write to {directory}, {_size(free)} free"
+    if needed > free:
+        raise ValueError(f"{what} takes {_size(needed)} more in {directory}, where {_size(free)} are free; {remedy}")
+    return f"{_size(needed)} to write to {directory}, {_size(free)} free"
 
 
 def _size(count: int) -> str:

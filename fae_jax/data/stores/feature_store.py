@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from fae_jax.data.loader import READ_AHEAD, Reading
+from fae_jax.data.batching import READ_AHEAD, Reading
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache

@@ -14,23 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import grain
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from fae_jax.autoencoder.posterior import Posterior
-from fae_jax.data.loader import (
-    LAST_POSITION,
-    READ_AHEAD,
-    Batches,
-    Reading,
-    check_batch,
-    derived_seed,
-    mixed,
-    shuffled,
-    stack,
-)
+from fae_jax.data.batching import LAST_POSITION, READ_AHEAD, Batches, Reading, check_batch, derived_seed, stack
+from fae_jax.data.loader import ordered
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.mixture import Drawn, Mixture
 from fae_jax.data.stores.latents import LatentSource
@@ -95,11 +85,8 @@ class LatentLoader:
         """
         if step < 0:
             raise ValueError(f"a step is at least 0, got {step}")
-        everything = grain.MapDataset.range(len(self.source))
-        if self.mixture is None:
-            order = shuffled(everything, derived_seed(self.seed, "order"))
-        else:
-            order = mixed(everything, [self._place(start) for start in self.mixture.starts], self.mixture, self.seed)
+        starts = [self._place(start) for start in self.mixture.starts] if self.mixture else []
+        order = ordered(len(self.source), self.seed, self.mixture, starts)
         return self.reading.batches(_LatentRows(order, self, step))
 
     def _place(self, index: int) -> int:
@@ -130,8 +117,8 @@ class _LatentRows(grain.MapDataset):
         positions = [self._parent[position] for position in range(start + mine.start, start + mine.stop)]
         batch = loader.source.read(positions, views[mine].tolist())
         if loader.images is not None:
-            shown = zip(batch["index"], views[mine], strict=True)
-            images = (self._image(loader.images, int(index), int(view)) for index, view in shown)
+            pairs = zip(batch["index"], views[mine], strict=True)
+            images = (self._image(loader.images, int(index), int(view)) for index, view in pairs)
             batch |= stack(({"image": image} for image in images), len(positions))
         captions = batch.pop("captions", None)
         if captions is not None and loader.captions:
@@ -159,8 +146,3 @@ def sample_latents(
     """Draws from the posteriors of a batch, one key per example, and standardises; runs on device, float32."""
     mean, log_variance = (jnp.asarray(batch[name], jnp.float32) for name in ("mean", "log_variance"))
     return statistics.standardise(Posterior(mean, log_variance).sample(keys))
-
-
-def example_keys(key: Key[Array, ""], index: Array) -> Key[Array, " b"]:
-    """A key per example, by its source index: the same on any mesh."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.loader import READ_AHEAD, Reading, ordered_batches
+from fae_jax.data.batching import READ_AHEAD, Reading
+from fae_jax.data.loader import ordered_batches
 from fae_jax.data.replacement import BadImages
 from fae_jax.data.sources import record_files
 from fae_jax.data.sources.listing import Source
@@ -271,16 +272,14 @@ def _finished(directory: Path, number: int) -> Shard | None:
 def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
     """Writes down what the folder is for, or checks that it is for this."""
     path = directory / "identity.json"
-    wanted = {"identity": identity.to_json(), "shard_size": shard_size}
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != wanted:
-            raise ValueError(
-                f"{identity.layout.noun} {directory} was begun with {json.dumps(found)}, "
-                f"asked for is {json.dumps(wanted)}; choose another folder or remove this one"
-            )
-        return
-    write_json(path, wanted)
+    claim = {"identity": identity.to_json(), "shard_size": shard_size}
+    if not path.exists():
+        write_json(path, claim)
+    elif (begun := json.loads(path.read_text())) != claim:
+        raise ValueError(
+            f"{identity.layout.noun} {directory} was begun with {json.dumps(begun)}, "
+            f"asked for is {json.dumps(claim)}; choose another folder or remove this one"
+        )
 
 
 def _shard_name(number: int) -> str:

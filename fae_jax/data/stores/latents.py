@@ -44,7 +44,7 @@ class Layout:
 
     Attributes:
       parts: their names, in order; each is (n, c).
-      dtype: of every part, two bytes wide.
+      dtype: the same for every part, two bytes wide.
       noun, maker: what such files are called, and the command that writes them.
     """
 
@@ -111,8 +111,8 @@ class Shard:
       first, span: the positions of the source it was made from, `first` to `first + span`.
       images: how many of them could be decoded and are in it.
       left_out: the others, and why.
-      size: of the file, in bytes.
-      statistics: of its posteriors, all views.
+      size: bytes of the file.
+      statistics: over its posteriors, all views.
     """
 
     file: str
@@ -194,11 +194,6 @@ class Header:
         )
 
 
-def cache_directory(workdir: str | Path, identity: CacheIdentity) -> Path:
-    """Where an experiment keeps the cache with this identity."""
-    return Path(workdir) / "latents" / identity.hash
-
-
 def planned_bytes(images: int, shape: tuple[int, int], flip: bool, layout: Layout = POSTERIORS) -> int:
     """How many bytes a cache will take: the records, without captions and the files' own index (under 1 %).
 
@@ -233,13 +228,9 @@ def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
     """
     layout = expected.layout
     header = read_header(directory, layout)
-    found, wanted = header.identity.to_json(), expected.to_json()
-    if found != wanted:
-        lines = [
-            f"{name}: {found.get(name)!r} here, {wanted.get(name)!r} wanted"
-            for name in {**wanted, **found}
-            if found.get(name) != wanted.get(name)
-        ]
+    here, asked = header.identity.to_json(), expected.to_json()
+    lines = [f"{name}: {here[name]!r} here, {asked[name]!r} wanted" for name in asked if here[name] != asked[name]]
+    if lines:
         raise ValueError(f"{layout.noun} {directory} is of something else ({'; '.join(lines)}); run {layout.maker}")
     return LatentSource(directory, header)
 

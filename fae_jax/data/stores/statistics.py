@@ -30,7 +30,7 @@ class LatentStatistics:
 
     Attributes:
       count: tokens seen.
-      mean: of the posterior means, (c,).
+      mean: average of the posterior means, (c,).
       deviation: sum of squared deviations of the posterior means from `mean`, (c,).
       noise: sum of the posterior variances, (c,).
     """
@@ -42,13 +42,13 @@ class LatentStatistics:
 
     @classmethod
     def empty(cls, channels: int) -> LatentStatistics:
-        """Of nothing: merging it changes nothing."""
+        """Statistics over nothing: merging them changes nothing."""
         zero = np.zeros(channels)
         return cls(count=0, mean=zero, deviation=zero, noise=zero)
 
     @classmethod
     def of(cls, mean: np.ndarray, log_variance: np.ndarray) -> LatentStatistics:
-        """Of posteriors (…, c), in any float dtype."""
+        """Statistics over posteriors (…, c), in any float dtype."""
         values = mean.reshape(-1, mean.shape[-1]).astype(np.float64)
         centre = values.mean(0)
         noise = np.exp(log_variance.reshape(values.shape).astype(np.float64)).sum(0)
@@ -56,12 +56,12 @@ class LatentStatistics:
 
     @classmethod
     def of_parts(cls, *parts: np.ndarray) -> LatentStatistics:
-        """Of what a record holds: mean and log-variance, or values alone."""
+        """Statistics over what a record holds: mean and log-variance, or values alone."""
         return cls.of(*parts) if len(parts) == 2 else cls.of_values(*parts)
 
     @classmethod
     def of_values(cls, values: np.ndarray) -> LatentStatistics:
-        """Of plain values (…, c): posteriors without variance, such as features."""
+        """Statistics over plain values (…, c): posteriors without variance, such as features."""
         flat = values.reshape(-1, values.shape[-1])
         total = cls.empty(flat.shape[-1])
         # In pieces, for a batch of features of a large encoder takes gigabytes in float64.

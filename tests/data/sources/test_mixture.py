@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fae_jax.data.batching import Reading
 from fae_jax.data.decode import BadImage
-from fae_jax.data.loader import Loader, Reading
+from fae_jax.data.loader import Loader
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.sources.mixture import Mixture

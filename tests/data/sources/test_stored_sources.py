@@ -1,5 +1,6 @@
 """Every way of storing images gives the same pixels and labels, and the same batches on any hosts and workers."""
 
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet
 import pytest
 
+from fae_jax.data.batching import Reading
 from fae_jax.data.decode import decode_image
-from fae_jax.data.loader import Loader, Reading
+from fae_jax.data.loader import Loader
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.packed import PackedSource
@@ -128,6 +131,36 @@ def test_damaged_parquet_is_named(images: list, tmp_path: Path, repack: Any) -> 
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match="is no whole parquet file"):
         opened("parquet", str(path))
+
+
+def test_parquet_with_two_columns_of_classes(images: list, tmp_path: Path) -> None:
+    def written(*names: str) -> str:
+        kinds = {name: {"names": [f"{name} {n}" for n in range(3)], "_type": "ClassLabel"} for name in names}
+        columns = {name: [label for _, label, _ in images] for name in names}
+        table = pyarrow.table({"image": [data for *_, data in images], **columns})
+        note = {"huggingface": json.dumps({"info": {"features": kinds}})}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(note), tmp_path / "a.parquet")
+        return str(tmp_path)
+
+    for names in (("label", "coarse"), ("coarse", "label")):
+        assert opened("parquet", written(*names)).classes == ("label 0", "label 1", "label 2")
+    with pytest.raises(ValueError, match="several columns of classes: fine, coarse; call the one"):
+        opened("parquet", written("fine", "coarse"))
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_folder_of_two_splits_is_refused_and_a_pattern_chooses(
+    kind: str, images: list, tmp_path: Path, repack: Any
+) -> None:
+    (tmp_path / "both").mkdir()
+    for split in ("train", "test"):
+        made = Path(repack(kind, images, tmp_path / split))
+        for number, file in enumerate(sorted(made.glob(f"*.{kind}"))):
+            file.rename(tmp_path / "both" / f"{split}-{number:05d}.{kind}")
+    with pytest.raises(ValueError, match=rf"both holds files of test and of train; .*both/train-\*\.{kind}"):
+        opened(kind, str(tmp_path / "both"))
+    assert len(opened(kind, str(tmp_path / "both" / f"train-*.{kind}"))) == len(images)
+    assert len(opened(kind, str(tmp_path / "both" / f"*.{kind}"))) == 2 * len(images)
 
 
 def real(name: str) -> Path:

@@ -15,7 +15,7 @@ from PIL import Image
 from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.tar_index import TarIndex, counted, join_indices, scan_tar
+from fae_jax.data.sources.tar_index import DOTS, TarIndex, counted, join_indices, scan_tar
 from fae_jax.data.sources.tars import TarSource, open_index
 from fae_jax.files.storage import find_files
 
@@ -67,7 +67,25 @@ def test_every_tar_dialect_and_long_names(tmp_path: Path, form: int) -> None:
             about.size = len(content)
             archive.addfile(about, io.BytesIO(content))
     index = scan_tar(find_files(str(tmp_path / "a.tar"), (".tar",))[0])
-    assert index.columns["label"].tolist() == [0] and counted(index.skipped) == {"has no image": 1}
+    assert index.columns["label"].tolist() == [0] and counted(index.skipped) == {DOTS: 1}
+
+
+def test_keys_with_dots_are_counted_one_by_one(tmp_path: Path, write_tar: Any) -> None:
+    dotted = {f"photo.v2.{number}.{end}": jpeg() for number in range(3) for end in ("jpg", "cls")}
+    write_tar(tmp_path / "a.tar", labelled(2) | dotted)
+    index, _ = open_index(str(tmp_path))
+    assert len(index) == 2 and counted(index.skipped) == {DOTS: 3}
+    assert index.skipped[1].name == "a.tar/photo.v2.1.jpg" and index.skipped[1].detail == "its key is 'photo'"
+
+
+def test_what_macos_puts_beside_each_file_is_passed_over(tmp_path: Path, write_tar: Any) -> None:
+    members = {}
+    for name, content in labelled(3).items():
+        folder, _, last = f"set/{name}".rpartition("/")
+        members |= {f"{folder}/._{last}": b"Mac OS X", f"{folder}/{last}": content}
+    write_tar(tmp_path / "a.tar", members)
+    index, classes = open_index(str(tmp_path))
+    assert len(index) == 3 and len(classes) == 3 and not index.skipped
 
 
 def test_captions_of_img2dataset(tmp_path: Path, write_tar: Any) -> None:
