@@ -85,7 +85,7 @@ def sample_time(
       keys: one key per example.
       shift: timestep shift, applied after the draw.
       distribution: `uniform` on [0, 1), or `logit_normal`: sigmoid(location + scale · N(0, 1)).
-      location, scale: of the logit-normal.
+      location, scale: the logit-normal's mean and standard deviation before the sigmoid.
 
     Raises:
       ValueError: `distribution` is unknown or `shift` is not positive.
@@ -187,7 +187,7 @@ def convert(
     """Turns a prediction of kind `source` at (z_t, t) into one of kind `target`, in float32: equations (4) to (6).
 
     Args:
-      prediction: what the network said.
+      prediction: the network's output.
       noisy: z_t.
       time: t.
       source, target: keys of `CONVERTERS`.
