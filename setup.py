@@ -40,8 +40,8 @@ setup(
     ],
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs", "fae_jax.configs.sweeps"],
-    package_data={"fae_jax": ["py.typed"]},
     package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs", "fae_jax.configs.sweeps": "configs/sweeps"},
+    package_data={"fae_jax": ["py.typed"], "fae_jax.report": ["*.html", "*.css", "*.svg"]},
     install_requires=[
         "jax>=0.10.1",
         "flax>=0.12.6",

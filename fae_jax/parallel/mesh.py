@@ -78,9 +78,3 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's share of a batch → global arrays split over the mesh."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-
-
-def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Host values, the same on every host → arrays on every device."""
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)

@@ -13,7 +13,6 @@ from fae_jax.parallel.mesh import (
     make_mesh,
     present,
     put_batch,
-    put_replicated,
     sizes_of,
 )
 from fae_jax.parallel.rules import RULES, path_name, shardings
@@ -99,9 +98,8 @@ def test_paths_are_spelt_with_keys_names_and_places():
     assert jax.tree.structure(shardings(tree, make_mesh())) == jax.tree.structure(tree)
 
 
-def test_batches_and_copies_keep_their_values():
+def test_batches_keep_their_values():
     mesh, batch = make_mesh(), {"image": np.arange(24, dtype=np.uint8).reshape(8, 3)}
     put = put_batch(batch, mesh)["image"]
     np.testing.assert_array_equal(put, batch["image"])
     assert put.sharding.spec == PartitionSpec(("replica", "fsdp"))
-    assert put_replicated({"a": np.ones(3)}, mesh)["a"].is_fully_replicated
