@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -110,7 +109,10 @@ class Euler:
     ) -> Float[Array, "b n c"]:
         """See `Sampler`."""
         times = jnp.asarray(self.times())
-        step = functools.partial(self.step, velocity, keys, times)
+
+        def step(i: Array, z: Array) -> Array:
+            return self.step(velocity, keys, times, i, z)
+
         return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
 
     def step(self, velocity: Velocity, keys: Key[Array, " b"], times: Array, i: Array, z: Array) -> Array:
