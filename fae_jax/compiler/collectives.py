@@ -49,9 +49,9 @@ def parse(text: str) -> tuple[str, dict[str, list[Instruction]]]:
             current = computations.setdefault(head[2], [])
             entry = head[2] if head[1] else entry
             continue
-        found = _LINE.match(line)
-        if found:
-            name, shape, operation, rest = found.groups()
+        match = _LINE.match(line)
+        if match:
+            name, shape, operation, rest = match.groups()
             current.append(Instruction(name, shape, operation, rest, root=line.lstrip().startswith("ROOT ")))
     return entry, computations
 
@@ -83,11 +83,11 @@ def _group(rest: str, devices: int) -> int:
 
 def _called(rest: str) -> dict[str, list[str]]:
     """Computations an instruction runs, by the word that names them."""
-    found = {word: [name] for word, name in re.findall(r"(body|condition|calls|to_apply)=%?([\w.-]+)", rest)}
+    called = {word: [name] for word, name in re.findall(r"(body|condition|calls|to_apply)=%?([\w.-]+)", rest)}
     branches = re.search(r"branch_computations=\{([^}]*)\}", rest)
     if branches:
-        found["branches"] = re.findall(r"[\w.-]+", branches[1].replace("%", " "))
-    return found
+        called["branches"] = re.findall(r"[\w.-]+", branches[1].replace("%", " "))
+    return called
 
 
 def _operands(rest: str) -> list[str]:

@@ -13,7 +13,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = r"([\d.]+)([KMG]?)"
 _USED = re.compile(rf"program HBM usage: {_SIZE}B? / {_SIZE}B?")
 _TOTAL = re.compile(rf"Total hbm usage >= {_SIZE}B?:")
-# Of a program that is too large: in the log, and in the error that is raised
+# When a program is too large: in the log, and in the error
 _TOO_LARGE = (
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm", re.IGNORECASE),
     re.compile(rf"HLO temporaries \({_SIZE}B?\) exceeds available HBM \({_SIZE}B?\)"),
@@ -26,8 +26,8 @@ def _bytes(number: str, unit: str) -> int:
 
 def too_large(message: str) -> tuple[int, int] | None:
     """(bytes that temporaries would take, bytes that a chip has), or None where the message says another thing."""
-    found = next((match for match in (pattern.search(message) for pattern in _TOO_LARGE) if match), None)
-    return (_bytes(found[1], found[2]), _bytes(found[3], found[4])) if found else None
+    match = next((each for each in (pattern.search(message) for pattern in _TOO_LARGE) if each), None)
+    return (_bytes(match[1], match[2]), _bytes(match[3], match[4])) if match else None
 
 
 def read_report(log: str) -> dict[str, int]:

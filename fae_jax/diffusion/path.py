@@ -11,11 +11,10 @@ The timestep shift s moves a time t' = s(t) towards the noise for s < 1 and keep
 
 (the first is the paper's t / (s + (1 − s) t), written so that both ends are exact in floating point).
 
-A network may predict any of four things; from z_t and t each gives the others by way of the velocity:
+A network may predict any of three things; from z_t and t each gives the others by way of the velocity:
 
     data      v = (z_t − z) / t                  z = z_t − t v                (4)
     noise     v = (ε − z_t) / (1 − t)            ε = z_t + (1 − t) v          (5)
-    score     v = (−t s − z_t) / (1 − t)         s = −(z_t + (1 − t) v) / t   (6)
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def sample_time(
       keys: one key per example.
       shift: timestep shift, applied after the draw.
       distribution: `uniform` on [0, 1), or `logit_normal`: sigmoid(location + scale · N(0, 1)).
-      location, scale: of the logit-normal.
+      location, scale: the logit-normal's mean and standard deviation before the sigmoid.
 
     Raises:
       ValueError: `distribution` is unknown or `shift` is not positive.
@@ -161,10 +160,6 @@ CONVERTERS = {
         to_velocity=lambda noise, z_t, t, floor: (noise - z_t) / jnp.maximum(1 - t, floor),
         from_velocity=lambda v, z_t, t, floor: z_t + (1 - t) * v,
     ),
-    "score": Converter(
-        to_velocity=lambda score, z_t, t, floor: (-t * score - z_t) / jnp.maximum(1 - t, floor),
-        from_velocity=lambda v, z_t, t, floor: -(z_t + (1 - t) * v) / jnp.maximum(t, floor),
-    ),
 }
 
 
@@ -183,14 +178,14 @@ def convert(
     target: str,
     floor: float = 1e-6,
 ) -> Float[Array, "b n c"]:
-    """Turns a prediction of kind `source` at (z_t, t) into one of kind `target`, in float32: equations (4) to (6).
+    """Turns a prediction of kind `source` at (z_t, t) into one of kind `target`, in float32: equations (4) and (5).
 
     Args:
-      prediction: what the network said.
+      prediction: the network's output.
       noisy: z_t.
       time: t.
       source, target: keys of `CONVERTERS`.
-      floor: least divisor. Data says nothing of the velocity at t = 0, noise and score nothing of it at t = 1;
+      floor: least divisor. Data says nothing of the velocity at t = 0, noise nothing of it at t = 1;
         there the floor keeps the answer finite. Training a velocity loss on data predictions wants about 0.05.
 
     Raises:

@@ -113,9 +113,13 @@ class Euler:
         times = jnp.asarray(self.times())
 
         def step(i: Array, z: Array) -> Array:
-            return z + (times[i + 1] - times[i]) * _at(velocity, z, times[i])
+            return self.step(velocity, keys, times, i, z)
 
         return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+
+    def step(self, velocity: Velocity, keys: Key[Array, " b"], times: Array, i: Array, z: Array) -> Array:
+        """The state at times[i + 1] from the state `z` at times[i]."""
+        return z + (times[i + 1] - times[i]) * _at(velocity, z, times[i])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,26 +131,19 @@ class Heun(Euler):
         times = self.times()
         return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
 
-    def __call__(
-        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
-    ) -> Float[Array, "b n c"]:
-        """See `Sampler`."""
-        times = jnp.asarray(self.times())
-
-        def step(i: Array, z: Array) -> Array:
-            h = times[i + 1] - times[i]
-            first = _at(velocity, z, times[i])
-            second = _at(velocity, z + h * first, times[i + 1])
-            return z + h / 2 * (first + second)
-
-        return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+    def step(self, velocity: Velocity, keys: Key[Array, " b"], times: Array, i: Array, z: Array) -> Array:
+        """See `Euler`."""
+        h = times[i + 1] - times[i]
+        first = _at(velocity, z, times[i])
+        second = _at(velocity, z + h * first, times[i + 1])
+        return z + h / 2 * (first + second)
 
 
 LAST_STEPS = ("mean", "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EulerMaruyama:
+class EulerMaruyama(Euler):
     """Equations (5) and (6): `steps` evaluations, the last of them at `last_step`.
 
     Attributes:
@@ -157,8 +154,6 @@ class EulerMaruyama:
         sample. `data` goes to the predicted data, z − t v.
     """
 
-    steps: int
-    shift: float = 1.0
     last_step: float = 0.04
     last: str = "mean"
 
@@ -175,28 +170,17 @@ class EulerMaruyama:
         uniform = np.linspace(1.0, unshift_time(self.last_step, self.shift), self.steps)
         return np.append(shift_time(uniform, self.shift), 0.0).astype(np.float32)
 
-    def evaluation_times(self) -> Float[np.ndarray, " k"]:
-        """See `Sampler`."""
-        return self.times()[:-1]
-
-    def __call__(
-        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
-    ) -> Float[Array, "b n c"]:
-        """See `Sampler`."""
-        times = jnp.asarray(self.times())
-
-        def step(i: Array, z: Array) -> Array:
-            t, h = times[i], times[i + 1] - times[i]
-            is_last = i == self.steps - 1
-            v = _at(velocity, z, t)
-            score = -(z + (1 - t) * v) / t
-            drift = v - t * score
-            if self.last == "data":
-                drift = jnp.where(is_last, v, drift)
-            amplitude = jnp.where(is_last, 0.0, jnp.sqrt(2 * t * -h))
-            return z + h * drift + amplitude * _normal(keys, i + 1, z.shape[1:])
-
-        return jax.lax.fori_loop(0, self.steps, step, noise.astype(jnp.float32))
+    def step(self, velocity: Velocity, keys: Key[Array, " b"], times: Array, i: Array, z: Array) -> Array:
+        """See `Euler`."""
+        t, h = times[i], times[i + 1] - times[i]
+        is_last = i == self.steps - 1
+        v = _at(velocity, z, t)
+        score = -(z + (1 - t) * v) / t
+        drift = v - t * score
+        if self.last == "data":
+            drift = jnp.where(is_last, v, drift)
+        amplitude = jnp.where(is_last, 0.0, jnp.sqrt(2 * t * -h))
+        return z + h * drift + amplitude * _normal(keys, i + 1, z.shape[1:])
 
 
 def _check_steps(steps: int, *, least: int) -> None:

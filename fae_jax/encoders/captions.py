@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-CLIP_MERGES = 49152 - 256 - 2  # the published file lists more than were used
+CLIP_MERGES = 49152 - 256 - 2  # the published file lists more than are used
 CLIP_PATTERN = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 START, END = "<|startoftext|>", "<|endoftext|>"
 

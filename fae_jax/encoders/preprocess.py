@@ -10,8 +10,7 @@ Two ways, which agree on what the numbers mean, pixel = (value in [0, 1] − mea
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ RESAMPLES = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-RESIZES = {"bicubic": False, "bicubic_antialias": True}  # of `prepare`: whether it is antialiased
+RESIZES = {"bicubic": False, "bicubic_antialias": True}  # for `prepare`: whether it antialiases
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Preprocessing:
             raise ValueError("an image's shorter side and both its sides cannot both be set; choose one")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(
-                f"mean {self.mean} and std {self.std} must be three numbers each, of colour channels, std above 0"
+                f"mean {self.mean} and std {self.std} must have three numbers each, one per channel, std above 0"
             )
 
     @classmethod
@@ -171,12 +170,3 @@ def prepare(
     values = (images.astype(jnp.float32) + 1) / 2
     values = resize(values, (side, side), "bicubic", antialias=RESIZES[resize_kind])
     return (values - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
-
-
-def preparer(side: int, resize_kind: str, preprocessing: Preprocessing) -> Callable[[Array], Array]:
-    """`prepare` with everything but the images filled in."""
-    if resize_kind not in RESIZES:
-        raise ValueError(f"resize {resize_kind!r} is unknown; choose one of {', '.join(RESIZES)}")
-    return functools.partial(
-        prepare, side=side, resize_kind=resize_kind, mean=preprocessing.mean, std=preprocessing.std
-    )

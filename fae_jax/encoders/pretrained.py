@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fae_jax.encoders.preprocess import Preprocessing, preparer
+from fae_jax.encoders.preprocess import RESIZES, Preprocessing, prepare
 from fae_jax.encoders.published import ENCODERS, Published
-from fae_jax.encoders.recognise import Recognised, recognise
+from fae_jax.encoders.recognise import recognise
 from fae_jax.encoders.registry import Encoder, EncoderOutput, register
 from fae_jax.encoders.vit import INTERPOLATIONS, ViT, ViTConfig
 from fae_jax.weights import hub, mapping, open_tensors
@@ -45,7 +45,7 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch it again") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} instead of fields; fetch it again")
+        raise ValueError(f"{path} contains a {type(content).__name__} instead of fields; fetch it again")
     return content
 
 
@@ -64,7 +64,7 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     path = Path(source)
     if not path.exists():
         if not hub.is_hub_name(source) or path.suffix == ".safetensors":
-            raise FileNotFoundError(f"weights {source!r} are neither a file, a folder nor a hub name (owner/name)")
+            raise FileNotFoundError(f"weights {source!r} are not a file, a folder or a hub name (owner/name)")
         pulled = hub.pull(source, revision=revision)
         path, commit = pulled.folder, pulled.commit
     tensors = open_tensors(path)
@@ -75,7 +75,7 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     elif entry is not None:
         fields = entry.fields
     else:
-        raise FileNotFoundError(f"{folder} holds no config.json, which says what network the weights are of")
+        raise FileNotFoundError(f"{folder} has no config.json, which names the network of the weights")
     prepared = folder / "preprocessor_config.json"
     preprocessing = Preprocessing.from_json(_json(prepared)) if prepared.is_file() else None
     if preprocessing is None and entry is not None:
@@ -85,20 +85,18 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     )
 
 
-def _same_network(name: str, found: ViTConfig, entry: Published) -> None:
+_FREE = {"classes": 0, "classifier": "cls", "projection": 0, "pooling": "none", "norm_epsilon": 0.0}
+
+
+def _same_network(name: str, config: ViTConfig, entry: Published) -> None:
     """Raises ValueError where weights describe another network than the name stands for (heads and options aside)."""
-    wanted = recognise(entry.fields).config
-    free: dict[str, Any] = {
-        "classes": 0,
-        "classifier": "cls",
-        "projection": 0,
-        "pooling": "none",
-        "norm_epsilon": 0.0,
-    }
-    free |= {"interpolation": "bicubic", "layer_scale": None if found.layer_scale is None else 1.0}
-    ours, theirs = (dataclasses.asdict(dataclasses.replace(config, **free)) for config in (wanted, found))
+    scale = None if config.layer_scale is None else 1.0
+    free: dict[str, Any] = {**_FREE, "interpolation": "bicubic", "layer_scale": scale}
+    named, given = (
+        dataclasses.asdict(dataclasses.replace(each, **free)) for each in (recognise(entry.fields).config, config)
+    )
     differing = [
-        f"{field} {theirs[field]} instead of {ours[field]}" for field in ours if ours[field] != theirs[field]
+        f"{field} {given[field]} instead of {value}" for field, value in named.items() if given[field] != value
     ]
     if differing:
         raise ValueError(f"the weights are not those of {name!r}: {', '.join(differing)}")
@@ -115,8 +113,8 @@ def input_side(image_size: int, patch: int) -> int:
         return image_size
     if image_size % 16:
         raise ValueError(
-            f"image_size={image_size} is a multiple of neither the encoder's patch {patch} nor of 16; "
-            f"set input_size to the side the encoder is to read"
+            f"image_size={image_size} is a multiple of neither the encoder's patch {patch} nor 16; "
+            f"set input_size to the side the encoder should read"
         )
     return image_size // 16 * patch
 
@@ -139,7 +137,7 @@ def build(
     name: str,
     entry: Published | None,
     *,
-    weights: str | None,
+    weights: str | None = None,
     image_size: int,
     input_size: int | None = None,
     interpolation: str | None = None,
@@ -152,13 +150,14 @@ def build(
     scan: bool = True,
     revision: str | None = None,
     place: Callable[[Any], Any] | None = None,
+    abstract: bool = False,
 ) -> Encoder:
     """Reads a published encoder.
 
     Args:
-      name, entry: what was asked for.
+      name, entry: the name asked for and what it stands for.
       weights: see the module.
-      image_size: side of the square images it will be shown.
+      image_size: side in pixels of the square images it will read.
       input_size: side they are resized to; None for `input_side`.
       interpolation: how the position table becomes another grid's (`bicubic`, `bicubic_offset`: the first DINOv2
         way, `bicubic_antialias`: the second); None for what the family's reference does.
@@ -166,91 +165,37 @@ def build(
       layers: blocks, counted from 0 or from the end (−1), whose patches after the last norm are combined into the
         feature; empty for the last alone.
       combine: `mean` or `sum`.
-      dtype, kernel, scan: of the computation, see `fae_jax.nn`; parameter_dtype: of the weights in memory.
-      revision: of a hub name.
+      dtype, kernel, scan: see `fae_jax.nn`; parameter_dtype: dtype of the weights in memory.
+      revision: branch, tag or commit of a hub name.
       place: shapes of the parameters → their `jax.sharding.Sharding`s; None for the default device.
+      abstract: read no weights: the parameters are shapes, the hash is empty, and `entry` is needed.
 
     Raises:
       ValueError: an option is unknown, or the weights do not fit; FileNotFoundError, OSError: see `find_files`.
     """
-    files = find_files(weights, entry, revision=revision)
-    found: Recognised = recognise(files.fields)
+    for option, value, known in (
+        ("combine", combine, COMBINE),
+        ("interpolation", interpolation, (None, *INTERPOLATIONS)),
+        ("resize", resize, RESIZES),
+    ):
+        if value not in known:
+            raise ValueError(f"{option} {value!r} is unknown; choose one of {', '.join(filter(None, known))}")
+    files = None if abstract else find_files(weights, entry, revision=revision)
+    described: Any = files or entry
+    recognised = recognise(described.fields)
     if entry is not None:
-        _same_network(name, found.config, entry)
-    config, side = _structure(found.config, image_size, input_size, interpolation, combine)
-    like = shapes(config)
-    params = mapping.load(
-        files.source,
-        found.names,
-        files.tensors,
-        like,
-        dtype=jnp.dtype(parameter_dtype),
-        shardings=None if place is None else place(like),
-    )
-    made = _assemble(
-        *(name, config, params, side, image_size, files.preprocessing, resize, layers, combine),
-        ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan),
-    )
-    settings = {"source": files.source, "commit": files.commit, **made.settings}
-    return dataclasses.replace(made, weights_hash=files.tensors.hash(), settings=settings)
-
-
-def outline(
-    name: str,
-    entry: Published,
-    *,
-    image_size: int,
-    input_size: int | None = None,
-    interpolation: str | None = None,
-    resize: str = "bicubic",
-    layers: tuple[int, ...] = (),
-    combine: str = "mean",
-    dtype: str = "float32",
-    parameter_dtype: str = "float32",
-    kernel: str = "auto",
-    scan: bool = True,
-    revision: str | None = None,
-) -> Encoder:
-    """A published encoder without its weights: shapes in their place and no hash; arguments as `build`'s.
-
-    Raises:
-      ValueError: an option is unknown, or sizes do not fit.
-    """
-    config, side = _structure(recognise(entry.fields).config, image_size, input_size, interpolation, combine)
-    held = jnp.dtype(parameter_dtype)
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), shapes(config))
-    module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
-    return _assemble(name, config, params, side, image_size, entry.preprocessing, resize, layers, combine, module)
-
-
-def _structure(
-    config: ViTConfig, image_size: int, input_size: int | None, interpolation: str | None, combine: str
-) -> tuple[ViTConfig, int]:
-    """The network and the side of its input, options applied."""
-    if combine not in COMBINE:
-        raise ValueError(f"combine {combine!r} is unknown; choose one of {', '.join(COMBINE)}")
-    if interpolation is not None and interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}")
-    if interpolation is not None:
-        config = dataclasses.replace(config, interpolation=interpolation)
-    return config, input_size or input_side(image_size, config.patch)
-
-
-def _assemble(
-    name: str,
-    config: ViTConfig,
-    params: Any,
-    side: int,
-    image_size: int,
-    preprocessing: Preprocessing | None,
-    resize: str,
-    layers: tuple[int, ...],
-    combine: str,
-    module: ViT,
-) -> Encoder:
-    """The encoder around `params`, wherever they are from."""
+        _same_network(name, recognised.config, entry)
+    config = dataclasses.replace(recognised.config, interpolation=interpolation or recognised.config.interpolation)
+    side = input_size or input_side(image_size, config.patch)
     grid = config.grid(side, side)
-    preprocessing = preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocessing = described.preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    like, held = shapes(config), jnp.dtype(parameter_dtype)
+    if files is None:
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), like)
+    else:
+        shardings = None if place is None else place(like)
+        params = mapping.load(files.source, recognised.names, files.tensors, like, dtype=held, shardings=shardings)
+    module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
 
     def apply(params: Any, pixels: jax.Array) -> EncoderOutput:
         output = module.apply({"params": params}, pixels, layers)
@@ -269,11 +214,14 @@ def _assemble(
         name=name,
         apply=apply,
         params=params,
-        preprocess=preparer(side, resize, preprocessing),
+        preprocess=functools.partial(
+            prepare, side=side, resize_kind=resize, mean=preprocessing.mean, std=preprocessing.std
+        ),
         grid=grid,
         width=config.width,
-        weights_hash="",
+        weights_hash=files.tensors.hash() if files else "",
         settings={
+            **({"source": files.source, "commit": files.commit} if files else {}),
             "input_size": side,
             "resize": resize if side != image_size else "none",
             "interpolation": config.interpolation if config.table_grid not in (None, grid) else "none",
@@ -289,5 +237,5 @@ def _assemble(
 
 
 for _name, _entry in ENCODERS.items():
-    register(_name, functools.partial(build, _name, _entry), functools.partial(outline, _name, _entry))
+    register(_name, functools.partial(build, _name, _entry), functools.partial(build, _name, _entry, abstract=True))
 register("pretrained", functools.partial(build, "pretrained", None))

@@ -26,6 +26,7 @@ ACTIVATIONS = {
     "quick_gelu": "gelu_quick",
     "relu": "relu",
 }
+GATES = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,16 @@ class Recognised:
     names: NameMap
 
 
-def activation(fields: Mapping[str, Any], default: str) -> str:
+def activation(fields: Mapping[str, Any], default: str, known: Mapping[str, str] = ACTIVATIONS) -> str:
     """Our name of the activation a configuration asks for.
 
     Raises:
-      ValueError: it is none of `ACTIVATIONS`.
+      ValueError: it is none of `known`.
     """
     asked = fields.get("hidden_act", default)
-    if asked not in ACTIVATIONS:
-        raise ValueError(f"config.json asks for hidden_act {asked!r}; known are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[asked]
+    if asked not in known:
+        raise ValueError(f"config.json asks for hidden_act {asked!r}; known are {', '.join(known)}")
+    return known[asked]
 
 
 def _side(value: Any, field: str) -> int:
@@ -70,8 +71,8 @@ def _shape(fields: Mapping[str, Any], patch: int, image: int) -> dict[str, Any]:
     }
 
 
-def _dinov2(fields: Mapping[str, Any], interpolation: str) -> tuple[ViTConfig, NameMap]:
-    shape = _shape(fields, 14, 518)
+def _dinov2(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
+    shape, registers = _shape(fields, 14, 518), fields["model_type"].endswith("registers")
     inner = int(shape["width"] * fields.get("mlp_ratio", 4))
     gated = fields.get("use_swiglu_ffn", False)
     heads = any("ImageClassification" in name for name in fields.get("architectures") or ())
@@ -82,24 +83,12 @@ def _dinov2(fields: Mapping[str, Any], interpolation: str) -> tuple[ViTConfig, N
         norm_epsilon=fields.get("layer_norm_eps", 1e-6),
         layer_scale=fields.get("layerscale_value", 1.0),
         qkv_bias=fields.get("qkv_bias", True),
-        registers=fields.get("num_register_tokens", 4) if fields["model_type"].endswith("registers") else 0,
-        interpolation=interpolation,
-        classes=_labels(fields) if heads else 0,
+        registers=fields.get("num_register_tokens", 4) if registers else 0,
+        interpolation="bicubic_antialias" if registers else "bicubic",
+        classes=len(fields.get("id2label") or range(fields.get("num_labels", 2))) if heads else 0,
         classifier="cls_mean",
     )
     return config, name_maps.dinov2(config)
-
-
-def _labels(fields: Mapping[str, Any]) -> int:
-    return len(fields["id2label"]) if fields.get("id2label") else fields.get("num_labels", 2)
-
-
-def _dinov2_plain(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
-    return _dinov2(fields, "bicubic")
-
-
-def _dinov2_registers(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
-    return _dinov2(fields, "bicubic_antialias")
 
 
 def _dinov3(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
@@ -107,7 +96,7 @@ def _dinov3(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
     config = ViTConfig(
         **{**_shape(fields, 16, 224), "table_grid": None, "width": fields.get("hidden_size", 384)},
         hidden=fields.get("intermediate_size", 1536),
-        feed_forward="swiglu" if gated else activation(fields, "gelu"),
+        feed_forward=activation(fields, "gelu", GATES if gated else ACTIVATIONS),
         norm_epsilon=fields.get("layer_norm_eps", 1e-5),
         layer_scale=fields.get("layerscale_value", 1.0),
         qkv_bias=any(fields.get(f"{name}_bias", name != "key") for name in ("query", "key", "value")),
@@ -116,19 +105,7 @@ def _dinov3(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
         registers=fields.get("num_register_tokens", 0),
         rotary_theta=fields.get("rope_theta", 100.0),
     )
-    if gated and fields.get("hidden_act", "gelu") != "silu":
-        config = dataclasses.replace(config, feed_forward=_gated(fields))
     return config, name_maps.dinov3(config)
-
-
-def _gated(fields: Mapping[str, Any]) -> str:
-    gates = {"gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
-    asked = fields.get("hidden_act", "gelu")
-    if asked not in gates:
-        raise ValueError(
-            f"config.json asks for a feed-forward gated by {asked!r}; known are silu, {', '.join(gates)}"
-        )
-    return gates[asked]
 
 
 def _mae(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
@@ -174,8 +151,8 @@ def _clip(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
 
 
 FAMILIES: dict[str, tuple[str, Callable[[Mapping[str, Any]], tuple[ViTConfig, NameMap]]]] = {
-    "dinov2": ("dinov2", _dinov2_plain),
-    "dinov2_with_registers": ("dinov2", _dinov2_registers),
+    "dinov2": ("dinov2", _dinov2),
+    "dinov2_with_registers": ("dinov2", _dinov2),
     "dinov3_vit": ("dinov3", _dinov3),
     "vit_mae": ("mae", _mae),
     "siglip": ("siglip", _siglip),
@@ -193,7 +170,9 @@ def recognise(fields: Mapping[str, Any]) -> Recognised:
     """
     kind = fields.get("model_type")
     if kind not in FAMILIES:
-        raise ValueError(f"config.json describes a {kind!r}; encoders are known of {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"config.json describes a {kind!r}; encoders of these types are known: {', '.join(FAMILIES)}"
+        )
     family, read = FAMILIES[kind]
     config, names = read(fields)
     return Recognised(family=family, config=config, names=names)

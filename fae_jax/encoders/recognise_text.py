@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fae_jax.encoders.name_maps import contrastive_blocks
+from fae_jax.encoders.name_maps import contrastive_blocks, table
 from fae_jax.encoders.recognise import activation
 from fae_jax.encoders.text import T5Config, T5Encoder, TextConfig, TextTower
 from fae_jax.weights.mapping import NameMap, Part, Rule, linear, norm
@@ -31,7 +31,7 @@ def _tower_map(config: TextConfig, projection: str, *, absolute: bool) -> NameMa
     rules = [
         Rule("token_table", (Part("embeddings.token_embedding.weight"),)),
         Rule("position_table", (Part("embeddings.position_embedding.weight"),)),
-        *contrastive_blocks("blocks.block", "encoder.layers.{layer}"),
+        *contrastive_blocks("blocks.block."),
         *norm("last_norm", "final_layer_norm"),
     ]
     if config.projection:
@@ -101,22 +101,21 @@ def _t5(fields: Mapping[str, Any]) -> tuple[T5Config, NameMap]:
         buckets=fields.get("relative_attention_num_buckets", 32),
         distance=fields.get("relative_attention_max_distance", 128),
     )
-    layer = "encoder.block.{layer}.layer"
-    attention = f"{layer}.0.SelfAttention"
-    feed = f"{layer}.1.DenseReluDense"
-    block = "blocks.block"
-    gated = config.feed_forward != "relu"
-    hidden = (f"{feed}.wi_0", f"{feed}.wi_1") if gated else (f"{feed}.wi",)
-    first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    hidden = {"feed_forward.gate_and_value": "1.DenseReluDense.wi_0 1.DenseReluDense.wi_1"}
+    if config.feed_forward == "relu":
+        hidden = {"feed_forward.hidden": "1.DenseReluDense.wi"}
+    block = {
+        "attention.qkv": "0.SelfAttention.q 0.SelfAttention.k 0.SelfAttention.v",
+        "attention.out": "0.SelfAttention.o",
+        **hidden,
+        "feed_forward.out": "1.DenseReluDense.wo",
+        "attention_norm": "0.layer_norm",
+        "feed_forward_norm": "1.layer_norm",
+    }
     rules = [
         Rule("token_table", (Part("shared.weight"),)),
-        Rule("relative_bias", (Part(first),)),
-        *linear(f"{block}.attention.qkv", *(f"{attention}.{name}" for name in "qkv"), bias=False),
-        *linear(f"{block}.attention.out", f"{attention}.o", bias=False),
-        *linear(f"{block}.feed_forward.{'gate_and_value' if gated else 'hidden'}", *hidden, bias=False),
-        *linear(f"{block}.feed_forward.out", f"{feed}.wo", bias=False),
-        *norm(f"{block}.attention_norm", f"{layer}.0.layer_norm", bias=False),
-        *norm(f"{block}.feed_forward_norm", f"{layer}.1.layer_norm", bias=False),
+        Rule("relative_bias", (Part("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),)),
+        *table("blocks.block.", "encoder.block.{layer}.layer.", block, bias=False),
         *norm("last_norm", "encoder.final_layer_norm", bias=False),
     ]
     ignored = r"^decoder\.|^lm_head\.|^encoder\.embed_tokens\.weight$"
@@ -140,7 +139,9 @@ def recognise_text(fields: Mapping[str, Any]) -> RecognisedText:
     """
     kind = fields.get("model_type")
     if kind not in FAMILIES:
-        raise ValueError(f"config.json describes a {kind!r}; text towers are known of {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"config.json describes a {kind!r}; text towers of these types are known: {', '.join(FAMILIES)}"
+        )
     family, read = FAMILIES[kind]
     config, names = read(fields)
     return RecognisedText(family=family, config=config, names=names)

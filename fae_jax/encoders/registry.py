@@ -31,7 +31,7 @@ TEXT_ENTRY_POINT_GROUP = "fae_jax.text_encoders"
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder says of a batch of images; parts an encoder does not have are None.
+    """An encoder's output for a batch of images; parts an encoder does not have are None.
 
     Attributes:
       patches: the final-norm patch tokens, (b, n, d), affine included.
@@ -120,7 +120,7 @@ class TextEncoder:
           ValueError: the tower was not trained beside one for images.
         """
         if self.scale is None:
-            raise ValueError(f"the text tower {self.name!r} compares no images; use one of CLIP or SigLIP")
+            raise ValueError(f"the text tower {self.name!r} compares no images; use one from CLIP or SigLIP")
         images, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
         return self.scale * jnp.matmul(images, texts.T, precision="highest") + (self.bias or 0.0)
 
@@ -168,7 +168,7 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
     Args:
       name: a registered name, or one in the `fae_jax.encoders` entry points.
       weights: a file, a folder or a hub name; None for the builder's own default.
-      image_size: side of the square images it will be shown.
+      image_size: side of the square images it will read.
       **options: passed to the builder.
 
     Raises:
@@ -181,7 +181,7 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         for option in options:
             if option not in taken:
-                raise ValueError(f"encoder {name!r} has no option {option!r}; leave encoder.{option} as it is")
+                raise ValueError(f"encoder {name!r} has no option {option!r}; leave encoder.{option} at its default")
     return _made(
         "encoder",
         name,
@@ -199,8 +199,8 @@ def _made(kind: str, name: str, weights: str | None, build: Callable[[], Any]) -
     except Exception as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise ValueError(
-            f"the {kind} {name!r} cannot be made of {weights or 'its own weights'}: damaged, or of another "
-            f"network ({reason[:200]})"
+            f"the {kind} {name!r} cannot be built from {weights or 'its own weights'}: they are damaged or another "
+            f"network's ({reason[:200]})"
         ) from error
 
 
@@ -216,7 +216,7 @@ def _tried(encoder: Encoder, image_size: int) -> Encoder:
     )
     promised = (1, encoder.grid[0] * encoder.grid[1], encoder.width)
     if patches.shape != promised:
-        raise ValueError(f"the encoder {encoder.name!r} promises features {promised} and gives {patches.shape}")
+        raise ValueError(f"the encoder {encoder.name!r} promises features {promised} but returns {patches.shape}")
     return encoder
 
 

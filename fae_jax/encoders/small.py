@@ -75,9 +75,7 @@ def build(
         )
     content = json.loads((folder / CONFIG).read_text())
     if content.get("model_type") != "fae_vit":
-        raise ValueError(
-            f"{folder / CONFIG} describes a {content.get('model_type')!r}, which the encoder {NAME!r} is not"
-        )
+        raise ValueError(f"{folder / CONFIG} describes a {content.get('model_type')!r}, not the encoder {NAME!r}")
     config = ViTConfig.from_json(content["vit"])
     made = outline(config=config, image_size=image_size, dtype=dtype, scan=scan, kernel=kernel)
     params = jax.tree.map(jnp.asarray, load_tree(folder, made.params))

@@ -122,7 +122,7 @@ class T5Config:
       vocabulary: number of tokens known.
       width, depth, heads, head_width, hidden: shape of the transformer; heads · head_width need not be the width.
       feed_forward: `relu` (T5), or `geglu_tanh` (T5 1.1, flan-t5).
-      buckets, distance: of equation (3).
+      buckets, distance: number of buckets and largest distance of equation (3).
     """
 
     vocabulary: int

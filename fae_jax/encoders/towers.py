@@ -22,10 +22,10 @@ from fae_jax.weights import mapping
 T5_LENGTH = 77  # tokens of a caption where nothing else is asked for
 
 
-def text_shapes(found: RecognisedText) -> dict[str, Any]:
+def text_shapes(text: RecognisedText) -> dict[str, Any]:
     """The parameters' shapes, a nested dict of `jax.ShapeDtypeStruct`s, without allocating any."""
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return jax.eval_shape(found.module(scan=True).init, jax.random.key(0), tokens)["params"]
+    return jax.eval_shape(text.module(scan=True).init, jax.random.key(0), tokens)["params"]
 
 
 def _temperature(files: Files, family: str) -> tuple[float | None, float | None]:
@@ -64,31 +64,31 @@ def build_text(
       FileNotFoundError, OSError: see `find_files`; there is no tokenizer.
     """
     files = find_files(weights, entry, revision=revision)
-    found = recognise_text(files.fields)
-    if entry is not None and recognise_text(entry.fields).config != found.config:
-        raise ValueError(f"the weights are not those of {name!r}: {found.config} instead of what its name stands for")
-    config = found.config
+    text = recognise_text(files.fields)
+    if entry is not None and recognise_text(entry.fields).config != text.config:
+        raise ValueError(f"the weights are not those of {name!r}: {text.config} instead of what its name stands for")
+    config = text.config
     limit = None if isinstance(config, T5Config) else config.length
     length = length or limit or T5_LENGTH
     if limit is not None and length > limit:
         raise ValueError(f"length={length} is beyond what the text tower {name!r} takes: {limit} tokens")
-    like = text_shapes(found)
+    like = text_shapes(text)
     params = mapping.load(
         files.source,
-        found.names,
+        text.names,
         files.tensors,
         like,
         dtype=jnp.dtype(parameter_dtype),
         shardings=None if place is None else place(like),
     )
-    module = found.module(dtype=jnp.dtype(dtype), scan=scan)
-    reader = load_tokenizer(tokenizer or files.folder, found.family, length=length)
+    module = text.module(dtype=jnp.dtype(dtype), scan=scan)
+    reader = load_tokenizer(tokenizer or files.folder, text.family, length=length)
 
     def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
         # CLIP and SigLIP were trained on padded captions without a mask; T5 masks padding
-        return module.apply({"params": params}, tokens, mask if found.family == "t5" else None)
+        return module.apply({"params": params}, tokens, mask if text.family == "t5" else None)
 
-    scale, bias = _temperature(files, found.family)
+    scale, bias = _temperature(files, text.family)
     return TextEncoder(
         name=name,
         apply=apply,

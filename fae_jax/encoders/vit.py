@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.nn.attention import attention
-from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack, stack_keeping
+from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack_keeping
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify
 from fae_jax.nn.resample import resize_table
@@ -52,7 +52,7 @@ class ViTConfig:
       width, depth, heads, hidden: shape of the transformer; `hidden` is the feed-forward's inner width.
       channels: channels of an image.
       feed_forward: one of `fae_jax.nn.blocks.FEED_FORWARDS`.
-      norm_epsilon: of every LayerNorm.
+      norm_epsilon: ε of every LayerNorm.
       layer_scale: initial value of LayerScale; None for none.
       patch_bias, qkv_bias, out_bias, feed_forward_bias: whether those linears carry a bias.
       cls_token: whether there is a class token; registers: number of register tokens behind it.
@@ -61,7 +61,7 @@ class ViTConfig:
       interpolation: how the table becomes another grid's, one of `INTERPOLATIONS`.
       rotary_theta: base of DINOv3's rotary positions; None for none.
       pre_norm: a norm between the embedding and the first block (CLIP).
-      final_norm: `tokens` (equation 2) or `cls`: of the class token alone, patches stay as the last block left them.
+      final_norm: `tokens` (equation 2) or `cls`: the class token alone; patches stay as the last block left them.
       pooling: `none`, `cls`, `mean` (of the patches), or `attention` (one learned query over the patches).
       projection: width of a bias-free linear on the pooled vector; 0 for none.
       classes: outputs of the linear classifier; 0 for none.
@@ -110,7 +110,9 @@ class ViTConfig:
         if self.width % self.heads:
             raise ValueError(f"ViT width {self.width} is not a multiple of its {self.heads} heads")
         if not self.cls_token and (self.pooling == "cls" or self.final_norm == "cls"):
-            raise ValueError("a ViT without a class token cannot pool or norm it; use pooling 'mean' or 'attention'")
+            raise ValueError(
+                "a ViT without a class token cannot pool or normalise it; use pooling 'mean' or 'attention'"
+            )
         if not self.cls_token and self.classes and self.classifier != "mean":
             raise ValueError(f"a ViT without a class token cannot classify from {self.classifier!r}; use 'mean'")
 
@@ -228,9 +230,7 @@ class Trunk(nn.Module):
             dtype=self.dtype,
             kernel=self.kernel,
         )
-        if keep:
-            return stack_keeping(block, config.depth, x, rotary, scan=self.scan, remat=self.remat)
-        return stack(block, config.depth, x, rotary, scan=self.scan, remat=self.remat), None
+        return stack_keeping(block, config.depth, x, rotary, scan=self.scan, remat=self.remat, keep=keep)
 
     def _embed(self, pixels: Array, grid: tuple[int, int]) -> Array:
         config, small = self.config, nn.initializers.truncated_normal(0.02)

@@ -19,7 +19,7 @@ import yaml
 
 from fae_jax.errors import RunFailed
 from fae_jax.files.writing import write_atomically
-from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_quietly
+from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_phases, run_quietly
 
 WAITS = True
 NAME_LIMIT = 36  # so that the names of the pods stay within 63 letters
@@ -28,21 +28,21 @@ PORTS = (8471, 8080)  # TPU runtime, and JAX's coordinator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the GKE launcher.
+    """Settings of the GKE launcher.
 
     Attributes:
-      image: container, built from launch/Dockerfile.
-      via: kubectl or xpk.
-      accelerator, topology: of a slice, as GKE labels nodes: tpu-v6e-slice, 4x4 (kubectl).
-      chips_per_host: of that accelerator (kubectl).
+      image: container image, built from launch/Dockerfile.
+      via: program that starts JobSets, kubectl or xpk.
+      accelerator, topology: a slice, as GKE labels its nodes: tpu-v6e-slice, 4x4 (kubectl).
+      chips_per_host: chips on one host of that accelerator (kubectl).
       cluster, type: the cluster's name, and the slice as xpk names it: v6e-16 (xpk).
-      zone, project: default: gcloud's own (xpk).
-      slices: of each point.
+      zone, project: Google Cloud zone and project; default: gcloud's own (xpk).
+      slices: slices per point.
       namespace, queue, service_account: Kubernetes namespace, Kueue's local queue, Kubernetes service account.
       bucket, mount: Cloud Storage bucket, and where pods see it.
-      restarts: of a JobSet.
-      grace: seconds a pod has to save when it is told to end.
-      poll: seconds between looks at a JobSet's state.
+      restarts: restarts of a JobSet before it fails.
+      grace: seconds a pod has to save after SIGTERM.
+      poll: seconds between checks of a JobSet's state.
     """
 
     image: str
@@ -73,18 +73,22 @@ class Settings:
         if missing:
             raise ValueError(f"launcher gke by {self.via} needs --launch {missing[0]}=…")
         if self.topology and not re.fullmatch(r"\d+(x\d+)+", self.topology):
-            raise ValueError(f"launcher gke: topology is written as 4x4 or 4x4x4, got {self.topology!r}")
+            raise ValueError(f"launcher gke: topology must look like 4x4 or 4x4x4, got {self.topology!r}")
+
+    @property
+    def chips(self) -> int:
+        """Chips per slice."""
+        return math.prod(map(int, self.topology.split("x")))
 
     @property
     def hosts(self) -> int:
-        """Of one slice."""
-        chips = math.prod(map(int, self.topology.split("x")))
-        return max(chips // self.chips_per_host, 1)
+        """Hosts per slice."""
+        return max(self.chips // self.chips_per_host, 1)
 
 
 def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
     """The JobSet (jobset.x-k8s.io/v1alpha2) of a task."""
-    chips = min(settings.chips_per_host, math.prod(map(int, settings.topology.split("x"))))
+    chips = min(settings.chips_per_host, settings.chips)
     container: dict[str, Any] = {
         "name": "fae",
         "image": settings.image,
@@ -127,7 +131,7 @@ def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {
-            "name": cloud_name(name, task.name, limit=NAME_LIMIT),
+            "name": _workload(task, name),
             "namespace": settings.namespace,
             **({"labels": labels} if labels else {}),
             "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
@@ -144,48 +148,45 @@ def as_yaml(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False, width=118)
 
 
+def _workload(task: Task, name: str) -> str:
+    return cloud_name(name, task.name, limit=NAME_LIMIT)
+
+
 def _xpk(verb: str, settings: Settings, *words: str) -> list[str]:
     place = {"zone": settings.zone, "project": settings.project}
     chosen = [f"--{name}={value}" for name, value in place.items() if value]
     return ["xpk", "workload", verb, f"--cluster={settings.cluster}", *chosen, *words]
 
 
-def xpk_create(task: Task, settings: Settings, name: str) -> list[str]:
-    """The xpk command line that begins a task."""
-    return _xpk(
-        "create",
-        settings,
-        f"--workload={cloud_name(name, task.name, limit=NAME_LIMIT)}",
-        f"--tpu-type={settings.type}",
-        f"--num-slices={settings.slices}",
-        f"--docker-image={settings.image}",
-        f"--max-restarts={settings.restarts}",
-        f"--command={task.command('fae')}",
-    )
-
-
-def xpk_wait(task: Task, settings: Settings, name: str) -> list[str]:
-    """The xpk command line that returns when a task has ended."""
-    workload = cloud_name(name, task.name, limit=NAME_LIMIT)
-    return _xpk("list", settings, f"--wait-for-job-completion={workload}")
-
-
 def _kubectl(settings: Settings, *words: str) -> list[str]:
     return ["kubectl", f"--namespace={settings.namespace}", *words]
 
 
-def _kubectl_begin(task: Task, settings: Settings, name: str, file: Path) -> list[list[str]]:
-    """What begins a task: a JobSet that has ended is not run again by being applied again, so it goes first."""
-    found = cloud_name(name, task.name, limit=NAME_LIMIT)
-    return [
-        _kubectl(settings, "delete", "jobset", found, "--ignore-not-found", "--cascade=foreground"),
-        _kubectl(settings, "apply", f"--filename={file}"),
-    ]
+def _begin(task: Task, settings: Settings, name: str, file: Path) -> list[list[str]]:
+    """Command lines that start a task; `file` holds its manifest, which kubectl applies."""
+    workload = _workload(task, name)
+    if settings.via == "kubectl":
+        return [  # a JobSet that has ended does not run again when it is applied again
+            _kubectl(settings, "delete", "jobset", workload, "--ignore-not-found", "--cascade=foreground"),
+            _kubectl(settings, "apply", f"--filename={file}"),
+        ]
+    options = {
+        "workload": workload,
+        "tpu-type": settings.type,
+        "num-slices": settings.slices,
+        "docker-image": settings.image,
+        "max-restarts": settings.restarts,
+        "command": task.command("fae"),
+    }
+    return [_xpk("create", settings, *(f"--{option}={value}" for option, value in options.items()))]
 
 
-def _kubectl_state(task: Task, settings: Settings, name: str) -> list[str]:
-    found = cloud_name(name, task.name, limit=NAME_LIMIT)
-    return _kubectl(settings, "get", "jobset", found, "--output=jsonpath={.status.terminalState}")
+def _state(task: Task, settings: Settings, name: str) -> list[str]:
+    """The command line that asks kubectl for a task's state, or waits for its end by xpk."""
+    workload = _workload(task, name)
+    if settings.via == "xpk":
+        return _xpk("list", settings, f"--wait-for-job-completion={workload}")
+    return _kubectl(settings, "get", "jobset", workload, "--output=jsonpath={.status.terminalState}")
 
 
 def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -> str:
@@ -194,56 +195,45 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
     for phase in phases:
         parts.append(f"# {phase.name}\n")
         for task in phase.tasks:
-            if settings.via == "xpk":
-                parts.append(shlex.join(xpk_create(task, settings, name)) + "\n")
-            else:
-                file = folder / f"{task.name}.yaml"
+            file = folder / f"{task.name}.yaml"
+            if settings.via == "kubectl":
                 parts.append(f"cat >{file} <<'MANIFEST'\n{as_yaml(manifest(task, settings, name))}MANIFEST\n")
-                parts += [shlex.join(words) + "\n" for words in _kubectl_begin(task, settings, name, file)]
-        for task in phase.tasks:
-            wait = xpk_wait if settings.via == "xpk" else _kubectl_state
-            parts.append(shlex.join(wait(task, settings, name)) + " # until it has ended\n")
+            parts += [shlex.join(words) + "\n" for words in _begin(task, settings, name, file)]
+        parts += [f"{shlex.join(_state(task, settings, name))} # until it has ended\n" for task in phase.tasks]
     return "".join(parts)
 
 
 def _wait(task: Task, settings: Settings, name: str) -> str | None:
-    """Returns when a task has ended: what failed, or None."""
+    """Returns when a task has ended: the failure, or None."""
+    words = _state(task, settings, name)
     if settings.via == "xpk":
         try:
-            run_quietly(xpk_wait(task, settings, name), task.name)
+            run_quietly(words, task.name)
         except RunFailed as error:
             return str(error)
         return None
-    while True:
-        state = run_quietly(_kubectl_state(task, settings, name), f"asking for {task.name}")
-        if state:
-            return None if state == "Completed" else f"{task.name}: its JobSet is {state}"
+    while not (state := run_quietly(words, f"asking for {task.name}")):
         time.sleep(settings.poll)
+    return None if state == "Completed" else f"{task.name}: its JobSet is {state}"
 
 
 def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> None:
-    """Begins every task of a phase, and waits for all of them before the next.
+    """Starts every task of a phase, and waits for all of them before the next.
 
     Raises:
-      ValueError: kubectl or xpk is not here.
-      RunFailed: a task cannot be begun, or failed.
+      ValueError: kubectl or xpk is not installed here.
+      RunFailed: a task cannot be started, or failed.
     """
     find_program(settings.via, "gke")
-    failures: list[str] = []
-    for phase in phases:
+
+    def run(phase: Phase) -> list[str]:
         for task in phase.tasks:
-            if settings.via == "xpk":
-                begin = [xpk_create(task, settings, name)]
-            else:
-                file = folder / f"{task.name}.yaml"
+            file = folder / f"{task.name}.yaml"
+            if settings.via == "kubectl":
                 write_atomically(file, as_yaml(manifest(task, settings, name)))
-                begin = _kubectl_begin(task, settings, name, file)
-            for words in begin:
-                run_quietly(words, f"beginning {task.name}")
-            print(f"sweep: {task.name} is begun", file=sys.stderr, flush=True)
-        failed = [said for task in phase.tasks if (said := _wait(task, settings, name))]
-        failures += failed
-        if failed and len(failed) == len(phase.tasks):
-            break
-    if failures:
-        raise RunFailed(f"{'; '.join(failures[:3])}; the same command tries again")
+            for words in _begin(task, settings, name, file):
+                run_quietly(words, f"starting {task.name}")
+            print(f"sweep: {task.name} started", file=sys.stderr, flush=True)
+        return [failure for task in phase.tasks if (failure := _wait(task, settings, name))]
+
+    run_phases(phases, run, "the same command tries again")

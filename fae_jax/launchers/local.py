@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fae_jax.errors import RunFailed, Stopped
-from fae_jax.launchers.plan import Phase, Task, at_least_one
+from fae_jax.errors import Stopped
+from fae_jax.launchers.plan import Phase, Task, at_least_one, run_phases
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes
@@ -22,11 +22,11 @@ POLL = 0.1  # seconds between looks at the running processes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the local launcher.
+    """Settings of the local launcher.
 
     Attributes:
       parallel: processes side by side.
-      gpus_each: GPUs of each, by CUDA_VISIBLE_DEVICES; 0 leaves that alone.
+      gpus_each: GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone.
     """
 
     parallel: int = 1
@@ -122,7 +122,7 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """Runs everything, and returns when it has ended. A task that fails does not stop those beside it.
 
     Args:
-      name: of the sweep.
+      name: the sweep's name.
       folder: for logs.
 
     Raises:
@@ -131,12 +131,6 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    failures: list[str] = []
-    for phase in phases:
-        failed = _run_phase(phase, settings, logs)
-        failures += failed
-        if failed and len(failed) == len(phase.tasks):
-            break
-    if failures:
-        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
-        raise RunFailed(f"{'; '.join(failures[:3])}{more}; logs are in {logs}; the same command tries again")
+    run_phases(
+        phases, lambda phase: _run_phase(phase, settings, logs), f"logs are in {logs}; the same command tries again"
+    )

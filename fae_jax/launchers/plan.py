@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, get_type_hints
 
 from fae_jax.errors import RunFailed
@@ -68,11 +68,11 @@ def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) ->
 def _value(name: str, text: str, kind: type) -> Any:
     if kind is bool:
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"{name} is true or false, got {text!r}")
+            raise ValueError(f"{name} must be true or false, got {text!r}")
         return text.lower() == "true"
     if kind is int:
         if not text.isdigit():
-            raise ValueError(f"{name} is a whole number, got {text!r}")
+            raise ValueError(f"{name} must be a whole number, got {text!r}")
         return int(text)
     return text
 
@@ -94,13 +94,13 @@ def find_program(program: str, launcher: str) -> str:
     Raises:
       ValueError: it is not installed here.
     """
-    found = shutil.which(program)
-    if found is None:
+    path = shutil.which(program)
+    if path is None:
         raise ValueError(
-            f"launcher {launcher} needs the program `{program}`, which is not on this machine's PATH; install it, "
-            "run this where it is, or see what would run with --dry_run"
+            f"launcher {launcher} needs the program `{program}`, which is not on the PATH; install it, "
+            "run this where it is installed, or see what would run with --dry_run"
         )
-    return found
+    return path
 
 
 def run_quietly(words: list[str], what: str) -> str:
@@ -111,9 +111,26 @@ def run_quietly(words: list[str], what: str) -> str:
     """
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"code {done.returncode}").splitlines()[-1]
-        raise RunFailed(f"{what}: {said}")
+        reason = (done.stderr.strip() or done.stdout.strip() or f"code {done.returncode}").splitlines()[-1]
+        raise RunFailed(f"{what}: {reason}")
     return done.stdout.strip()
+
+
+def run_phases(phases: list[Phase], run: Callable[[Phase], list[str]], remedy: str) -> None:
+    """Runs the phases in order by `run`, which returns a line per failed task; nothing follows one that failed whole.
+
+    Raises:
+      RunFailed: tasks failed; the first three are named, and `remedy`.
+    """
+    failures: list[str] = []
+    for phase in phases:
+        failed = run(phase)
+        failures += failed
+        if failed and len(failed) == len(phase.tasks):
+            break
+    if failures:
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        raise RunFailed(f"{'; '.join(failures[:3])}{more}; {remedy}")
 
 
 def cloud_name(*words: str, limit: int = 40) -> str:

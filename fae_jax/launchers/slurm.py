@@ -17,7 +17,7 @@ from pathlib import Path
 from fae_jax.files.writing import write_atomically
 from fae_jax.launchers.plan import Phase, at_least_one, find_program, run_quietly
 
-WAITS = False  # `launch` hands in, and returns
+WAITS = False  # `launch` submits, and returns
 SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -54,12 +54,12 @@ exit "$code"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the Slurm launcher; empty and 0 leave a choice to Slurm.
+    """Settings of the Slurm launcher; empty and 0 leave the choice to Slurm.
 
     Attributes:
-      nodes, tasks_per_node: of each point; one process per task.
-      cpus_per_task, gpus_per_task: of each process.
-      time: limit, as 24:00:00.
+      nodes, tasks_per_node: per point; one process per task.
+      cpus_per_task, gpus_per_task: per process.
+      time: time limit, as 24:00:00.
       partition, account, qos, constraint: as `sbatch` has them.
       grace: seconds before the limit at which the run is told to save.
       parallel: points at a time; 0 = all.
@@ -112,31 +112,26 @@ def script(phase: Phase, settings: Settings, name: str, folder: Path) -> str:
     return SCRIPT.format(directives="\n".join(lines), commands=commands, prelude=prelude)
 
 
-def _submission(file: Path, after: str) -> list[str]:
-    return ["sbatch", "--parsable", *([f"--dependency=afterany:{after}"] if after else []), str(file)]
-
-
 def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -> str:
-    """Every script, and the commands that hand them in."""
+    """Every script, and the commands that submit them."""
     folder = folder.absolute()
-    lines, before = [], ""
+    scripts, commands, before = [], [], ""
     for phase in phases:
-        body = script(phase, settings, name, folder)
-        lines.append(f"# {folder}/{phase.name}.sh\n{body}")
-    for phase in phases:
+        file = folder / f"{phase.name}.sh"
+        scripts.append(f"# {file}\n{script(phase, settings, name, folder)}")
         variable = "job_" + "".join(letter if letter.isalnum() else "_" for letter in phase.name)
-        words = [shlex.quote(word) for word in _submission(folder / f"{phase.name}.sh", "BEFORE" if before else "")]
-        lines.append(f"{variable}=$({' '.join(words).replace('BEFORE', '$' + before)})\n")
+        after = f" --dependency=afterany:${before}" if before else ""
+        commands.append(f"{variable}=$(sbatch --parsable{after} {shlex.quote(str(file))})\n")
         before = variable
-    return "".join(lines)
+    return "".join(scripts + commands)
 
 
 def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> list[str]:
-    """Writes the scripts and hands them in; returns the jobs' numbers.
+    """Writes and submits the scripts; returns the jobs' numbers.
 
     Raises:
-      ValueError: there is no sbatch here.
-      RunFailed: sbatch refused one.
+      ValueError: sbatch is not installed here.
+      RunFailed: sbatch refused a script.
     """
     program = find_program("sbatch", "slurm")
     folder = folder.absolute()
@@ -146,7 +141,8 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
         file = folder / f"{phase.name}.sh"
         write_atomically(file, script(phase, settings, name, folder))
         os.chmod(file, file.stat().st_mode | stat.S_IXUSR)
-        words = [program, *_submission(file, jobs[-1] if jobs else "")[1:]]
+        after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
+        words = [program, "--parsable", *after, str(file)]
         jobs.append(run_quietly(words, f"sbatch refused {file}").split(";")[0])
         print(f"sweep: job {jobs[-1]}: {phase.name}, {len(phase.tasks)} tasks ({file})", file=sys.stderr, flush=True)
     return jobs

@@ -7,6 +7,7 @@ every worker and every later slice sees it: a bucket mounted at the same path ev
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fae_jax.errors import RunFailed
-from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_quietly
+from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_phases, run_quietly
 
 WAITS = True
 UP = ("ACTIVE", "READY")
@@ -25,19 +26,19 @@ LOST = 255  # what ssh returns when the connection, not the command, failed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the TPU launcher.
+    """Settings of the TPU launcher.
 
     Attributes:
-      zone, type, version: as gcloud has them: us-east5-b, v6e-64, v2-alpha-tpuv6e.
-      project: default: gcloud's own.
-      queued: ask by queued resource, which waits for its turn; False creates the VM at once or fails.
-      spot: cheaper, and taken away at any time; it is then made again, and the run continues.
+      zone, type, version: as gcloud names them: us-east5-b, v6e-64, v2-alpha-tpuv6e.
+      project: Google Cloud project; default: gcloud's own.
+      queued: request a queued resource, which waits for its turn; False creates the VM at once or fails.
+      spot: cheaper, but preempted at any time; the slice is then made again and the run continues.
       parallel: slices at a time; points take turns on them.
       setup: shell line run once on each worker of a new slice, such as launch/tpu_setup.sh does.
-      program: how `fae` is called there.
+      program: command that starts `fae` there.
       restarts: how often a slice may be made again for one point.
       keep: leave the slices up at the end.
-      poll: seconds between looks at a slice's state.
+      poll: seconds between checks of a slice's state.
     """
 
     zone: str
@@ -121,7 +122,7 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
 
 
 def _state(made: Slice) -> str:
-    """What gcloud says of a slice; empty if there is none."""
+    """The slice's state by gcloud; empty if there is no such slice."""
     done = subprocess.run(made.describe, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -161,7 +162,7 @@ def run_task(made: Slice, task: Task, logs: Path) -> str | None:
         time.sleep(made.settings.poll)  # a preemption shows in the state a little later
         if code != LOST and _state(made) in UP:
             return f"{task.name} ended with code {code}"
-        print(f"tpu: {task.name}: {made.name} was lost; continuing on a new one", file=sys.stderr, flush=True)
+        print(f"tpu: {task.name}: {made.name} was lost; it continues on a new one", file=sys.stderr, flush=True)
     return f"{task.name}: {made.name} was lost {made.settings.restarts + 1} times"
 
 
@@ -176,22 +177,17 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     slices = _slices(phases, settings, name)
-    failures: list[str] = []
 
     def lane(number: int, phase: Phase) -> list[str]:
         made = slices[number]
         return [failed for task in phase.tasks[number :: len(slices)] if (failed := run_task(made, task, logs))]
 
+    def run(phase: Phase) -> list[str]:
+        with ThreadPoolExecutor(len(slices)) as pool:
+            return list(itertools.chain(*pool.map(lane, range(len(slices)), itertools.repeat(phase))))
+
     try:
-        for phase in phases:
-            with ThreadPoolExecutor(len(slices)) as pool:
-                found = pool.map(lambda number, phase=phase: lane(number, phase), range(len(slices)))
-            failed = [line for lines in found for line in lines]
-            failures += failed
-            if failed and len(failed) == len(phase.tasks):
-                break
+        run_phases(phases, run, f"logs are in {logs}; the same command tries again")
     finally:
         for made in slices if not settings.keep else ():
             subprocess.run(made.delete, capture_output=True)
-    if failures:
-        raise RunFailed(f"{'; '.join(failures[:3])}; logs are in {logs}; the same command tries again")

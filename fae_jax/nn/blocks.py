@@ -169,7 +169,7 @@ def stack(
     Raises:
       ValueError: `remat` is unknown.
     """
-    return _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=False)[0]
+    return stack_keeping(block, depth, x, *shared, scan=scan, remat=remat, name=name, keep=False)[0]
 
 
 def stack_keeping(
@@ -180,24 +180,9 @@ def stack_keeping(
     scan: bool,
     remat: str,
     name: str = "blocks",
-) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"]]:
-    """`stack`, and beside its result what every block put out."""
-    last, every = _loop(block, depth, x, shared, scan=scan, remat=remat, name=name, keep=True)
-    assert every is not None
-    return last, every
-
-
-def _loop(
-    block: Callable[..., nn.Module],
-    depth: int,
-    x: Array,
-    shared: tuple[object, ...],
-    *,
-    scan: bool,
-    remat: str,
-    name: str,
-    keep: bool,
-) -> tuple[Array, Array | None]:
+    keep: bool = True,
+) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
+    """`stack`, and beside its result the output of every block where `keep`, else None."""
     if remat not in REMAT_POLICIES:
         raise ValueError(f"remat policy {remat!r} is unknown; choose one of {', '.join(REMAT_POLICIES)}")
 

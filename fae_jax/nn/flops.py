@@ -16,10 +16,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def multiply_adds(function: Callable[..., Any], *inputs: Any) -> int:
-    """Of one call of `function`; `inputs` are arrays or `jax.ShapeDtypeStruct`s, or trees of them.
+    """Multiply-adds of one call of `function`; `inputs` are arrays or `jax.ShapeDtypeStruct`s, or trees of them.
 
     Raises:
-      ValueError: it holds a loop without a fixed number of turns, or a kernel that says nothing of its cost.
+      ValueError: it has a loop without a fixed number of turns, or a kernel of unknown cost.
     """
     return _count(jax.make_jaxpr(function)(*inputs).jaxpr)
 

@@ -32,11 +32,11 @@ PATIENCE = 3.0  # seconds a host gets to fail by itself, when another one has
 
 def _addresses() -> list[str]:
     """Where this machine may be reached, likeliest first; which of them works is tried."""
-    found = [socket.gethostname()]
+    addresses = [socket.gethostname()]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing: asks which address the default route leaves by
-        found.append(probe.getsockname()[0])
-    return [*found, "127.0.0.1"]
+        addresses.append(probe.getsockname()[0])
+    return [*addresses, "127.0.0.1"]
 
 
 def _send(connection: socket.socket, **message: object) -> None:
@@ -74,8 +74,8 @@ class HostWatch:
     """This host's part of the watch, in a thread of its own.
 
     Args:
-      number: of this host.
-      names: of all hosts, by number.
+      number: this host's number.
+      names: all hosts' names, by number.
       limit: seconds without a word after which a host is lost.
       token: that hosts of this run know, and nobody else.
       server: host 0's listening socket; None on the others.
@@ -177,7 +177,7 @@ class HostWatch:
         if messages is None:
             self._selector.unregister(peer.connection)
             if not peer.left:
-                self._lose(f"{self._name(peer.number)} is gone: its process ended without a word")
+                self._lose(f"{self._name(peer.number)} is gone: its process ended without a message")
             return
         for message in messages:
             if "lost" in message:
@@ -192,7 +192,7 @@ class HostWatch:
         """Looks for hosts that have gone quiet, or never came."""
         for peer in list(self._peers.values()):
             if not peer.left and now - peer.heard > self._limit:
-                self._lose(f"{self._name(peer.number)} has not been heard of for {self._limit:.0f} s")
+                self._lose(f"{self._name(peer.number)} has sent nothing for {self._limit:.0f} s")
         if self._server is not None and now - self._begun > self._limit:
             for number in range(1, len(self._names)):
                 if number not in self._peers:
@@ -205,7 +205,7 @@ class HostWatch:
         if self._leaving or self._lost is not None:
             return
         if not told:
-            message += "; the run ends on all hosts, and the same command continues from the last checkpoint"
+            message += "; the run ends on all hosts; the same command continues from the last checkpoint"
         self._lost = message
         if self._server is not None:
             for peer in list(self._peers.values()):
@@ -214,7 +214,7 @@ class HostWatch:
         self._end(message)
 
     def _drain(self) -> None:
-        """Host 0 stays until the others have read what it said, two seconds at most."""
+        """Host 0 stays until the others have read its last message, two seconds at most."""
         deadline = time.monotonic() + 2.0
         for peer in list(self._peers.values()):
             with contextlib.suppress(OSError):

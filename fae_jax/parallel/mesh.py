@@ -1,7 +1,7 @@
 """The device mesh `replica × fsdp × tensor`, and batches laid over it.
 
 `replica` copies the state (across slices), `fsdp` shards it, `tensor` splits single products. A batch is split over
-`replica` and `fsdp` together. The axes are of type Auto: the compiler chooses what is not said.
+`replica` and `fsdp` together. The axes are of type Auto: the compiler chooses what is left open.
 
 Networks' widths are multiples of 128 more often than of 256. Above 128 devices `fsdp` is therefore two axes of the
 mesh, 128 and the rest, which may lie on one axis of an array or on two (`fae_jax.parallel.rules`).
@@ -91,9 +91,3 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's share of a batch → global arrays split over the mesh."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
-
-
-def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Host values, the same on every host → arrays on every device."""
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)

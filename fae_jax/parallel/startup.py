@@ -1,4 +1,4 @@
-"""Several hosts become one run: found by JAX in the cluster's environment, or named by hand.
+"""Several hosts become one run: detected by JAX from the cluster's environment, or named by hand.
 
 By hand, in the environment of every host:
 
@@ -34,17 +34,17 @@ def by_hand(environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Arguments of `jax.distributed.initialize` from the three variables; None where none is set.
 
     Raises:
-      ValueError: one is missing or means nothing.
+      ValueError: one is missing or invalid.
     """
     given = {name: environment[name] for name in BY_HAND if environment.get(name)}
     if not given:
         return None
     missing = [name for name in BY_HAND if name not in given]
     if missing:
-        raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: give all of {', '.join(BY_HAND)}")
+        raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}; set all of {', '.join(BY_HAND)}")
     host, colon, port = given["FAE_COORDINATOR"].rpartition(":")
     if not (host and colon and port.isdigit()):
-        raise ValueError(f"FAE_COORDINATOR={given['FAE_COORDINATOR']!r} must be HOST:PORT, of host 0")
+        raise ValueError(f"FAE_COORDINATOR={given['FAE_COORDINATOR']!r} must be HOST:PORT, the address of host 0")
     if not (given["FAE_HOSTS"].isdigit() and given["FAE_HOST"].isdigit()):
         raise ValueError(f"FAE_HOSTS={given['FAE_HOSTS']!r} and FAE_HOST={given['FAE_HOST']!r} must be whole numbers")
     hosts, number = int(given["FAE_HOSTS"]), int(given["FAE_HOST"])
@@ -88,7 +88,7 @@ def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_
     """Makes this process one of its run's hosts; does nothing where it is the only one. Before JAX computes.
 
     Raises:
-      ValueError: the variables set by hand mean nothing.
+      ValueError: the variables set by hand are invalid.
       RunFailed: the hosts did not find each other.
     """
     environment = os.environ if environment is None else environment
@@ -98,7 +98,7 @@ def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_
         return
     where = f" ({arguments['coordinator_address']})" if arguments else ""
     failed = f"the hosts of this run did not find each other by {kind}{where}"
-    remedy = "see that every host runs the same command and reaches host 0"
+    remedy = "check that every host runs the same command and can reach host 0"
     # JAX ends a process whose wait is over with a stack and no exception: this is sooner, and says what is missing.
     timer = threading.Timer(limit, end_now, [f"{failed} in {limit} s; {remedy}"])
     timer.daemon = True

@@ -71,13 +71,13 @@ def parse_topology(name: str) -> Topology:
         if len(asked.sides) == dimensions and whole and max(asked.sides) <= 32:
             return asked
         near = min(slices(generation), key=lambda slice: abs(math.log(slice.chips / asked.chips)))
-        raise ValueError(f"topology {name!r} is no slice of {generation}; the nearest is {near.name}")
+        raise ValueError(f"topology {name!r} is not a slice of {generation}; the nearest is {near.name}")
     number = re.fullmatch(r"(v4|v5p|v5e|v6e)-([1-9]\d*)", word)
     if number:
-        wanted = int(number[2]) / CORES[number[1]]
-        close = min(slices(number[1]), key=lambda slice: abs(math.log(slice.chips / wanted)))
+        chips = int(number[2]) / CORES[number[1]]
+        close = min(slices(number[1]), key=lambda slice: abs(math.log(slice.chips / chips)))
         raise ValueError(
-            f"topology {name!r} is no slice; the nearest is {close.slice_name} ({close.name}); "
+            f"topology {name!r} is not a slice; the nearest is {close.slice_name} ({close.name}); "
             "numbers count TensorCores on v4 and v5p, chips on v5e and v6e"
         )
     all_names = [*known, *(slice.name for slice in known.values())]

@@ -26,8 +26,8 @@ _TPU = (
 _GPU = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
 # XLA gives products on a CPU to YNNPACK, slower at them than Eigen (docs/performance.md); at sums it is faster
 _CPU = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
-# On-chip memory for a fusion. The compiler then searches for twice as long, for the same program in HBM: two per cent
-# of the peak, none of the traffic (docs/scaling.md)
+# On-chip memory for a fusion. The compiler then searches twice as long, for the same program in HBM: two per cent off
+# the peak, the same traffic (docs/scaling.md)
 ON_CHIP = "--xla_tpu_scoped_vmem_limit_kib=98304"
 FLAGS: dict[str, tuple[str, ...]] = {
     "v4": _TPU,
@@ -66,8 +66,8 @@ def _library(row: str) -> Path | None:
     """The file that reads a row's flags."""
     own = {"gpu": ("jax_plugins", "xla_cuda*/xla_cuda_plugin.so"), "cpu": ("jaxlib", "libjax_common.so")}
     package, pattern = own.get(row, ("libtpu", "libtpu.so"))
-    found = importlib.util.find_spec(package)
-    folders = [Path(folder) for folder in found.submodule_search_locations or ()] if found else []
+    spec = importlib.util.find_spec(package)
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     return next((file for folder in folders for file in folder.glob(pattern)), None)
 
 
@@ -78,8 +78,8 @@ def set_flags(
 
     Args:
       environment: the process's, where it is None.
-      row: of `FLAGS`; None for what `machine` finds.
-      leave_out: flags of it that are not wanted.
+      row: a key of `FLAGS`; None for what `machine` returns.
+      leave_out: flags of that row to leave out.
     """
     environment = os.environ if environment is None else environment
     row = row or machine(environment)
@@ -88,9 +88,9 @@ def set_flags(
         return ()
     name = "XLA_FLAGS" if row in ("gpu", "cpu") else "LIBTPU_INIT_ARGS"
     own = environment.get(name, "")
-    said = {word.lstrip("-").partition("=")[0] for word in own.split()}
-    wanted = (flag for flag in FLAGS[row] if flag not in leave_out)
-    free = tuple(flag for flag in wanted if flag.lstrip("-").partition("=")[0] not in said)
+    names = {word.lstrip("-").partition("=")[0] for word in own.split()}
+    flags = (flag for flag in FLAGS[row] if flag not in leave_out)
+    free = tuple(flag for flag in flags if flag.lstrip("-").partition("=")[0] not in names)
     added = known(free, library)
     if added:
         environment[name] = " ".join([*added, *own.split()])

@@ -19,7 +19,7 @@ from huggingface_hub import constants, errors
 
 from fae_jax.weights.tensors import FILE, INDEX, PICKLES
 
-WANTED = (
+PATTERNS = (
     "config.json",
     "preprocessor_config.json",
     FILE,
@@ -68,13 +68,13 @@ def _verify(folder: Path, names: set[str]) -> None:
     """
     for name, blob in _blobs(folder).items():
         if name in names and _SHA256.fullmatch(blob.name):
-            found = _sha256(blob)
-            if found != blob.name:
+            digest = _sha256(blob)
+            if digest != blob.name:
                 blob.unlink()
                 (folder / name).unlink(missing_ok=True)
                 raise ValueError(
-                    f"{name} arrived with SHA-256 {found[:12]}…, the hub keeps {blob.name[:12]}…; "
-                    f"it was removed, fetch it again"
+                    f"{name} arrived with SHA-256 {digest[:12]}… instead of the hub's {blob.name[:12]}…; "
+                    f"it was deleted, fetch it again"
                 )
 
 
@@ -112,7 +112,7 @@ def pull(
         "repo_id": name,
         "revision": revision,
         "cache_dir": cache,
-        "allow_patterns": list(WANTED),
+        "allow_patterns": list(PATTERNS),
     }
     before = _cached(common)
     try:
@@ -120,8 +120,8 @@ def pull(
     except errors.LocalEntryNotFoundError as error:
         if offline:
             raise FileNotFoundError(
-                f"{what} is not in the cache and the hub is switched off (HF_HUB_OFFLINE); "
-                f"run `fae weights pull {what}` where there is a network"
+                f"{what} is not in the cache, and HF_HUB_OFFLINE forbids fetching it; "
+                f"run `fae weights pull {what}` without HF_HUB_OFFLINE"
             ) from None
         if _status(error.__cause__) in (401, 403):
             raise ValueError(_closed(what, error.__cause__)) from None
@@ -136,7 +136,7 @@ def pull(
     except errors.RepositoryNotFoundError as error:
         if _status(error) == 401:
             raise ValueError(_closed(what, error)) from None
-        raise FileNotFoundError(f"{what} does not exist on the hub (404); mend the name") from None
+        raise FileNotFoundError(f"{what} does not exist on the hub (404); check the name") from None
     except errors.HfHubHTTPError as error:
         if _status(error) in (401, 403):
             raise ValueError(_closed(what, error)) from None
@@ -147,13 +147,13 @@ def pull(
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
             raise OSError(
                 f"the connection to the hub broke while fetching {what} ({_first(error)}); "
-                f"run it again, whole files are kept"
+                f"run it again; complete files are kept"
             ) from error
         raise
     files = _blobs(folder)
     if not {FILE, INDEX} & set(files):
         pickles = _pickles(name, revision, endpoint, offline)
-        seen = f" (only {', '.join(pickles)}, which may run code and is not opened)" if pickles else ""
+        seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
         raise FileNotFoundError(f"{what} holds no safetensors{seen}")
     fresh = {file for file in files if verify or file not in before}
     _verify(folder, fresh)
@@ -185,8 +185,8 @@ def _status(error: BaseException | None) -> int | None:
 
 def _closed(what: str, error: BaseException | None) -> str:
     return (
-        f"the hub does not open {what} without a token that may ({_status(error)}); "
-        f"set HF_TOKEN or run `hf auth login`, or mend the name"
+        f"the hub refuses access to {what} ({_status(error)}); set HF_TOKEN to a token with access, "
+        f"run `hf auth login`, or check the name"
     )
 
 

@@ -133,7 +133,7 @@ def _part_shape(rule: Rule, shape: Shape) -> Shape:
 def expected(names: NameMap, shapes: Mapping[str, Shape], tensors: Tensors) -> dict[str, Shape]:
     """Names and shapes that a file must hold for a network whose flattened leaves have `shapes`."""
     prefix = names.prefix(tensors)
-    wanted = {}
+    in_file = {}
     for rule in names.rules:
         shape = shapes[rule.target]
         for part in rule.parts:
@@ -141,8 +141,8 @@ def expected(names: NameMap, shapes: Mapping[str, Shape], tensors: Tensors) -> d
             for layer in layers:
                 name = names.full(prefix, part.name.format(layer=layer))
                 if part.absent is None or name in tensors:
-                    wanted[name] = part.layout.shape_in_file(_part_shape(rule, shape))
-    return wanted
+                    in_file[name] = part.layout.shape_in_file(_part_shape(rule, shape))
+    return in_file
 
 
 def check(source: str, names: NameMap, shapes: Mapping[str, Shape], tensors: Tensors) -> None:
@@ -151,9 +151,9 @@ def check(source: str, names: NameMap, shapes: Mapping[str, Shape], tensors: Ten
     if unmapped:
         raise ValueError(f"the name map and the network disagree on {', '.join(sorted(unmapped))}")
     ignored = re.compile(names.ignored)
-    wanted = expected(names, shapes, tensors)
-    found = {name: tensors[name].shape for name in tensors if name in wanted or not ignored.search(name)}
-    compare(source, wanted, found)
+    needed = expected(names, shapes, tensors)
+    present = {name: tensors[name].shape for name in tensors if name in needed or not ignored.search(name)}
+    compare(source, needed, present)
 
 
 def _aligned(shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -183,8 +183,8 @@ def _assemble(
             array = tensors.read(name)
             if array.dtype.kind in "biu":
                 raise ValueError(
-                    f"{source}: tensor {name!r} holds whole numbers ({array.dtype}); quantised weights are not read, "
-                    "fetch those in floating point"
+                    f"{source}: tensor {name!r} has dtype {array.dtype}; quantised weights cannot be read, "
+                    "fetch the ones in floating point"
                 )
             check_finite(source, name, array)
             side[...] = part.layout.read(array)

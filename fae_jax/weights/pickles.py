@@ -36,12 +36,12 @@ STORAGES = {
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
     if not isinstance(storage, np.ndarray) or len(size) != len(stride) or offset < 0:
-        raise ValueError("a tensor of it is not made of a storage")
+        raise ValueError("one of its tensors has no storage")
     if any(length < 0 for length in size) or any(step < 0 for step in stride):
-        raise ValueError("a tensor of it has a negative size")
+        raise ValueError("one of its tensors has a negative size")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= storage.size:
-        raise ValueError("a tensor of it reaches beyond its storage")
+        raise ValueError("one of its tensors reaches beyond its storage")
     steps = tuple(step * storage.itemsize for step in stride)
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[offset:], size, steps)).reshape(size)
 
@@ -95,9 +95,9 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist")
+        raise FileNotFoundError(f"weights file {path} does not exist")
     if not zipfile.is_zipfile(path):
-        _refuse(path, "it is no archive as torch.save writes it since version 1.6, or it is truncated")
+        _refuse(path, "it is not a torch.save archive of version 1.6 or later, or it is truncated")
     with zipfile.ZipFile(path) as archive:
         roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:

@@ -58,9 +58,8 @@ class Tensor:
 class Tensors(Mapping[str, Tensor]):
     """The tensors of one file or of several that share an index, by name."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
-        self.metadata = dict(metadata or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -124,7 +123,7 @@ def describe(name: str, shape: Iterable[int], dtype: np.dtype) -> bytes:
     return f"{name} {list(shape)} {np.dtype(dtype).name}\n".encode()
 
 
-def _read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_header(path: Path) -> dict[str, Tensor]:
     total = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)
@@ -137,19 +136,16 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"{path} is not a safetensors file: its header is not JSON") from None
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a safetensors file: its header holds a {type(header).__name__}")
-    metadata = header.pop("__metadata__", {})
+    header.pop("__metadata__", None)
     tensors, end = {}, 0
     for name, entry in header.items():
         try:
-            kind, shape, (begin, stop) = (
-                entry["dtype"],
-                tuple(map(int, entry["shape"])),
-                map(int, entry["data_offsets"]),
-            )
+            kind, shape = entry["dtype"], tuple(map(int, entry["shape"]))
+            begin, stop = map(int, entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}: the header says nothing sensible of tensor {name!r}; it is damaged") from None
+            raise ValueError(f"{path}: the header's entry for tensor {name!r} is damaged; fetch it again") from None
         if kind not in DTYPES:
-            raise ValueError(f"{path}: tensor {name!r} has dtype {kind}; known are {', '.join(DTYPES)}")
+            raise ValueError(f"{path}: tensor {name!r} has dtype {kind}; readable are {', '.join(DTYPES)}")
         tensor = Tensor(path=path, shape=shape, dtype=DTYPES[kind], offset=8 + length + begin)
         if begin < 0 or stop - begin != tensor.size:
             raise ValueError(
@@ -158,9 +154,9 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors[name], end = tensor, max(end, stop)
     if 8 + length + end > total:
         raise ValueError(
-            f"{path} is truncated: {8 + length + end} bytes are promised, {total} are there; fetch it again"
+            f"{path} is truncated: it should have {8 + length + end} bytes and has {total}; fetch it again"
         )
-    return tensors, metadata
+    return tensors
 
 
 def open_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -173,20 +169,20 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     path = Path(path)
     if path.suffix in PICKLES and path.name != FILE:
         raise ValueError(
-            f"{path} is a pickle, which can run code when it is opened, so it is not opened here; "
-            f"read its tensors without running it: fae weights convert {path} --out FOLDER"
+            f"{path} is a pickle, which can run code when opened, so it is refused; "
+            f"read its tensors safely: fae weights convert {path} --out FOLDER"
         )
     if path.is_dir():
-        found = [path / name for name in (FILE, INDEX) if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in (FILE, INDEX) if (path / name).is_file()]
+        if not files:
             pickles = [name.name for name in sorted(path.iterdir()) if name.suffix in PICKLES]
-            seen = f" (only {', '.join(pickles)}, which may run code and is not opened)" if pickles else ""
+            seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
             raise FileNotFoundError(f"{path} holds neither {FILE} nor {INDEX}{seen}")
-        path = found[0]
+        path = files[0]
     if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist")
+        raise FileNotFoundError(f"weights file {path} does not exist")
     if not path.name.endswith(".index.json"):
-        return Tensors(*_read_header(path))
+        return Tensors(_read_header(path))
     return _open_index(path)
 
 
@@ -200,17 +196,15 @@ def _open_index(path: Path) -> Tensors:
         if Path(shard).name != shard:
             raise ValueError(f"{path} names the shard {shard!r}, which is not a file name in its own folder")
         if not (path.parent / shard).is_file():
-            raise FileNotFoundError(f"{path} names the shard {shard}, which is missing in {path.parent}")
-        shards[shard] = _read_header(path.parent / shard)[0]
+            raise FileNotFoundError(f"{path} names the shard {shard}, which is not in {path.parent}")
+        shards[shard] = _read_header(path.parent / shard)
     absent = [name for name, shard in where.items() if name not in shards[shard]]
     if absent:
-        raise ValueError(f"{path} places tensors in shards that lack them: {', '.join(absent[:8])}")
+        raise ValueError(f"{path} lists tensors that its shards lack: {', '.join(absent[:8])}")
     return Tensors({name: shards[shard][name] for name, shard in where.items()})
 
 
-def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes one safetensors file; it appears under its name only when it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +212,7 @@ def write_tensors(
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         partial = Path(file.name)
     try:
-        save_file(arrays, partial, metadata=dict(metadata or {}) or None)
+        save_file(arrays, partial)
         partial.chmod(0o644)
         os.replace(partial, path)
     finally:

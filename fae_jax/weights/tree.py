@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from fae_jax.weights.tensors import Tensors, describe, open_tensors, write_tensors
+from fae_jax.weights.tensors import describe, open_tensors, write_tensors
 
-_SHOWN = 12
+_LISTED = 12
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -24,7 +24,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
         if "." in key:
-            raise ValueError(f"parameter name {key!r} holds a dot, which separates levels in a weights file")
+            raise ValueError(f"parameter name {key!r} contains a dot, which separates levels in a weights file")
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
@@ -55,65 +55,57 @@ def hash_tree(params: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_tree(
-    path: str | os.PathLike[str], params: Mapping[str, Any], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tree(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
     """Writes a nested dict of arrays as one safetensors file, whole or not at all."""
-    write_tensors(path, {name: np.asarray(jax.device_get(leaf)) for name, leaf in flatten(params).items()}, metadata)
+    write_tensors(path, {name: np.asarray(jax.device_get(leaf)) for name, leaf in flatten(params).items()})
 
 
-def compare(source: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def compare(source: str, expected: Mapping[str, tuple[int, ...]], present: Mapping[str, tuple[int, ...]]) -> None:
     """Compares two sets of names with shapes.
 
     Raises:
       ValueError: they differ; every missing, extra and misshapen tensor is in the one message (long lists are cut).
     """
-
-    def listed(title: str, lines: list[str]) -> str:
-        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        return f"{len(lines)} {title}: {', '.join(lines[:_SHOWN])}{more}"
-
-    missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted]
-    misshapen = [
-        f"{name} {list(found[name])} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name]) != tuple(shape)
-    ]
-    parts = [
-        listed(title, lines)
-        for title, lines in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if lines
-    ]
+    differences = {
+        "missing": [name for name in expected if name not in present],
+        "extra": [name for name in present if name not in expected],
+        "misshapen": [
+            f"{name} {list(present[name])} instead of {list(shape)}"
+            for name, shape in expected.items()
+            if name in present and tuple(present[name]) != tuple(shape)
+        ],
+    }
+    parts = []
+    for title, names in differences.items():
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        parts += [f"{len(names)} {title}: {', '.join(names[:_LISTED])}{more}"] if names else []
     if parts:
         raise ValueError(f"{source} does not hold the weights this network needs; {'; '.join(parts)}")
 
 
 def check_finite(source: str, name: str, array: np.ndarray) -> None:
     """Raises ValueError where a floating-point tensor holds NaN or infinity."""
-    if array.dtype.kind != "b" and array.dtype.kind not in "iu" and not np.isfinite(array).all():
+    if array.dtype.kind not in "biu" and not np.isfinite(array).all():
         raise ValueError(
             f"{source}: tensor {name!r} holds NaN or infinite values; the file is damaged, fetch it again"
         )
 
 
-def load_tree(path: str | os.PathLike[str] | Tensors, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def load_tree(path: str | os.PathLike[str], like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Reads what `save_tree` wrote, as a nested dict of NumPy arrays in the dtypes of the file.
 
     Args:
-      path: a file, a folder, or tensors that are open already.
-      like: a nested dict of arrays or `jax.ShapeDtypeStruct`s that says which names and shapes must be there.
+      path: a file or a folder.
+      like: a nested dict of arrays or `jax.ShapeDtypeStruct`s whose names and shapes the file must have.
 
     Raises:
       ValueError: names or shapes differ from `like`, or a value is not finite.
     """
-    tensors = path if isinstance(path, Tensors) else open_tensors(path)
-    source = "the file" if isinstance(path, Tensors) else str(path)
+    tensors = open_tensors(path)
     if like is not None:
-        wanted = {name: tuple(leaf.shape) for name, leaf in flatten(like).items()}
-        compare(source, wanted, {name: tensor.shape for name, tensor in tensors.items()})
-    flat = {}
-    for name in tensors:
-        flat[name] = tensors.read(name)
-        check_finite(source, name, flat[name])
+        expected = {name: tuple(leaf.shape) for name, leaf in flatten(like).items()}
+        compare(str(path), expected, {name: tensor.shape for name, tensor in tensors.items()})
+    flat = {name: tensors.read(name) for name in tensors}
+    for name, array in flat.items():
+        check_finite(str(path), name, array)
     return unflatten(flat)

@@ -23,7 +23,7 @@ def test_what_is_here_is_compiled_for_and_weighed():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--topology", "v5e-17"], "topology 'v5e-17' is no slice; the nearest is v5e-16"),
+        (["--topology", "v5e-17"], "topology 'v5e-17' is not a slice; the nearest is v5e-16"),
         (["--topology", "auto:v9"], "generation 'v9' is unknown; choose one of v4, v5p, v5e, v6e"),
         (["--stage", "generate"], "'generate' is unknown; did you mean 'generator'?"),
         (["--stage", "generator", "--config.mesh.fsdp=3"], "does not fit 1 devices"),

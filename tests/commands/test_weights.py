@@ -98,7 +98,7 @@ def test_switched_off_in_a_process_of_its_own(tmp_path):
     words = [sys.executable, "-m", "fae_jax", "weights", "pull", "dinov2_s14"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "facebook/dinov2-small is not in the cache and the hub is switched off" in done.stderr
+    assert "facebook/dinov2-small is not in the cache, and HF_HUB_OFFLINE forbids" in done.stderr
 
 
 def test_requests_that_are_wrong(capsys, tmp_path):

@@ -36,8 +36,8 @@ def compiler(memory: float, log: list | None = None):
 )
 def test_the_first_change_that_fits_is_named(memory: float, words: str):
     topology = parse_topology("v5e-16")
-    said = advise(compiler(memory), PAPER, "generator", topology, topology.chips, tries=3)
-    assert said.startswith(words)
+    advice = advise(compiler(memory), PAPER, "generator", topology, topology.chips, tries=3)
+    assert advice.startswith(words)
 
 
 def test_after_all_changes_a_larger_slice_is_tried_and_tries_are_kept_to():
@@ -45,8 +45,8 @@ def test_after_all_changes_a_larger_slice_is_tried_and_tries_are_kept_to():
     full = override(PAPER, [("compute.remat", "full"), ("compute.residual", "bfloat16"), ("mesh.tensor", "2")])
     full = override(full, [("generator.microbatches", "32")])
     topology = parse_topology("v5e-16")
-    said = advise(compiler(0.01, log), full, "generator", topology, 16, tries=2)
-    assert said == "fits on v5e-32 (0.0 GiB)" and log == [("full", 32, "v5e:4x8")]
+    advice = advise(compiler(0.01, log), full, "generator", topology, 16, tries=2)
+    assert advice == "fits on v5e-32 (0.0 GiB)" and log == [("full", 32, "v5e:4x8")]
     log.clear()
     assert "nothing was tried" in advise(compiler(0.0, log), PAPER, "generator", topology, 16, tries=0) and not log
 
@@ -57,8 +57,8 @@ def test_a_batch_that_decides_nothing_is_made_smaller_instead():
 
 
 def test_the_smallest_slice_on_which_everything_fits():
-    found = smallest(compiler(10.0), PAPER, ["features", "generator"], slices("v5e"))
-    assert [each["topology"] for each in found] == ["v5e-16", "v5e-16"]
+    figures = smallest(compiler(10.0), PAPER, ["features", "generator"], slices("v5e"))
+    assert [each["topology"] for each in figures] == ["v5e-16", "v5e-16"]
     odd = override(PAPER, [("generator.batch", "500")])  # 500 divides over 4 chips at most
     with pytest.raises(ValueError, match="generator fits none of v5e-1, v5e-4"):
         smallest(compiler(10.0), odd, ["generator"], slices("v5e"))

@@ -58,18 +58,18 @@ ENTRY %main (x: bf16[2,64], g: f32[100]) -> f32[100] {
 
 
 def test_rings_loops_and_pieces():
-    found = collectives(PROGRAM, 8)
-    assert found["all-gather"] == (14, 14 * 16 * 64 * 2 * 7 // 8)  # 28 in strides of 2; two pieces of one channel
-    assert found["collective-permute"] == (14, 14 * 2 * 64 * 2)
-    assert found["reduce-scatter"] == (1, 40 * 3)
-    assert found["all-reduce"] == (1, 2 * 400 * 1 // 2)
-    assert "all-to-all" not in found
+    traffic = collectives(PROGRAM, 8)
+    assert traffic["all-gather"] == (14, 14 * 16 * 64 * 2 * 7 // 8)  # 28 in strides of 2; two pieces of one channel
+    assert traffic["collective-permute"] == (14, 14 * 2 * 64 * 2)
+    assert traffic["reduce-scatter"] == (1, 40 * 3)
+    assert traffic["all-reduce"] == (1, 2 * 400 * 1 // 2)
+    assert "all-to-all" not in traffic
 
 
 def test_pieces_in_a_loop_between_start_and_end_are_one_collective():
     start = "  %begun.0 = (bf16[16,64]{1,0}, u32[]{:S(2)}) fusion(%x.0), kind=kCustom, calls=%piece.1\n"
-    found = collectives(PROGRAM.replace("  %zero =", start + "  %zero ="), 8)
-    assert found["all-gather"] == (1, 16 * 64 * 2 * 7 // 8)
+    traffic = collectives(PROGRAM.replace("  %zero =", start + "  %zero ="), 8)
+    assert traffic["all-gather"] == (1, 16 * 64 * 2 * 7 // 8)
 
 
 def test_a_note_of_the_compiler_is_believed_and_nothing_known_counts_once():

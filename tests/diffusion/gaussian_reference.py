@@ -41,9 +41,3 @@ class Mixture:
     def velocity(self, x: np.ndarray, t: float) -> np.ndarray:
         """E[ε − z | z_t = x]."""
         return self.noise(x, t) - self.data(x, t)
-
-    def density(self, x: np.ndarray, t: float) -> np.ndarray:
-        """p_t(x)."""
-        _, residual, variance, _ = self._posterior(x, t)
-        normal = np.exp(-0.5 * residual**2 / variance) / np.sqrt(2 * np.pi * variance)
-        return (np.asarray(self.weights) * normal).sum(-1)

@@ -31,11 +31,11 @@ SIGLIP = {
 
 def arrays(fields, seed=0):
     """Random tensors under the names of a family's files."""
-    found = recognise(fields)
+    network = recognise(fields)
     rng = np.random.default_rng(seed)
-    leaves = {name: leaf.shape for name, leaf in flatten(shapes(found.config)).items()}
-    wanted = mapping.expected(found.names, leaves, Tensors({}))
-    return {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in wanted.items()}
+    leaves = {name: leaf.shape for name, leaf in flatten(shapes(network.config)).items()}
+    tensors = mapping.expected(network.names, leaves, Tensors({}))
+    return {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in tensors.items()}
 
 
 def write(folder, fields, tensors=None, processor=None):

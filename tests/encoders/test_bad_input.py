@@ -12,51 +12,51 @@ from fae_jax.encoders import create, create_text, registry
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 
 
-def refused(weights, said, name="pretrained"):
-    with pytest.raises(ValueError, match=said) as caught:
+def refused(weights, message, name="pretrained"):
+    with pytest.raises(ValueError, match=message) as caught:
         create(name, weights=weights, image_size=64)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ([1, 2], "its header holds a list"),
-        ({"a": {"shape": [1], "data_offsets": [0, 4]}}, "nothing sensible of tensor 'a'"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": ["x", 4]}}, "nothing sensible of tensor 'a'"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}, "nothing sensible of tensor 'a'"),
-        ({"a": 3}, "nothing sensible of tensor 'a'"),
+        ({"a": {"shape": [1], "data_offsets": [0, 4]}}, "entry for tensor 'a' is damaged"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": ["x", 4]}}, "entry for tensor 'a' is damaged"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}, "entry for tensor 'a' is damaged"),
+        ({"a": 3}, "entry for tensor 'a' is damaged"),
         ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "4 bytes, its shape -4"),
     ],
 )
-def test_headers_that_make_no_sense(tmp_path, entry, said):
+def test_headers_that_make_no_sense(tmp_path, entry, message):
     text = json.dumps(entry).encode()
     (tmp_path / "config.json").write_text(json.dumps(SIGLIP))
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-    refused(str(tmp_path), said)
+    refused(str(tmp_path), message)
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
-        ("config.json", [], "config.json holds a list instead of fields"),
+        ("config.json", [], "config.json contains a list instead of fields"),
         ("config.json", {}, "describes a None"),
-        ("config.json", {**SIGLIP, "patch_size": 0}, "cannot be made of .*damaged, or of another network"),
-        ("config.json", {**SIGLIP, "hidden_size": "32"}, "cannot be made of .*damaged, or of another network"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, "three numbers each|damaged, or of another network"),
+        ("config.json", {**SIGLIP, "patch_size": 0}, "cannot be built from .*damaged or another network"),
+        ("config.json", {**SIGLIP, "hidden_size": "32"}, "cannot be built from .*damaged or another network"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, "three numbers each|damaged or another network"),
         ("preprocessor_config.json", {"image_std": [0.2, 0.0, 0.2]}, "std above 0"),
-        ("preprocessor_config.json", {"size": None}, "cannot be made of .*damaged, or of another network"),
+        ("preprocessor_config.json", {"size": None}, "cannot be built from .*damaged or another network"),
     ],
 )
-def test_fields_that_make_no_sense(tmp_path, file, content, said):
+def test_fields_that_make_no_sense(tmp_path, file, content, message):
     weights = write(tmp_path, SIGLIP)
     (tmp_path / file).write_text(json.dumps(content))
-    refused(weights, said)
+    refused(weights, message)
 
 
 def test_quantised_weights(tmp_path):
     whole = {name: np.ones(value.shape, np.int8) for name, value in arrays(SIGLIP).items()}
-    refused(write(tmp_path, SIGLIP, whole), r"holds whole numbers \(int8\); quantised weights are not read")
+    refused(write(tmp_path, SIGLIP, whole), r"has dtype int8; quantised weights cannot be read")
 
 
 @pytest.fixture
@@ -88,15 +88,15 @@ def test_a_strangers_encoder_is_tried_before_it_is_used(stranger):
     stranger(lambda params, pixels: EncoderOutput(params["missing"] * pixels[:, :2, :2].reshape(-1, 4, 3)))
     refused(
         "w.npz",
-        r"'stranger' cannot be made of w.npz: damaged, or of another network \(KeyError 'missing'\)",
+        r"'stranger' cannot be built from w.npz: they are damaged or another network.s \(KeyError 'missing'\)",
         "stranger",
     )
     stranger(lambda params, pixels: EncoderOutput(pixels[:, :2, :2].reshape(-1, 4, 3)), grid=(3, 2))
-    refused(None, r"promises features \(1, 6, 3\) and gives \(1, 4, 3\)", "stranger")
+    refused(None, r"promises features \(1, 6, 3\) but returns \(1, 4, 3\)", "stranger")
 
     def broken(**_):
         raise KeyError("text_model")
 
     registry.register_text("stranger", broken)
-    with pytest.raises(ValueError, match=r"text tower 'stranger' cannot be made of .*KeyError 'text_model'"):
+    with pytest.raises(ValueError, match=r"text tower 'stranger' cannot be built from .*KeyError 'text_model'"):
         create_text("stranger", weights="w.npz")

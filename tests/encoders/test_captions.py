@@ -99,9 +99,9 @@ def test_clip_from_vocabulary_and_merges(published, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(whole.get_vocab()), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *lines]), encoding="utf-8")
     whole.save(str(tmp_path / "tokenizer.json"))
-    wanted = load_tokenizer(path, "clip", length=20)(TEXTS)[0]
+    expected = load_tokenizer(path, "clip", length=20)(TEXTS)[0]
     for name in ("vocab.json", "tokenizer.json", "."):
-        np.testing.assert_array_equal(load_tokenizer(tmp_path / name, "clip", length=20)(TEXTS)[0], wanted)
+        np.testing.assert_array_equal(load_tokenizer(tmp_path / name, "clip", length=20)(TEXTS)[0], expected)
 
 
 @pytest.mark.real_data

@@ -34,10 +34,10 @@ print(json.dumps({"grown": peak() - before}))
 def test_peak_while_loading(tmp_path):
     fields = {"model_type": "dinov2", "hidden_size": 768, "num_hidden_layers": 8, "num_attention_heads": 12}
     fields |= {"patch_size": 14, "image_size": 518}
-    found = recognise(fields)
-    leaves = {name: leaf.shape for name, leaf in flatten(shapes(found.config)).items()}
-    wanted = mapping.expected(found.names, leaves, Tensors({}))
-    folder = write(tmp_path, fields, {name: np.zeros(shape, np.float32) for name, shape in wanted.items()})
+    network = recognise(fields)
+    leaves = {name: leaf.shape for name, leaf in flatten(shapes(network.config)).items()}
+    tensors = mapping.expected(network.names, leaves, Tensors({}))
+    folder = write(tmp_path, fields, {name: np.zeros(shape, np.float32) for name, shape in tensors.items()})
     size = os.path.getsize(tmp_path / "model.safetensors")
     done = subprocess.run(
         [sys.executable, "-c", LOAD, "pretrained", folder],

@@ -19,8 +19,8 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 
 
 def processor(kind, **fields):
-    found = getattr(hf, kind + "Pil", None) or getattr(hf, kind)
-    return found(**fields)
+    processor = getattr(hf, kind + "Pil", None) or getattr(hf, kind)
+    return processor(**fields)
 
 
 CASES = {

@@ -31,7 +31,7 @@ def test_count(name):
     config, model = CLASSES[kind]
     with torch.device("meta"):
         theirs = model(config(**fields))
-    wanted = sum(parameter.numel() for parameter in theirs.parameters())
+    parameters = sum(parameter.numel() for parameter in theirs.parameters())
     ours = 0
     if name in ENCODERS:
         values, vit = vision_values(name)
@@ -43,4 +43,4 @@ def test_count(name):
     if name in TEXT_TOWERS:
         ours += text_values(name)
     ours += {"siglip": 2, "clip": 1}.get(kind, 0)  # logit scale and bias
-    assert ours == wanted
+    assert ours == parameters

@@ -22,16 +22,16 @@ TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 4
 
 
 def read(fields, folder):
-    found = recognise_text(fields)
-    module = found.module()
+    network = recognise_text(fields)
+    module = network.module()
     like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4), jnp.int32))["params"]
-    return module, {"params": mapping.load(str(folder), found.names, open_tensors(folder), like)}
+    return module, {"params": mapping.load(str(folder), network.names, open_tensors(folder), like)}
 
 
-def compare(module, variables, ids, mask, wanted):
+def compare(module, variables, ids, mask, reference):
     for dtype, tolerance in ((jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)):
         out = jax.jit(module.clone(dtype=dtype).apply)(variables, ids, mask)
-        for name, value in wanted.items():
+        for name, value in reference.items():
             assert distance(getattr(out, name), value) < tolerance, (name, dtype)
 
 
@@ -73,8 +73,8 @@ def test_siglip(tmp_path, projection):
         free = model.text_model(torch.from_numpy(ids).long())
         masked = model.text_model(torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long())
     for out, allowed in ((free, None), (masked, jnp.asarray(mask))):
-        wanted = {"tokens": out.last_hidden_state, "pooled": out.pooler_output}
-        compare(module, variables, ids, allowed, wanted)
+        reference = {"tokens": out.last_hidden_state, "pooled": out.pooler_output}
+        compare(module, variables, ids, allowed, reference)
 
 
 @pytest.mark.parametrize("whole", [False, True])

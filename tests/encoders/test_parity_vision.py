@@ -26,12 +26,12 @@ DEEP = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
 
 def read(fields, folder, **options):
     """Our network for a folder, and its parameters."""
-    found = recognise(fields)
-    module = ViT(found.config, **options)
-    side = found.config.patch * 2
+    network = recognise(fields)
+    module = ViT(network.config, **options)
+    side = network.config.patch * 2
     pixels = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     like = jax.eval_shape(module.init, jax.random.key(0), pixels)["params"]
-    return module, {"params": mapping.load(str(folder), found.names, open_tensors(folder), like)}
+    return module, {"params": mapping.load(str(folder), network.names, open_tensors(folder), like)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -39,15 +39,15 @@ def run(module, variables, images):
     return module.apply(variables, images)
 
 
-def compare(module, variables, images, wanted, *, half=True, tolerance=1e-4):
-    """`wanted`: the reference's patches, cls, pooled, by name; `half`: bfloat16 too."""
+def compare(module, variables, images, reference, *, half=True, tolerance=1e-4):
+    """`reference`: the reference's patches, cls, pooled, by name; `half`: bfloat16 too."""
     out = run(module, variables, images)
-    for name, value in wanted.items():
+    for name, value in reference.items():
         assert distance(getattr(out, name), value) < tolerance, name
     if not half:
         return
     out = run(module.clone(dtype=jnp.bfloat16), variables, images)
-    for name, value in wanted.items():
+    for name, value in reference.items():
         assert distance(getattr(out, name), value) < 2e-2, f"{name} in bfloat16"
 
 
@@ -77,9 +77,9 @@ def test_dinov2_hidden_layers(tmp_path):
     ours, theirs = pixels(np.random.default_rng(0), 1, 16, 16)
     with torch.no_grad():
         states = model(theirs, output_hidden_states=True).hidden_states
-        wanted = [model.layernorm(state) for state in states[-2:]]
+        reference = [model.layernorm(state) for state in states[-2:]]
     out = module.apply(variables, jnp.asarray(ours), layers=(-2, -1))
-    for (patches, cls), want in zip(out.layers, wanted, strict=True):
+    for (patches, cls), want in zip(out.layers, reference, strict=True):
         assert distance(patches, want[:, 1:]) < 1e-4 and distance(cls, want[:, 0]) < 1e-4
 
 

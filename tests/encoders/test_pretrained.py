@@ -98,7 +98,7 @@ def test_a_single_file_takes_the_tables_word(tmp_path):
     weights = str(tmp_path / "vit.safetensors")
     encoder = build("mine", entry, weights=weights, image_size=64)
     assert encoder.grid == (4, 4)
-    with pytest.raises(FileNotFoundError, match="holds no config.json"):
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
         create("pretrained", weights=weights, image_size=64)
 
 
@@ -136,7 +136,7 @@ def test_bad_weights(tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON|truncated"):
         create("pretrained", weights=str(folder), image_size=64)
-    with pytest.raises(FileNotFoundError, match="neither a file, a folder nor a hub name"):
+    with pytest.raises(FileNotFoundError, match="not a file, a folder or a hub name"):
         create("dinov2_b14", weights="/nowhere/at/all", image_size=256)
 
 

@@ -20,9 +20,9 @@ def vision_values(name):
 
 
 def text_values(name):
-    found = recognise_text(TEXT_TOWERS[name].fields)
+    network = recognise_text(TEXT_TOWERS[name].fields)
     tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-    return count(jax.eval_shape(found.module(scan=True).init, jax.random.key(0), tokens))
+    return count(jax.eval_shape(network.module(scan=True).init, jax.random.key(0), tokens))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ def test_an_option_that_an_encoder_does_not_have_is_refused_and_one_it_has_arriv
         raise FileNotFoundError("no weights here")
 
     registry.register("narrow", narrow)
-    with pytest.raises(ValueError, match="encoder 'narrow' has no option 'layers'; leave encoder.layers as it is"):
+    with pytest.raises(
+        ValueError, match="encoder 'narrow' has no option 'layers'; leave encoder.layers at its default"
+    ):
         registry.create("narrow", weights=None, image_size=32, layers=(1,))
     with pytest.raises(FileNotFoundError):
         registry.create("narrow", weights=None, image_size=32, resize="bicubic_antialias")

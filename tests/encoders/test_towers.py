@@ -30,11 +30,11 @@ CLIP = {
 
 
 def folder_of(path, fields, **more):
-    found = recognise_text(fields)
-    leaves = {name: leaf.shape for name, leaf in flatten(text_shapes(found)).items()}
+    text = recognise_text(fields)
+    leaves = {name: leaf.shape for name, leaf in flatten(text_shapes(text)).items()}
     rng = np.random.default_rng(0)
-    wanted = mapping.expected(found.names, leaves, Tensors({}))
-    tensors = {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in wanted.items()}
+    expected = mapping.expected(text.names, leaves, Tensors({}))
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in expected.items()}
     write_tensors(path / "model.safetensors", {**tensors, **more})
     (path / "config.json").write_text(json.dumps(fields))
     return str(path)
@@ -94,7 +94,7 @@ def test_names_and_refusals(tmp_path):
     with pytest.raises(ValueError, match="not those of 'clip_b32'"):
         create_text("clip_b32", weights=weights)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2"}))
-    with pytest.raises(ValueError, match="describes a 'dinov2'; text towers are known of clip"):
+    with pytest.raises(ValueError, match="describes a 'dinov2'; text towers of these types are known: clip"):
         create_text("pretrained", weights=weights)
     fields = {"model_type": "t5", "feed_forward_proj": "gated-silu"}
     with pytest.raises(ValueError, match="feed_forward_proj 'gated-silu'"):
@@ -106,5 +106,5 @@ def test_every_tower_has_shapes_without_weights():
 
     leaves = jax.tree.leaves(text_shapes(recognise_text(TEXT_TOWERS["flan_t5_xl"].fields)))
     # the encoder of flan-t5-xl: 24 blocks of 4·2048² + 3·2048·5120 + 2·2048, tables and the last norm
-    wanted = 24 * (4 * 2048**2 + 3 * 2048 * 5120 + 2 * 2048) + 32128 * 2048 + 32 * 32 + 2048
-    assert sum(leaf.size for leaf in leaves) == wanted
+    parameters = 24 * (4 * 2048**2 + 3 * 2048 * 5120 + 2 * 2048) + 32128 * 2048 + 32 * 32 + 2048
+    assert sum(leaf.size for leaf in leaves) == parameters

@@ -112,9 +112,9 @@ class SlurmCluster:
         return done.stdout.strip()
 
     def state(self, job: str) -> str:
-        """Of a job, as RUNNING or COMPLETED."""
-        shown = self.run("scontrol", "--oneliner", "show", "job", job, check=False)
-        return next((word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")), "")
+        """State of a job, as RUNNING or COMPLETED."""
+        record = self.run("scontrol", "--oneliner", "show", "job", job, check=False)
+        return next((word.partition("=")[2] for word in record.split() if word.startswith("JobState=")), "")
 
     def __exit__(self, *_: object) -> None:
         for daemon in reversed(self._daemons):

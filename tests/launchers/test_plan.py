@@ -23,25 +23,25 @@ def test_settings_have_the_types_of_their_fields():
 
 
 @pytest.mark.parametrize(
-    ("launcher", "words", "said"),
+    ("launcher", "words", "text"),
     [
         ("slurm", ["node=2"], "launcher slurm has no setting 'node'; did you mean 'nodes'?"),
-        ("slurm", ["nodes=two"], "--launch nodes is a whole number, got 'two'"),
+        ("slurm", ["nodes=two"], "--launch nodes must be a whole number, got 'two'"),
         ("slurm", ["nodes=0"], "nodes must be at least 1, got 0"),
         ("slurm", ["nodes"], "--launch nodes needs a value"),
         ("local", ["parallel=0"], "parallel must be at least 1"),
         ("tpu", ["zone=z", "type=t"], "launcher tpu needs --launch version=…"),
-        ("tpu", ["zone=z", "type=t", "version=v", "spot=yes"], "--launch spot is true or false, got 'yes'"),
+        ("tpu", ["zone=z", "type=t", "version=v", "spot=yes"], "--launch spot must be true or false, got 'yes'"),
         ("gke", ["image=i"], "launcher gke by kubectl needs --launch accelerator=…"),
         ("gke", ["image=i", "via=xpk", "cluster=c"], "launcher gke by xpk needs --launch type=…"),
         ("gke", ["image=i", "via=helm"], "via must be kubectl or xpk, got 'helm'"),
-        ("gke", ["image=i", "accelerator=a", "topology=16"], "topology is written as 4x4"),
+        ("gke", ["image=i", "accelerator=a", "topology=16"], "topology must look like 4x4"),
     ],
 )
-def test_wrong_settings(launcher: str, words: list[str], said: str):
+def test_wrong_settings(launcher: str, words: list[str], text: str):
     with pytest.raises(ValueError) as refused:
         parse_settings(LAUNCHERS[launcher].Settings, launcher, words)
-    assert said in str(refused.value)
+    assert text in str(refused.value)
 
 
 def test_every_setting_is_explained():
@@ -50,9 +50,9 @@ def test_every_setting_is_explained():
             assert re.search(rf"\b{field.name}\b", launcher.Settings.__doc__), field.name
 
 
-def test_a_program_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_program_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ValueError, match="launcher slurm needs the program `sbatch`, which is not on this machine"):
+    with pytest.raises(ValueError, match="launcher slurm needs the program `sbatch`, which is not on the PATH"):
         find_program("sbatch", "slurm")
     programs = [
         needed_program("local", None),

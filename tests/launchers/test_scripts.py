@@ -14,8 +14,8 @@ SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 
 def test_scripts_pass_shellcheck():
     if shutil.which("shellcheck") is None:
-        said = "shellcheck is not installed (apt-get install shellcheck)"
-        pytest.fail(said) if os.environ.get("FAE_SLURM") else pytest.skip(said)
+        reason = "shellcheck is not installed (apt-get install shellcheck)"
+        pytest.fail(reason) if os.environ.get("FAE_SLURM") else pytest.skip(reason)
     assert SCRIPTS
     done = subprocess.run(["shellcheck", *SCRIPTS, LAUNCH.parent / ".ci" / "run"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

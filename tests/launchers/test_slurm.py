@@ -22,8 +22,8 @@ def test_a_script_says_what_a_point_needs(tmp_path: Path):
     settings = slurm.Settings(
         nodes=2, tasks_per_node=4, gpus_per_task=1, time="4:00:00", parallel=2, options="--exclusive --mail-type=END"
     )
-    found = directives(slurm.script(POINTS, settings, "betas", tmp_path))
-    assert found == {
+    lines = directives(slurm.script(POINTS, settings, "betas", tmp_path))
+    assert lines == {
         "job-name": "betas-points",
         "array": "0-3%2",
         "nodes": "2",
@@ -66,22 +66,22 @@ WAITS = 'trap \'echo saved >>"$LOG"; exit 1\' TERM; echo up >>"$LOG"; for i in $
 
 
 def test_a_task_of_the_array_runs_its_own_command(tmp_path: Path):
-    code, said = run_script(tmp_path, 'echo "$*" >>"$LOG"; exit 0\n')
-    assert code == 0 and said.splitlines()[1].endswith("fae_jax sweep --point 2")
-    assert said.splitlines()[1].startswith("--kill-on-bad-exit=1 bash -c exec ")
+    code, output = run_script(tmp_path, 'echo "$*" >>"$LOG"; exit 0\n')
+    assert code == 0 and output.splitlines()[1].endswith("fae_jax sweep --point 2")
+    assert output.splitlines()[1].startswith("--kill-on-bad-exit=1 bash -c exec ")
 
 
 def test_told_that_time_is_up_it_saves_and_queues_itself_again(tmp_path: Path):
-    code, said = run_script(tmp_path, WAITS, signal="USR1")
+    code, output = run_script(tmp_path, WAITS, signal="USR1")
     assert (
-        said.split("\n") == ["srun", "up", "scancel --signal=TERM 77", "saved", "scontrol requeue 77", ""]
+        output.split("\n") == ["srun", "up", "scancel --signal=TERM 77", "saved", "scontrol requeue 77", ""]
         and code == 1
     )
 
 
 def test_cancelled_it_saves_and_stays_away(tmp_path: Path):
-    code, said = run_script(tmp_path, WAITS, signal="TERM")
-    assert said.split("\n") == ["srun", "up", "saved", ""] and code == 1
+    code, output = run_script(tmp_path, WAITS, signal="TERM")
+    assert output.split("\n") == ["srun", "up", "saved", ""] and code == 1
 
 
 def test_a_run_that_fails_by_itself_is_not_queued_again(tmp_path: Path):

@@ -31,10 +31,10 @@ def cluster() -> Iterator[SlurmCluster]:
     if os.geteuid() != 0:
         missing = ["the right to start daemons: run as root"]
     if missing:
-        said = f"needs a Slurm to start: {', '.join(missing)} missing (apt-get install slurm-wlm munge)"
+        reason = f"needs a Slurm to start: {', '.join(missing)} missing (apt-get install slurm-wlm munge)"
         if os.environ.get("FAE_SLURM"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(reason)
+        pytest.skip(reason)
     root = Path(tempfile.mkdtemp(prefix="fae_slurm_"))  # not pytest's: munged wants folders that others can pass
     root.chmod(0o755)
     try:

@@ -30,7 +30,7 @@ def test_attention_is_the_reference(kernel, scale):
     assert_close(got, reference.attention(*(part.astype(np.float64) for part in (query, key, value)), scale=scale))
 
 
-QUERIES = [5, 259]  # of 259 the CPU's kernel takes two parts
+QUERIES = [5, 259]  # the CPU's kernel takes 259 in two parts
 
 
 @pytest.mark.parametrize("n", QUERIES)
@@ -138,9 +138,9 @@ def test_rotary_scores_depend_on_displacement_only():
     for (i, j), score in np.ndenumerate(scores(grid)):
         (y1, x1), (y2, x2) = divmod(i, grid[1]), divmod(j, grid[1])
         by_displacement.setdefault((y2 - y1, x2 - x1), []).append(score)
-    for displacement, found in by_displacement.items():
-        np.testing.assert_allclose(found, found[0], atol=1e-4, err_msg=str(displacement))
-    means = np.sort([np.mean(found) for found in by_displacement.values()])
+    for displacement, same in by_displacement.items():
+        np.testing.assert_allclose(same, same[0], atol=1e-4, err_msg=str(displacement))
+    means = np.sort([np.mean(same) for same in by_displacement.values()])
     assert np.diff(means).min() > 1e-4  # and every displacement, in y and in x, has a score of its own
 
 

@@ -36,14 +36,14 @@ def products(module, x):
 
 @pytest.mark.parametrize("module", [Dense(24), JointDense((3, 2, 4))])
 def test_products_are_of_matrices_on_one_device(module):
-    found = products(module, jax.random.normal(jax.random.key(0), (2, 5, 8)))
-    assert len(found) == 3 and all(shape.count("x") == 1 for pair in found for shape in pair)
+    shapes = products(module, jax.random.normal(jax.random.key(0), (2, 5, 8)))
+    assert len(shapes) == 3 and all(shape.count("x") == 1 for pair in shapes for shape in pair)
 
 
 def test_on_a_mesh_heads_stay_an_axis_of_the_product():
     with placing(lambda x, name: x):
-        found = products(JointDense((3, 2, 4)), jax.random.normal(jax.random.key(0), (2, 5, 8)))
-    assert found[0] == ("10x8", "8x3x2x4")
+        shapes = products(JointDense((3, 2, 4)), jax.random.normal(jax.random.key(0), (2, 5, 8)))
+    assert shapes[0] == ("10x8", "8x3x2x4")
 
 
 def test_a_joint_linear_is_a_dense_layer_with_the_same_parameters():
@@ -52,8 +52,8 @@ def test_a_joint_linear_is_a_dense_layer_with_the_same_parameters():
     ours, theirs = (module.init(jax.random.key(1), x)["params"] for module in (joint, dense))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     ours["bias"] = jax.random.normal(jax.random.key(2), (24,))
-    wanted = dense.apply({"params": ours}, x).reshape(2, 5, 3, 2, 4)
-    np.testing.assert_allclose(joint.apply({"params": ours}, x), wanted, atol=1e-6)
+    expected = dense.apply({"params": ours}, x).reshape(2, 5, 3, 2, 4)
+    np.testing.assert_allclose(joint.apply({"params": ours}, x), expected, atol=1e-6)
     assert "bias" not in JointDense((2, 3), use_bias=False).init(jax.random.key(1), x)["params"]
 
 

@@ -44,7 +44,7 @@ def batch(step):
 
 
 def bytes_held(tree):
-    """Of each device, and of the whole tree."""
+    """Bytes on each device, and of the whole tree."""
     leaves = jax.tree.leaves(tree)
     held = [sum(p.data.nbytes for x in leaves for p in x.addressable_shards if p.device == d) for d in jax.devices()]
     return {"largest": max(held), "total": sum(x.nbytes for x in leaves)}

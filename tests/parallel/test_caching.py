@@ -31,11 +31,11 @@ def cached(workdir: Path, latents: Path, hosts: int, devices: int) -> Path:
         )
         for host in range(hosts)
     ]
-    said = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [0] * hosts, said
-    assert all(f"{hosts * devices} devices" in out for out, _ in said), said
-    (found,) = latents.iterdir()
-    return found
+    outputs = [process.communicate(timeout=200) for process in started]
+    assert [process.returncode for process in started] == [0] * hosts, outputs
+    assert all(f"{hosts * devices} devices" in out for out, _ in outputs), outputs
+    (cache,) = latents.iterdir()
+    return cache
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_a_killed_host_is_known_at_once_by_all(hosts: Hosts):
     told = hosts.heard(2, timeout=4)
     assert time.monotonic() - begun < 4
     assert set(told) == {0, 1} and len(set(told.values())) == 1
-    assert told[1].startswith("host 2 of 3 (gamma) is gone: its process ended without a word; the run ends on all")
+    assert told[1].startswith("host 2 of 3 (gamma) is gone: its process ended without a message; the run ends on all")
 
 
 def test_the_first_host_is_missed_too(hosts: Hosts):
@@ -89,7 +89,7 @@ def test_a_host_that_goes_quiet_is_lost_after_the_limit(hosts: Hosts, monkeypatc
     begun = time.monotonic()
     told = hosts.heard(2, timeout=6)
     assert 1.0 < time.monotonic() - begun < 6
-    assert told[0].startswith("host 1 of 3 (beta) has not been heard of for 2 s") and told[2] == told[0]
+    assert told[0].startswith("host 1 of 3 (beta) has sent nothing for 2 s") and told[2] == told[0]
 
 
 def test_a_host_that_fails_gives_its_reason_and_one_that_is_done_is_not_missed(hosts: Hosts):

@@ -40,7 +40,7 @@ def start_hosts(count: int, *words: object, folder: Path) -> list[subprocess.Pop
     return processes
 
 
-def said(folder: Path, number: int) -> list[str]:
+def output(folder: Path, number: int) -> list[str]:
     return [line for line in (folder / f"host-{number}").read_text().splitlines() if "[Gloo]" not in line]
 
 
@@ -67,9 +67,9 @@ def losses(workdir: Path, stage: str) -> np.ndarray:
 
 @pytest.mark.slow
 def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path: Path):
-    processes = start_hosts(2, "run", "--config", TINY, "--workdir", tmp_path / "two", folder=tmp_path / "said")
-    codes = wait(processes, tmp_path / "said")
-    assert codes == [0, 0], said(tmp_path / "said", 0) + said(tmp_path / "said", 1)
+    processes = start_hosts(2, "run", "--config", TINY, "--workdir", tmp_path / "two", folder=tmp_path / "output")
+    codes = wait(processes, tmp_path / "output")
+    assert codes == [0, 0], output(tmp_path / "output", 0) + output(tmp_path / "output", 1)
     for stage in TRAINED:
         # Sums of gradients are rounded in another order; with the learning rate of 1e-2 that grows from step to step.
         np.testing.assert_allclose(losses(tmp_path / "two", stage), losses(finished, stage), rtol=1e-4, err_msg=stage)
@@ -78,8 +78,8 @@ def test_two_hosts_run_every_stage_on_the_curve_of_one(finished: Path, tmp_path:
         for workdir in (tmp_path / "two", finished)
     )
     assert ours == theirs
-    assert any("2 hosts, 2 devices" in line for line in said(tmp_path / "said", 0))
-    assert [line for line in said(tmp_path / "said", 1) if "step" in line] == []  # one host tells
+    assert any("2 hosts, 2 devices" in line for line in output(tmp_path / "output", 0))
+    assert [line for line in output(tmp_path / "output", 1) if "step" in line] == []  # one host tells
 
 
 def begin_features(finished: Path, workdir: Path, count: int, steps: int = 100_000) -> list[subprocess.Popen]:
@@ -87,13 +87,13 @@ def begin_features(finished: Path, workdir: Path, count: int, steps: int = 100_0
     workdir.mkdir()
     shutil.copytree(finished / "encoder", workdir / "encoder")
     words = ("--config", TINY, "--workdir", workdir, f"--config.features.steps={steps}")
-    return start_hosts(count, "train", "features", *words, folder=workdir / "said")
+    return start_hosts(count, "train", "features", *words, folder=workdir / "output")
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_hosts_train_the_curve_of_one(finished: Path, tmp_path: Path, count: int):
     processes = begin_features(finished, tmp_path / "several", count, steps=STEPS)
-    assert wait(processes, tmp_path / "several" / "said") == [0] * count
+    assert wait(processes, tmp_path / "several" / "output") == [0] * count
     ours = losses(tmp_path / "several", "features")
     np.testing.assert_allclose(ours, losses(finished, "features"), rtol=1e-5)
 
@@ -105,14 +105,14 @@ def test_a_host_that_is_killed_ends_all_with_its_name(finished: Path, tmp_path: 
     until(lambda: lines(workdir / "features" / "metrics.jsonl") >= 5, processes)
     begun = time.monotonic()
     processes[victim].send_signal(signal.SIGKILL)
-    codes = wait(processes, workdir / "said", BOUND)
+    codes = wait(processes, workdir / "output", BOUND)
     print(f"{count} hosts, {victim} killed: all had ended after {time.monotonic() - begun:.1f} s")
     assert codes == [-signal.SIGKILL if number == victim else 1 for number in range(count)]
     for number in set(range(count)) - {victim}:
-        failed = [line for line in said(workdir / "said", number) if line.startswith("fae: ")]
+        failed = [line for line in output(workdir / "output", number) if line.startswith("fae: ")]
         name = re.escape(f"host {victim} of {count} ({socket.gethostname()})")
         assert len(failed) == 1 and re.match(f"fae: failed: {name} is gone: .* the same command continues", failed[0])
-        assert "Traceback" not in "\n".join(said(workdir / "said", number))
+        assert "Traceback" not in "\n".join(output(workdir / "output", number))
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_a_notice_to_one_host_saves_one_step_on_all(finished: Path, tmp_path: Pa
     processes = begin_features(finished, workdir, 2)
     until(lambda: lines(workdir / "features" / "metrics.jsonl") >= 5, processes)
     processes[1].send_signal(signal.SIGTERM)
-    assert wait(processes, workdir / "said", 60) == [1, 1]
-    told = [said(workdir / "said", number)[-1] for number in range(2)]
+    assert wait(processes, workdir / "output", 60) == [1, 1]
+    told = [output(workdir / "output", number)[-1] for number in range(2)]
     steps = {re.search(r"failed: stopped by SIGTERM at step (\d+) of features, saved", line)[1] for line in told}
     assert len(steps) == 1 and (workdir / "features" / "checkpoints" / steps.pop()).is_dir()

@@ -13,7 +13,6 @@ from fae_jax.parallel.mesh import (
     make_mesh,
     present,
     put_batch,
-    put_replicated,
     sizes_of,
 )
 from fae_jax.parallel.rules import RULES, path_name, shardings
@@ -46,7 +45,7 @@ def test_sizes_that_do_not_fit(sizes: tuple[int, int, int]):
 
 
 @pytest.mark.parametrize(
-    ("shape", "wanted"),
+    ("shape", "expected"),
     [
         ((256, 128), PartitionSpec("fsdp", None)),
         ((128, 256), PartitionSpec(None, "fsdp")),
@@ -57,15 +56,15 @@ def test_sizes_that_do_not_fit(sizes: tuple[int, int, int]):
         ((), PartitionSpec()),
     ],
 )
-def test_the_longest_axis_that_divides_is_split(shape: tuple[int, ...], wanted: PartitionSpec):
-    assert place("a/kernel", shape, EIGHT, RULES) == wanted
+def test_the_longest_axis_that_divides_is_split(shape: tuple[int, ...], expected: PartitionSpec):
+    assert place("a/kernel", shape, EIGHT, RULES) == expected
 
 
 LARGE = AbstractMesh((1, 128, 2, 1), ("replica", *FSDP_AXES, "tensor"))
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "wanted"),
+    ("name", "shape", "expected"),
     [
         ("a/kernel", (28, 1152, 3072), PartitionSpec(None, None, FSDP_AXES)),  # 256 divides 3,072
         ("qkv/kernel", (28, 1152, 3456), PartitionSpec(None, "fsdp_rest", "fsdp")),  # and neither 1,152 nor 3,456
@@ -75,9 +74,9 @@ LARGE = AbstractMesh((1, 128, 2, 1), ("replica", *FSDP_AXES, "tensor"))
     ],
 )
 def test_above_128_devices_two_axes_share_what_one_does_not_divide(
-    name: str, shape: tuple[int, ...], wanted: PartitionSpec
+    name: str, shape: tuple[int, ...], expected: PartitionSpec
 ):
-    assert place(name, shape, LARGE, RULES) == wanted
+    assert place(name, shape, LARGE, RULES) == expected
 
 
 def test_a_mesh_of_two_fsdp_axes_counts_as_one():
@@ -99,9 +98,8 @@ def test_paths_are_spelt_with_keys_names_and_places():
     assert jax.tree.structure(shardings(tree, make_mesh())) == jax.tree.structure(tree)
 
 
-def test_batches_and_copies_keep_their_values():
+def test_batches_keep_their_values():
     mesh, batch = make_mesh(), {"image": np.arange(24, dtype=np.uint8).reshape(8, 3)}
     put = put_batch(batch, mesh)["image"]
     np.testing.assert_array_equal(put, batch["image"])
     assert put.sharding.spec == PartitionSpec(("replica", "fsdp"))
-    assert put_replicated({"a": np.ones(3)}, mesh)["a"].is_fully_replicated

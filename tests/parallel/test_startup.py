@@ -14,8 +14,12 @@ GOOD = {"FAE_COORDINATOR": "node1:4000", "FAE_HOSTS": "4", "FAE_HOST": "2"}
 
 
 def test_three_variables_name_the_hosts():
-    found = by_hand({**GOOD, "PATH": "/bin"})
-    assert (found["coordinator_address"], found["num_processes"], found["process_id"]) == ("node1:4000", 4, 2)
+    arguments = by_hand({**GOOD, "PATH": "/bin"})
+    assert (arguments["coordinator_address"], arguments["num_processes"], arguments["process_id"]) == (
+        "node1:4000",
+        4,
+        2,
+    )
     assert by_hand({"PATH": "/bin", "FAE_HOSTS": ""}) is None
 
 
@@ -69,7 +73,7 @@ def test_hosts_that_do_not_find_each_other_say_whom_they_looked_for():
     )
     where = f"by the environment's FAE_COORDINATOR (127.0.0.1:{port}) in 2 s"
     assert done.returncode == 1
-    assert f"fae: failed: the hosts of this run did not find each other {where}; see that every host" in done.stderr
+    assert f"fae: failed: the hosts of this run did not find each other {where}; check that every host" in done.stderr
 
 
 def test_the_program_refuses_half_a_request_and_touches_nothing(tmp_path: Path):
