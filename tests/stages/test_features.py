@@ -117,10 +117,11 @@ def test_bars_stand_for_channels():
     np.testing.assert_array_equal(heights, np.repeat([0, 2, 4, 8], 10))
 
 
+SMALL = [("compressor.transformer.hidden", "24"), ("compressor.transformer.depth", "1")]
 ALL = [(f"features.{name}", "0.1") for name in ("latent_noise", "feature_noise", "structure_weight")]
 ALL += [("features.continuity_weight", "0.1"), ("features.semantics_weight", "0.1")]
 KINDS = {
-    "sphere": [("compressor.posterior.kind", "sphere"), ("compressor.kind", "transformer"), *ALL],
+    "sphere": [("compressor.posterior.kind", "sphere"), ("compressor.kind", "transformer"), *SMALL, *ALL],
     "rms": [("compressor.posterior.kind", "rms"), ("compressor.kind", "linear"), ("features.latent_noise", "0.3")],
     "fixed_variance": [("compressor.posterior.kind", "fixed_variance"), ("features.reduction", "sum")],
     "identity": [("compressor.kind", "identity"), ("feature_decoder.kind", "identity")],
@@ -131,8 +132,6 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_latent_goes_through_cache_and_generator_to_images(kind: str, finished: Path, tmp_path: Path):
     sizes = [
-        ("compressor.transformer.hidden", "24"),
-        ("compressor.transformer.depth", "1"),
         ("features.steps", "2"),
         ("generator.steps", "2"),
         ("data.flip", "False"),
