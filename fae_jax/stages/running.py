@@ -84,9 +84,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         )
     chosen = stages_of(config) if name is None else [stage_of(name)]
     if name is not None and name not in {stage.name for stage in stages_of(config)}:
-        raise ValueError(
-            f"the tokenizer {config.tokenizer.kind!r} is not trained by stage {name}: there is nothing to do"
-        )
+        raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
     check_boards(config.logging)
     _check_condition(config, name)
     if name is not None:
