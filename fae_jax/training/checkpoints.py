@@ -6,10 +6,8 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,10 +15,13 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from fae_jax.errors import RunFailed, Stopped
+from fae_jax.files.moving import rename_folder
+from fae_jax.files.paths import Path, absolute, is_remote
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
 
+_COMMITTED = "commit_success.txt"  # Orbax's last object of a checkpoint in a bucket; on a disk it renames the folder
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
@@ -44,15 +45,18 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int = 2):
-        self.directory = directory.absolute()
+        self.directory = absolute(directory)
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._begun: int | None = None
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
-        found = self.directory.glob("*") if self.directory.is_dir() else ()
-        return sorted(int(path.name) for path in found if path.name.isdigit())
+        if is_remote(self.directory):
+            folders = [path.parent for path in self.directory.glob(f"*/{_COMMITTED}")]
+        else:
+            folders = list(self.directory.glob("*"))
+        return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
     def _agreed_steps(self) -> list[int]:
         """`steps` as the first host sees them."""
@@ -72,9 +76,7 @@ class Checkpoints:
         """Renames what lies at `step` or after: damaged checkpoints that were passed over and are in the way now."""
         for later in self.steps() if is_first() else ():
             if later >= step:
-                aside = self.directory / f"{later}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.directory / str(later)).rename(aside)
+                rename_folder(self.directory / str(later), self.directory / f"{later}.damaged", mark=_COMMITTED)
         wait_for_all("damaged checkpoints set aside")
 
     def save(self, step: int, state: Any) -> None:
@@ -201,27 +203,28 @@ class Checkpoints:
           RunFailed: no checkpoint can be read.
         """
         for step in reversed(self._agreed_steps()):
-            found = None
+            params = None
             try:
                 tree = ocp.metadata(self.directory / str(step)).metadata
                 prefix = f"players/{player}/{self._place(tree['players'][player], average)}/"
                 places = shardings(tree, mesh)
 
                 def pick(path: Any, leaf: Any, place: Any, prefix: str = prefix) -> Any:
-                    wanted = path_name(path).startswith(prefix)
-                    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place) if wanted else ocp.PLACEHOLDER
+                    if not path_name(path).startswith(prefix):
+                        return ocp.PLACEHOLDER
+                    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
-                found = ocp.load(self.directory / str(step), jax.tree_util.tree_map_with_path(pick, tree, places))
+                params = ocp.load(self.directory / str(step), jax.tree_util.tree_map_with_path(pick, tree, places))
                 for key in prefix.strip("/").split("/"):
-                    found = found[int(key) if isinstance(found, list | tuple) else key]
-                jax.block_until_ready(found)
+                    params = params[int(key) if isinstance(params, list | tuple) else key]
+                jax.block_until_ready(params)
             except (_NoSuchAverage, Stopped):
                 raise
             except Exception as error:
                 self._pass_over(step, error)
-                found = None
-            if agree(found is not None):
-                return found
+                params = None
+            if agree(params is not None):
+                return params
         raise RunFailed(f"no checkpoint in {self.directory} can be read")
 
     def _pass_over(self, step: int, error: Exception) -> None:
@@ -229,7 +232,7 @@ class Checkpoints:
         print(f"warning: checkpoint {where} is damaged and passed over ({_name(error)})", file=sys.stderr, flush=True)
 
     def _place(self, player: Any, average: str | None) -> str:
-        """Where the wanted parameters are in a player's tree."""
+        """Where the parameters asked for are in a player's tree."""
         averages = player["optimizer"][-1]["averages"] or {}
         if average == "":
             average = max(averages, key=float, default=None)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fae_jax.errors import Stopped
+from fae_jax.files.paths import Path
 from fae_jax.parallel.hosts import is_first
 from fae_jax.parallel.mesh import put_batch
 from fae_jax.training.checkpoints import Checkpoints
@@ -95,6 +95,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: ConfigDict, phases: P
             profile.after(step)
             if last or wish or step % config.checkpoint.every == 0:
                 phases.enter("checkpoint")
+                log.flush()
                 checkpoints.save(step, state)
             if wish and not last:
                 checkpoints.finish(step, state)
