@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -37,6 +36,7 @@ from fae_jax.data.transforms import (
     RandomResizedCrop,
     adm_centre_crop,
 )
+from fae_jax.files.paths import Path
 
 Batch = dict[str, np.ndarray]
 LAST_POSITION = 2**62

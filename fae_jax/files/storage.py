@@ -59,6 +59,11 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
     return files
 
 
+def list_files(folder: str, suffix: str) -> list[StoredFile]:
+    """The files of a folder whose names end in `suffix`, sorted; none where there is no such folder."""
+    return _matching(folder, (suffix,)) if exists(folder) else []
+
+
 def _expanded(path: str) -> list[str]:
     span = re.search(r"\{(\d+)\.\.(\d+)\}", path)
     if not span:

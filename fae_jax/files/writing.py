@@ -87,6 +87,16 @@ def write_result(path: Path, result: Mapping[str, Any]) -> Path:
     return write_atomically(path, text + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file that has few, and makes its folder."""
+    if is_remote(path):
+        write_atomically(path, (path.read_text() if path.exists() else "") + f"{line}\n")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.fspath(path), "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
 class GrowingFile:
     """A text file that lines are added to, begun anew with those that are kept.
 

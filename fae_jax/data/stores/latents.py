@@ -21,9 +21,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -32,6 +32,7 @@ import numpy as np
 from fae_jax.data.sources.record_files import RecordFiles
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.files import storage
+from fae_jax.files.paths import Path, as_path
 
 FORMAT = 2
 HEADER = "header.json"
@@ -194,9 +195,9 @@ class Header:
         )
 
 
-def cache_directory(workdir: str | Path, identity: CacheIdentity) -> Path:
+def cache_directory(workdir: str | os.PathLike[str], identity: CacheIdentity) -> Path:
     """Where an experiment keeps the cache with this identity."""
-    return Path(workdir) / "latents" / identity.hash
+    return as_path(workdir) / "latents" / identity.hash
 
 
 def planned_bytes(images: int, shape: tuple[int, int], flip: bool, layout: Layout = POSTERIORS) -> int:
@@ -207,7 +208,7 @@ def planned_bytes(images: int, shape: tuple[int, int], flip: bool, layout: Layou
     return images * (2 if flip else 1) * (_PREFIX.size + 2 * len(layout.parts) * shape[0] * shape[1])
 
 
-def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
+def read_header(directory: str | os.PathLike[str], layout: Layout = POSTERIORS) -> Header:
     """The header of a finished cache; `layout` gives errors their words.
 
     Raises:
@@ -224,7 +225,7 @@ def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
         raise ValueError(f"{layout.noun} header {path} cannot be read ({error}); {layout.maker} mends it") from error
 
 
-def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
+def open_cache(directory: str | os.PathLike[str], expected: CacheIdentity) -> LatentSource:
     """Opens a finished cache.
 
     Raises:
@@ -233,12 +234,12 @@ def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
     """
     layout = expected.layout
     header = read_header(directory, layout)
-    found, wanted = header.identity.to_json(), expected.to_json()
-    if found != wanted:
+    here, ours = header.identity.to_json(), expected.to_json()
+    if here != ours:
         lines = [
-            f"{name}: {found.get(name)!r} here, {wanted.get(name)!r} wanted"
-            for name in {**wanted, **found}
-            if found.get(name) != wanted.get(name)
+            f"{name}: {here.get(name)!r} here, {ours.get(name)!r} wanted"
+            for name in {**ours, **here}
+            if here.get(name) != ours.get(name)
         ]
         raise ValueError(f"{layout.noun} {directory} is of something else ({'; '.join(lines)}); run {layout.maker}")
     return LatentSource(directory, header)
@@ -252,7 +253,7 @@ class LatentSource:
       ValueError: a shard is not of the size that the header says.
     """
 
-    def __init__(self, directory: str | Path, header: Header):
+    def __init__(self, directory: str | os.PathLike[str], header: Header):
         self.directory = str(directory)
         self.header = header
         self.classes = header.classes
@@ -260,12 +261,13 @@ class LatentSource:
         counts = [shard.images * header.views for shard in header.shards]
         paths = [storage.join(self.directory, shard.file) for shard in header.shards]
         self._records = RecordFiles(paths, counts)
+        sizes = {file.name: file.size for file in storage.list_files(self.directory, ".array_record")}
         for path, shard in zip(paths, header.shards, strict=True):
-            if not storage.exists(path):
+            size = sizes.get(shard.file)
+            if size is None:
                 raise FileNotFoundError(
                     f"shard {path} of the {layout.noun} is missing; {layout.maker} writes it again"
                 )
-            size = storage.stat(path).size
             if size != shard.size:
                 raise ValueError(
                     f"shard {path} has {size} bytes, its header says {shard.size}; remove it and run {layout.maker}"
