@@ -36,6 +36,7 @@ from fae_jax.tokenizers.fae import Facts
 from fae_jax.weights import load_tree, save_tree
 
 FILE, FORMAT = "bundle.json", 1
+FILES = (FILE, "*.safetensors", "encoder/*")  # what the hub is asked for
 
 
 def _sha256(path: Path) -> str:
@@ -46,7 +47,7 @@ def _sha256(path: Path) -> str:
 def write_bundle(
     parts: Parts, folder: Path, *, ema: str | None = "", provenance: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes a model's parts, one after the other, and `bundle.json` last; returns `folder`.
+    """Writes a model's parts, one after the other; `folder`, which is returned, is there whole or not at all.
 
     Args:
       parts: what is there; a model without generator is written without one.
@@ -59,17 +60,17 @@ def write_bundle(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: name a new folder with --out")
     tokenizer = parts.tokenizer
-    latents: dict[str, Any] | None = None
+    latents = None
     names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
-    try:
+    if parts.has_generator:
         latents = {"statistics": parts.statistics.to_json(), "classes": list(parts.classes)}
         names.append("generator")
-    except ValueError:
-        pass  # a model that only encodes and decodes
-    params = {part: functools.partial(parts.params, part, ema if part == "generator" else "") for part in names}
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, read in params.items():
-        save_tree(folder / f"{part}.safetensors", fetch(read()))
+    whole, folder = folder, folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in names:
+        params = parts.params(part, ema if part == "generator" else "")
+        save_tree(folder / f"{part}.safetensors", fetch(params))
     config = parts.config
     if config.encoder.train and "encoder" in tokenizer.encodes:
         shutil.copytree(
@@ -88,7 +89,9 @@ def write_bundle(
     write_atomically(folder / "README.md", _card(content, names))
     files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     write_json(folder / FILE, {**content, "files": files})
-    return folder
+    if whole.exists():
+        whole.rmdir()  # empty, as checked
+    return folder.rename(whole)
 
 
 _ENCODER_FILES = {"config.json", "model.safetensors"}
@@ -169,9 +172,13 @@ class Bundle(Parts):
 
     @property
     def _latents(self) -> Mapping[str, Any]:
-        if self._content["latents"] is None:
+        if not self.has_generator:
             raise ValueError(f"the bundle {self.folder} has no generator: it encodes and decodes alone")
         return self._content["latents"]
+
+    @property
+    def has_generator(self) -> bool:
+        return self._content["latents"] is not None
 
     @property
     def statistics(self) -> LatentStatistics:

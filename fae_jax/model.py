@@ -29,7 +29,6 @@ from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
-from fae_jax.nn.params import looped
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
 
@@ -54,6 +53,11 @@ class Parts(abc.ABC):
     @property
     @abc.abstractmethod
     def tokenizer(self) -> Any: ...
+
+    @property
+    @abc.abstractmethod
+    def has_generator(self) -> bool:
+        """Whether there is a generator to draw with."""
 
     @property
     @abc.abstractmethod
@@ -138,11 +142,11 @@ class FAE:
         self, images: Float[AnyArray, "b height width 3"]
     ) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
-        return tuple(self._encode(self._params(self.tokenizer.encodes), self._images(images)))
+        return tuple(self._encode(self._params(self.tokenizer.encodes), jnp.asarray(images)))
 
     def features(self, images: Float[AnyArray, "b height width 3"]) -> Float[Array, "b y x d"]:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
-        return self._grid(self._features(self._params(("encoder",))["encoder"], self._images(images)))
+        return self._grid(self._features(self._params(("encoder",))["encoder"], jnp.asarray(images)))
 
     def outputs(self, images: Float[AnyArray, "b height width 3"], layers: int = 0) -> EncoderOutput:
         """Images in [−1, 1] → all that the frozen encoder says, with its last `layers` blocks where it can give them.
@@ -152,7 +156,7 @@ class FAE:
         """
         if layers and self.encoder.keep is None:
             raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
-        return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
+        return self._outputs(layers)(self._params(("encoder",))["encoder"], jnp.asarray(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
         """A batch on the model's devices, split over them where it divides."""
@@ -180,9 +184,12 @@ class FAE:
     def generator(self) -> Generator:
         """The generator, without parameters; its blocks are looped over."""
         made = generator_of(self.parts)
-        if dataclasses.is_dataclass(made) and hasattr(made, "network"):
-            return dataclasses.replace(made, network=looped(made.network))
-        return made
+        return made.looped() if hasattr(made, "looped") else made
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that can be asked for, by label; () where the generator is told none."""
+        return self.parts.classes[: self.generator.condition.classes]
 
     def settings(self, *, guidance: Guidance | str = "config", **changes: Any) -> Any:
         """The section `sampling` with changes; those that are None are passed over.
@@ -277,9 +284,6 @@ class FAE:
             kind = self.config.tokenizer.kind
             raise ValueError(f"the tokenizer {kind!r} has no {name.replace('_', ' ')}: it encodes and decodes alone")
         return getattr(self.tokenizer, name)
-
-    def _images(self, images: AnyArray) -> Array:
-        return jnp.asarray(images)
 
     def _grid(self, tokens: Array) -> Array:
         return rearrange(tokens, "b (y x) c -> b y x c", y=self.tokenizer.grid[0])

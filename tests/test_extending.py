@@ -62,5 +62,7 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
     fae("sample", "--workdir", workdir, "--number", 3, **installed)
     images = np.load(workdir / "samples" / "samples" / "samples.npz")["images"]
     assert images.shape == (3, 32, 32, 3) and (images[:, :8, :8] == images[:, :1, :1]).all()
+    out, _ = fae("compile", *words[:2], *words[4:], **installed)
+    assert [line.split()[0] for line in out.splitlines()] == ["cache", "generator", "sample"]
     _, err = fae("train", "pixels", *words, code=2, **installed)
     assert "the tokenizer 'averages' has no stage pixels" in err

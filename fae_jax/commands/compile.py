@@ -17,7 +17,7 @@ from typing import Any
 
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
-from fae_jax.compiler.programs import STAGES
+from fae_jax.compiler.programs import STAGES, stages_to_compile
 from fae_jax.config import check, load_config, override
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
@@ -80,7 +80,7 @@ def _smallest(
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = check(override(load_config(arguments.config), arguments.overrides))
     word = arguments.topology
-    stages = list(dict.fromkeys(arguments.stage or STAGES))
+    stages = list(dict.fromkeys(arguments.stage or stages_to_compile(config)))
     automatic = bool(word) and word.split(":")[0] == "auto"
     topology = None if automatic or not word else parse_topology(word)
     candidates = _candidates(word) if automatic else []

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write = find("exports", EXPORTS, arguments.format)
     experiment = open_experiment(arguments)
-    check_stages(experiment, "fae export", ("features", "pixels"))
+    needed = ("features", "pixels", "generator") if experiment.parts.has_generator else ("features", "pixels")
+    check_stages(experiment, "fae export", needed[: None if arguments.checkpoint is None else 2])
     experiment.parts.step = arguments.checkpoint
     records = {stage: read_record(experiment.workdir, stage) for stage in ("features", "generator")}
     provenance = {

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         check_stages(experiment, "sampling", ("generator",))
     experiment.parts.step = arguments.checkpoint
     fae = FAE(experiment.parts)
-    chosen = parse_classes(arguments.classes, fae.parts.classes)
+    chosen = parse_classes(arguments.classes, fae.classes)
     fae.settings(sampler=arguments.sampler, steps=arguments.steps)
     folder = experiment.workdir.samples / arguments.name
 

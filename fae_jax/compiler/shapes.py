@@ -45,6 +45,10 @@ class Shapes(Parts):
         return self.mesh if self.hosts == 1 else make_mesh(devices=own)
 
     @property
+    def has_generator(self) -> bool:
+        return True
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return ()
 

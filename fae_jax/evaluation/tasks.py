@@ -62,7 +62,7 @@ def evaluate(evaluation: Evaluation, task: str) -> dict[str, Any]:
     if task != "generation":
         return getattr(evaluation, task)()
     fae, settings = evaluation.fae, evaluation.fae.config.evaluation
-    labels = balanced_labels(range(max(len(fae.parts.classes), 1)), settings.samples)
+    labels = balanced_labels(range(len(fae.classes)), settings.samples)
     folder = evaluation.workdir.samples
     sets = {
         name: draw(fae, folder / name, labels, guidance=guidance, seed=settings.seed)
@@ -91,6 +91,11 @@ class Evaluation:
           ValueError, FileNotFoundError: images or weights are not there, none are held out, there are no captions
             or no text tower, or a field does not fit them.
         """
+        if task == "generation" and not self.fae.classes:
+            raise ValueError(
+                "task generation asks for classes, and this generator knows none (condition.kind=none): draw from it "
+                "with `fae sample`"
+            )
         if task in ("probe", "generation"):
             self.images.source("train")
         if task == "retrieval":

@@ -21,7 +21,7 @@ from fae_jax.diffusion.path import training_pair
 from fae_jax.diffusion.samplers import Sampler, make_sampler, sample
 from fae_jax.generators.networks import NETWORKS
 from fae_jax.kinds import find
-from fae_jax.nn.params import init_params
+from fae_jax.nn.params import init_params, looped
 from fae_jax.section import above, option, plug
 
 
@@ -69,6 +69,10 @@ class FlowMatching:
         made = network.build(getattr(section, section.network), grid=grid, condition=condition, compute=compute)
         shape = (grid[0] * grid[1], channels)
         return cls(network=made, shape=shape, condition=condition, train_shift=section.train_shift)
+
+    def looped(self) -> FlowMatching:
+        """With blocks compiled once: for programs that run few times."""
+        return dataclasses.replace(self, network=looped(self.network))
 
     def init(self, key: Key[Array, ""]) -> Any:
         return init_params(self.network, key, jnp.zeros((1, *self.shape)), jnp.zeros((1,)), self.condition.none(1))

@@ -51,9 +51,21 @@ def forward_multiply_adds(config: Any, parts: Collection[str], tokenizer: Any = 
     compute = dataclasses.replace(config.compute, kernel="xla", scan=True)
     config = dataclasses.replace(config, compute=compute)
     tokenizer = tokenizer or tokenizer_kind(config).outline(config)
+    return {name: _cost(config, tokenizer, name) for name in parts}
+
+
+def _cost(config: Any, tokenizer: Any, name: str) -> int:
+    """What a part costs; "encode" and "decode" cost their parts, or where those are no modules, what the call does."""
     whole = {"encode": tokenizer.encodes, "decode": tokenizer.decodes}
-    single = {part: _part(config, tokenizer, part) for name in parts for part in whole.get(name, (name,))}
-    return {name: sum(single[part] for part in whole.get(name, (name,))) for name in parts}
+    if name not in whole:
+        return _part(config, tokenizer, name)
+    if all(hasattr(tokenizer, part) for part in whole[name]):
+        return sum(_part(config, tokenizer, part) for part in whole[name])
+    size = config.data.image_size
+    images = (1, size, size, 3)
+    latents = (1, tokenizer.grid[0] * tokenizer.grid[1], tokenizer.channels)
+    given = jax.ShapeDtypeStruct(images if name == "encode" else latents, jnp.float32)
+    return multiply_adds(getattr(tokenizer, name), {part: tokenizer.shapes(part) for part in whole[name]}, given)
 
 
 def _part(config: Any, tokenizer: Any, part: str) -> int:
@@ -63,9 +75,7 @@ def _part(config: Any, tokenizer: Any, part: str) -> int:
         return _generator(config, tokenizer, latents)
     if part == "encoder":
         return _encoder(config, tokenizer)
-    module = getattr(tokenizer, part, None)
-    if module is None:
-        raise ValueError(f"the cost of the {part} of a tokenizer {config.tokenizer.kind!r} is not known")
+    module = getattr(tokenizer, part)
     inputs = latents if part == "feature_decoder" else jax.ShapeDtypeStruct((1, tokens, tokenizer.width), jnp.float32)
     plain = module.clone(**{name: value for name, value in _PLAIN.items() if hasattr(module, name)})
     return multiply_adds(plain.apply, jax.eval_shape(plain.init, jax.random.key(0), inputs), inputs)

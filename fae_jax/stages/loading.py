@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fae_jax.bundle import FILE, Bundle
+from fae_jax.bundle import FILE, FILES, Bundle
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
@@ -27,7 +27,7 @@ def load(path: str | Path, step: int | None = None) -> FAE:
     if (folder / FILE).is_file():
         return FAE(Bundle(folder))
     if not folder.exists() and hub.is_hub_name(str(path)):
-        return FAE(Bundle(Path(hub.pull(str(path)).folder)))
+        return FAE(Bundle(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder))
     workdir = Workdir(folder)
     experiment = Experiment(workdir.read_config(), workdir)
     trained = ("encoder", "features") if experiment.config.encoder.train else ("features",)

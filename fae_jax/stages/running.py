@@ -42,11 +42,6 @@ def stages_of(config: Any) -> list[Stage]:
     return here
 
 
-def needs(stage: Stage, config: Any) -> list[Stage]:
-    """Stages that must be finished before one, as far as the experiment has them."""
-    return [before for before in stages_of(config) if before.name in stage.needs]
-
-
 def command_for(stage: str, experiment: Experiment) -> str:
     """What to type to run a stage."""
     verb = "cache" if stage == "cache" else f"train {stage}"

@@ -59,7 +59,7 @@ def draw(
     }
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "samples.npz", images=images, labels=labels)
-    class_grid(images, labels, fae.parts.classes).save(folder / "grid.png")
+    class_grid(images, labels, fae.classes or ("all",)).save(folder / "grid.png")
     write_json(folder / "settings.json", {**sampling, "count": len(labels)})
     return {"images": images, "labels": labels, "sampling": sampling}
 

@@ -80,6 +80,10 @@ class Trained(Parts):
         return tokenizer
 
     @property
+    def has_generator(self) -> bool:
+        return self.record("generator") is not None
+
+    @property
     def statistics(self) -> LatentStatistics:
         return LatentStatistics.from_json(self._latents["statistics"])
 

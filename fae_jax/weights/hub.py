@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _sha256(path: Path) -> str:
 
 def _blobs(folder: Path) -> dict[str, Path]:
     """File name → the blob it stands for, of a snapshot folder."""
-    return {path.name: Path(os.path.realpath(path)) for path in folder.iterdir()}
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): Path(os.path.realpath(path)) for path in paths}
 
 
 def _verify(folder: Path, names: set[str]) -> None:
@@ -86,6 +88,8 @@ def pull(
     endpoint: str | None = None,
     offline: bool | None = None,
     verify: bool = False,
+    patterns: Sequence[str] = PATTERNS,
+    needs: Collection[str] = (FILE, INDEX),
 ) -> Pulled:
     """Fetches what is missing of a repository's weights, configuration and tokenizer; resumes a broken download.
 
@@ -96,6 +100,8 @@ def pull(
       endpoint: the hub's address; None for the library's own (`HF_ENDPOINT`).
       offline: only look into the cache; None for `HF_HUB_OFFLINE`.
       verify: hash files that were in the cache already, too.
+      patterns: files to fetch.
+      needs: files of which one must be there.
 
     Raises:
       FileNotFoundError: the repository, the revision or the cached copy does not exist, or it holds no safetensors.
@@ -112,7 +118,7 @@ def pull(
         "repo_id": name,
         "revision": revision,
         "cache_dir": cache,
-        "allow_patterns": list(PATTERNS),
+        "allow_patterns": list(patterns),
     }
     before = _cached(common)
     try:
@@ -151,10 +157,11 @@ def pull(
             ) from error
         raise
     files = _blobs(folder)
-    if not {FILE, INDEX} & set(files):
+    if not set(needs) & set(files):
         pickles = _pickles(name, revision, endpoint, offline)
         seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
-        raise FileNotFoundError(f"{what} holds no safetensors{seen}")
+        kind = "safetensors" if FILE in needs else " or ".join(needs)
+        raise FileNotFoundError(f"{what} holds no {kind}{seen}")
     fresh = {file for file in files if verify or file not in before}
     _verify(folder, fresh)
     fetched = sum(files[file].stat().st_size for file in files if file not in before)
@@ -167,7 +174,7 @@ def _cached(common: dict[str, Any]) -> set[str]:
         folder = huggingface_hub.snapshot_download(**common, local_files_only=True)
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, FileNotFoundError):
         return set()
-    return {path.name for path in Path(folder).iterdir()}
+    return set(_blobs(Path(folder)))
 
 
 def _pickles(name: str, revision: str | None, endpoint: str | None, offline: bool) -> list[str]:

@@ -17,17 +17,6 @@ LABELS = [3, 1, 4]
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eight images of noise."""
-    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (root / label).mkdir()
-        for number in range(8):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / label / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
 def bare(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment on those images, which are gone when it is done, as are its latents."""
     root = tmp_path_factory.mktemp("bare")
@@ -118,16 +107,15 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
     assert "stopped by checkpoint.pause_at at step 7" in err
     kept = sorted(int(path.name) for path in (workdir / "generator" / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [1, 4, 6, 7]
+    _, err = fae("sample", "--workdir", workdir, "--number", 2, code=2)
+    assert "sampling needs stage generator, which is not finished" in err
     images = {}
-    for step in (1, 4, None):
-        chosen = [] if step is None else ["--checkpoint", step]
-        if step is None:
-            _, err = fae("sample", "--workdir", workdir, *chosen, "--number", 2, code=2)
-            assert "sampling needs stage generator, which is not finished" in err
-            continue
-        fae("sample", "--workdir", workdir, *chosen, "--number", 2, "--name", f"at{step}")
+    for step in (1, 4):
+        fae("sample", "--workdir", workdir, "--checkpoint", step, "--number", 2, "--name", f"at{step}")
         images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
     assert (images[1] != images[4]).any()
+    _, err = fae("export", "--workdir", workdir, "--out", tmp_path / "bundle", code=2)
+    assert "fae export needs stage generator, which is not finished" in err and not (tmp_path / "bundle").exists()
     _, err = fae("sample", "--workdir", workdir, "--checkpoint", 5, "--number", 2, code=2)
     assert "there is no checkpoint of step 5" in err and "kept: 1, 4, 6, 7" in err
 
@@ -163,3 +151,23 @@ def test_a_stage_without_its_last_checkpoint_is_not_done(finished: Path, tmp_pat
     with pytest.raises(ValueError, match="stage.json is damaged"):
         (workdir / "generator" / "stage.json").write_text("{")
         read_record(Workdir(workdir), "generator")
+
+
+def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finished: Path, tmp_path: Path):
+    for stage in ("encoder", "features", "pixels", "finetune", "latents"):
+        shutil.copytree(finished / stage, tmp_path / "run" / stage)
+    words = ["--config", TINY, "--workdir", tmp_path / "run", "--config.condition.kind=none"]
+    fae("train", "generator", *words)
+    fae("sample", "--workdir", tmp_path / "run", "--number", 3)
+    assert (np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"] == 0).all()
+    _, err = fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation", code=2)
+    assert len(err.splitlines()) == 1 and "knows none (condition.kind=none)" in err
+
+
+def test_samples_are_scored_without_latents(finished: Path, tmp_path: Path):
+    shutil.copytree(finished, tmp_path / "run")
+    for file in (tmp_path / "run" / "latents").rglob("*.array_record"):
+        file.unlink()
+    fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation")
+    scores = json.loads((tmp_path / "run" / "evaluation" / "generation.json").read_text())["sets"]
+    assert {name: each["count"] for name, each in scores.items()} == {"unguided": 20, "guided": 20}

@@ -15,17 +15,6 @@ from fae_jax.stages.running import check_request
 from fae_jax.workdir import Workdir
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eight images of noise, 48×40."""
-    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (root / label).mkdir()
-        for number in range(8):
-            Image.fromarray(rng.integers(0, 256, (48, 40, 3), np.uint8)).save(root / label / f"{number}.png")
-    return root
-
-
 def experiment(tmp_path: Path, **fields: Any) -> Experiment:
     config = override(load_config(str(TINY)), [(f"data.{name}", str(value)) for name, value in fields.items()])
     return Experiment(check(config), Workdir(tmp_path / "run"))

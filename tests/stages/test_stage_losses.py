@@ -10,6 +10,7 @@ import pytest
 from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.conditions.label import ClassLabel
 from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.losses.pixel import pixel_terms
 from fae_jax.stages.encoder import Pretraining, encoder_loss
 from fae_jax.stages.generator import generator_loss
 from fae_jax.stages.pixels import pixels_loss, returned_features
@@ -100,10 +101,7 @@ def test_pixel_terms_are_weighed_by_name_against_the_image():
         return jnp.ones((64, 4, 3))
 
     batch = {"image": jnp.full((64, 2, 2, 3), 0, jnp.uint8), "features": FEATURES}  # black is −1: 2 from 1
-    terms = (
-        ("l1", lambda a, b: jnp.mean(jnp.abs(a - b)), 0.5, 0),
-        ("l2", lambda a, b: jnp.mean((a - b) ** 2), 3.0, 0),
-    )
+    terms = pixel_terms((("l1", 0.5), ("l2", 3.0)))
     loss, metrics = pixels_loss(Tokenizer(), terms, ones, {}, {}, batch, KEYS, ZERO)
     assert float(loss) == pytest.approx(0.5 * 2 + 3 * 4)
     assert float(metrics["l1"]) == 2 and float(metrics["l2"]) == 4 and float(metrics["psnr"]) == pytest.approx(0)
