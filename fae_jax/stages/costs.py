@@ -55,11 +55,11 @@ def forward_multiply_adds(config: Any, parts: Collection[str], tokenizer: Any = 
 
 
 def _cost(config: Any, tokenizer: Any, name: str) -> int:
-    """What a part costs; "encode" and "decode" cost their parts, or where those are no modules, what the call does."""
+    """One part; "encode" and "decode" are the sum of their parts, or the whole call where parts are no modules."""
     whole = {"encode": tokenizer.encodes, "decode": tokenizer.decodes}
     if name not in whole:
         return _part(config, tokenizer, name)
-    if all(hasattr(tokenizer, part) for part in whole[name]):
+    if all(part == "encoder" or hasattr(tokenizer, part) for part in whole[name]):
         return sum(_part(config, tokenizer, part) for part in whole[name])
     size = config.data.image_size
     images = (1, size, size, 3)

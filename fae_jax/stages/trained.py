@@ -75,7 +75,7 @@ class Trained(Parts):
         """See `fae_jax.tokenizers.Tokenizer`."""
         kind = tokenizer_kind(self.config)
         tokenizer = kind.build(self.config, self.facts if kind.trained else None)
-        if "encoder" in self.__dict__ and hasattr(tokenizer, "encoder"):
+        if "encoder" in self.__dict__ and hasattr(kind, "encoder"):
             tokenizer.__dict__["encoder"] = self.encoder  # opened already
         return tokenizer
 

@@ -10,6 +10,8 @@ from PIL import Image
 from running import TINY, fae
 
 import fae_jax
+from fae_jax.encoders import registry
+from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import read_record
 from fae_jax.workdir import Workdir
 
@@ -162,6 +164,13 @@ def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finis
     assert (np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"] == 0).all()
     _, err = fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation", code=2)
     assert len(err.splitlines()) == 1 and "knows none (condition.kind=none)" in err
+
+
+def test_an_encoder_is_read_once(finished: Path, monkeypatch: pytest.MonkeyPatch):
+    opened, create = [], registry.create
+    monkeypatch.setattr(registry, "create", lambda *words, **options: opened.append(1) or create(*words, **options))
+    parts = Experiment(Workdir(finished).read_config(), Workdir(finished)).parts
+    assert parts.encoder is parts.tokenizer.encoder and len(opened) == 1
 
 
 def test_samples_are_scored_without_latents(finished: Path, tmp_path: Path):
