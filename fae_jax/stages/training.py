@@ -12,7 +12,7 @@ import numpy as np
 from fae_jax.data.stores.latent_loader import LatentLoader
 from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
-from fae_jax.parallel.hosts import fetch, is_first
+from fae_jax.parallel.hosts import fetch, is_first, wait_for_all
 from fae_jax.stages.costs import step_flops
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import hosts
@@ -82,10 +82,11 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
     record = read_record(experiment.workdir, folder)
     if record is not None:
         check_lineage(stage.name, experiment.workdir, record, made_of)
-        return record
-    record = Record(made_of=made_of, facts=facts)
-    if is_first():
-        write_record(experiment.workdir, folder, record)
+    else:
+        record = Record(made_of=made_of, facts=facts)
+        if is_first():
+            write_record(experiment.workdir, folder, record)
+    wait_for_all(f"stage {stage.name} begun")  # the stage's own players read the record
     return record
 
 

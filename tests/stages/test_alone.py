@@ -11,8 +11,10 @@ from running import TINY, fae
 
 import fae_jax
 from fae_jax.encoders import registry
+from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import read_record
+from fae_jax.stages.running import stage_of
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
@@ -180,3 +182,17 @@ def test_samples_are_scored_without_latents(finished: Path, tmp_path: Path):
     fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation")
     scores = json.loads((tmp_path / "run" / "evaluation" / "generation.json").read_text())["sets"]
     assert {name: each["count"] for name, each in scores.items()} == {"unguided": 20, "guided": 20}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_host_goes_on_before_the_record_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+):
+    shutil.copytree(finished, tmp_path / "W")
+    shutil.rmtree(tmp_path / "W/generator")
+    workdir = Workdir(tmp_path / "W")
+    monkeypatch.setattr(training, "is_first", lambda: first)
+    events = []
+    monkeypatch.setattr(training, "wait_for_all", lambda _: events.append(read_record(workdir, "generator")))
+    begun = training.begin(Experiment(workdir.read_config(), workdir), stage_of("generator"), {})
+    assert events == [begun if first else None]
