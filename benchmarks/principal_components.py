@@ -15,13 +15,13 @@ import argparse
 import numpy as np
 
 from fae_jax.data.stores.latents import LatentSource
-from fae_jax.evaluation.probe import Linear, Settings
+from fae_jax.evaluation.tasks.probe import Linear, ProbeSection
 from fae_jax.evaluation.voting import vote
 from fae_jax.stages.experiment import Experiment
 from fae_jax.workdir import Workdir
 
 WIDTHS = (8, 16, 32, 48, 64, 128)
-SETTINGS = Settings(linear="logistic", neighbours=(10,))
+SETTINGS = ProbeSection(linear="logistic", neighbours=(10,))
 
 
 def mean_patches(source: LatentSource, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
-"""Every block of docs/extending.md, installed as a package of its own, through the program."""
+"""Every block of docs/extending.md and the example package, installed as packages of their own, through the program."""
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,41 +10,77 @@ import pytest
 from running import ROOT, TINY, environment, fae
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
+EXAMPLE = ROOT / "examples" / "toy_generator"
 SHORT = ["--config.generator.steps=2", "--config.finetune.steps=2", "--config.pixels.steps=2"]
+
+
+def install(site: Path, name: str, points: dict[str, dict[str, str]]) -> None:
+    """The metadata that an installer leaves of a package."""
+    about = site / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = [
+        f"[{group}]\n" + "\n".join(f"{key} = {place}" for key, place in points[group].items()) for group in points
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The environment of processes that see the package of the page: a module and its metadata on the path."""
-    root = tmp_path_factory.mktemp("site")
-    (root / "my_package.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)))
-    about = root / "my_package-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1.0\n")
-    points = re.sub(r'\[project\.entry-points\."(.*?)"\]', r"[\1]", re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0])
-    (about / "entry_points.txt").write_text(re.sub(r'= "(.*?)"', r"= \1", points))
-    return {"env": environment(PYTHONPATH=f"{ROOT}:{root}")}
+    """The environment of processes that see the package of the page and the example package."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "my_package.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)))
+    for name, text in (
+        ("my_package", re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0]),
+        ("fae_toy", (EXAMPLE / "pyproject.toml").read_text()),
+    ):
+        install(site, name, tomllib.loads(text)["project"]["entry-points"])
+    return {"env": environment(PYTHONPATH=f"{ROOT}:{site}:{EXAMPLE}")}
+
+
+def scores(workdir: Path, task: str) -> dict:
+    return json.loads((workdir / "evaluation" / f"{task}.json").read_text())
 
 
 @pytest.mark.slow
-def test_a_generator_and_a_pixel_loss_of_another_package_go_through_every_command(installed: dict, tmp_path: Path):
+def test_the_example_package_goes_through_every_command(installed: dict, tmp_path: Path):
     workdir = tmp_path / "run"
-    chosen = ["--config.generator.kind=mean", '--config.pixels.losses=(("charbonnier", 1.0),)', *SHORT]
-    fae("run", "--config", TINY, "--workdir", workdir, *chosen, "--config.generator.mean.spread=0.5", **installed)
+    chosen = ["--config.generator.kind=gaussian", '--config.pixels.losses=(("charbonnier", 1.0),)', *SHORT]
+    with_field = [*chosen, "--config.generator.gaussian.temperature=0.5"]
+    fae("run", "--config", TINY, "--workdir", workdir, *with_field, **installed)
     kept = json.loads((workdir / "config.json").read_text())["generator"]
-    assert kept["mean"] == {"spread": 0.5} and "flow_matching" not in kept
+    assert kept["gaussian"] == {"temperature": 0.5} and "flow_matching" not in kept
     fae("sample", "--workdir", workdir, "--number", 3, **installed)
     settings = json.loads((workdir / "samples" / "samples" / "settings.json").read_text())
     assert settings["function_evaluations"] == 1
-    fae("evaluate", "--workdir", workdir, "--task", "generation", **installed)
-    assert set(json.loads((workdir / "evaluation" / "generation.json").read_text())["sets"]) == {"unguided", "guided"}
+    metrics = "--config.evaluation.generation.metrics=('sharpness', 'brightness')"
+    tasks = ("generation", "latent_range")
+    fae("evaluate", "--workdir", workdir, "--task", *tasks, metrics, **installed)
+    sets = scores(workdir, "generation")["sets"]
+    assert set(sets["guided"]) == {"count", "sampling", "sharpness", "sharpness_beside_heldout", "brightness"}
+    assert 0 < sets["guided"]["sharpness"] < 1 and scores(workdir, "latent_range")["highest"] > 0
+    page = (workdir / "report.html").read_text()
+    assert "sharpness beside heldout" in page and "Latent range" in page
     fae("export", "--workdir", workdir, "--out", tmp_path / "bundle", **installed)
+    fae("sample", "--workdir", tmp_path / "bundle", "--number", 3, "--out", tmp_path / "drawn", **installed)
     fae("export", "--workdir", workdir, "--format", "card", "--out", tmp_path / "card", **installed)
     assert (tmp_path / "card" / "CARD.txt").read_text() == "tiny: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
     out, _ = fae("compile", "--config", TINY, "--stage", "generator", "--stage", "sample", *chosen, **installed)
     assert out.count("fits") == 2
     _, err = fae("sample", "--workdir", workdir, "--number", 3, code=2)
-    assert len(err.splitlines()) == 1 and "field generator.mean.spread does not exist" in err
+    assert len(err.splitlines()) == 1 and "field generator.gaussian.temperature does not exist" in err
+
+
+@pytest.mark.slow
+def test_a_generator_and_a_condition_of_the_page(installed: dict, tmp_path: Path):
+    workdir = tmp_path / "run"
+    chosen = ["--config.generator.kind=mean", "--config.condition.kind=half", *SHORT]
+    fae("run", "--config", TINY, "--workdir", workdir, *chosen, **installed)
+    fae("sample", "--workdir", workdir, "--classes", "0,1", "--number", 4, **installed)
+    with np.load(workdir / "samples" / "samples" / "samples.npz") as drawn:
+        assert drawn["labels"].tolist() == [0, 1, 0, 1]
+    _, err = fae("sample", "--workdir", workdir, "--classes", "2", "--number", 4, code=2, **installed)
+    assert len(err.splitlines()) == 1
 
 
 def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installed: dict, tmp_path: Path):

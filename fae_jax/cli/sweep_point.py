@@ -10,14 +10,12 @@ import jax
 from fae_jax.cli.opening import holding
 from fae_jax.config import with_values
 from fae_jax.errors import RunFailed, Stopped
-from fae_jax.evaluation.tasks import Evaluation, evaluate
-from fae_jax.model import FAE
+from fae_jax.evaluation.tasks import prepare
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import run_stage, stage_of
-from fae_jax.stages.sampling import write_sizes
 from fae_jax.sweeps.declaration import halving_metric
 from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, conclude, is_concluded, outcome
 from fae_jax.sweeps.halving import behind
@@ -65,11 +63,7 @@ def _train(experiment: Experiment, directory: SweepDirectory, rung: int) -> bool
 def _evaluate(experiment: Experiment, tasks: tuple[str, ...]) -> None:
     missing = [task for task in tasks if not (experiment.workdir.evaluation / f"{task}.json").is_file()]
     if missing:
-        with experiment.timed("evaluate"):
-            evaluation = Evaluation(FAE(experiment.parts), experiment)
-            for task in missing:
-                evaluate(evaluation, task)
-            write_sizes(evaluation.fae, experiment.workdir.root)
+        prepare(experiment, missing)()
     if is_first():
         write_report(experiment.workdir.root)
 

@@ -12,12 +12,10 @@ from typing import Any
 
 from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
-from fae_jax.evaluation.tasks import Evaluation, evaluate
-from fae_jax.model import FAE
+from fae_jax.evaluation.tasks import prepare
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import check_request, run_stages
-from fae_jax.stages.sampling import write_sizes
 from fae_jax.workdir import Workdir
 
 TASKS = ("probe", "reconstruction", "generation")
@@ -52,17 +50,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with workdir.lock():
         workdir.begin(config)
         run_stages(experiment)
-        results = {}
-        evaluation: Evaluation | None = None
-        for task in TASKS:
-            file = workdir.evaluation / f"{task}.json"
-            if not file.is_file():
-                if evaluation is None:
-                    evaluation = Evaluation(FAE(experiment.parts), experiment)
-                    write_sizes(evaluation.fae, workdir.root)
-                with experiment.timed("evaluate"):
-                    evaluate(evaluation, task)
-            results[task] = json.loads(file.read_text())
+        missing = [task for task in TASKS if not (workdir.evaluation / f"{task}.json").is_file()]
+        if missing:
+            prepare(experiment, missing)()
+        results = {task: json.loads((workdir.evaluation / f"{task}.json").read_text()) for task in TASKS}
         report = write_report(workdir.root)
     print(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}", file=sys.stderr)
     return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

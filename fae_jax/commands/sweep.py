@@ -19,7 +19,7 @@ from typing import Any
 from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
-from fae_jax.evaluation.tasks import TASKS
+from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
@@ -71,7 +71,7 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
         return SweepDirectory.open(Path(arguments.workdir))
     config = check(override(load_config(arguments.config), arguments.overrides))
     sweep = load_sweep(arguments.sweep)
-    check_sweep(sweep, config, TASKS)
+    check_sweep(sweep, config, {name: task_kind(name).needs for name in task_names()})
     names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)
     root = Path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
     directory = SweepDirectory(root=root, sweep=sweep, config=config)

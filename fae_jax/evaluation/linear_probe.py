@@ -45,11 +45,11 @@ class Probes:
 
     def predict(self, parts: Parts, *, block: int = 4096) -> Int[np.ndarray, "r n"]:
         """The class each classifier sees in each vector."""
-        found = [
+        blocks = [
             np.asarray(_seen(self.kernel, self.bias, rows_of(parts, slice(start, start + block))))
             for start in range(0, len(parts[0]), block)
         ]
-        return np.concatenate(found, axis=1)
+        return np.concatenate(blocks, axis=1)
 
     def accuracies(self, parts: Parts, labels: Int[np.ndarray, " n"]) -> list[float]:
         """The share of vectors each classifier gives their label."""
@@ -108,7 +108,7 @@ def train_probes(
         if place == 0:
             order = np.random.default_rng((seed, epoch)).permutation(count)
         chosen = order[place * batch : (place + 1) * batch]
-        vectors, wanted = rows_of(parts, chosen), np.asarray(labels[chosen], np.int32)
-        state = _step(rates, state, vectors, wanted, jnp.float32(step / steps))
+        vectors, targets = rows_of(parts, chosen), np.asarray(labels[chosen], np.int32)
+        state = _step(rates, state, vectors, targets, jnp.float32(step / steps))
     (kernel, bias), _ = state
     return Probes(rates=tuple(learning_rates), kernel=kernel, bias=bias)

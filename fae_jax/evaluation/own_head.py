@@ -58,13 +58,13 @@ class OwnHead:
         if not self.labels:
             self.reads_patches = reads_patches(self._classify, view)
         x, cls = view.features, view.outputs.cls
-        shown = {"x": (x, cls)}
+        cases = {"x": (x, cls)}
         if self.reads_patches:
-            shown["reconstructed"] = view.reconstructed, cls
+            cases["reconstructed"] = view.reconstructed, cls
         if self.reads_patches and cls is not None and self.mean_token is not None:
             same = jnp.broadcast_to(jnp.asarray(self.mean_token, cls.dtype), cls.shape)
-            shown |= {"x, patches": (x, same), "reconstructed, patches": (view.reconstructed, same)}
-        for name, (patches, token) in shown.items():
+            cases |= {"x, patches": (x, same), "reconstructed, patches": (view.reconstructed, same)}
+        for name, (patches, token) in cases.items():
             logits: Array = self._classify(patches, token)
             self.classes = logits.shape[-1]
             self.seen.setdefault(name, []).append(view.kept(logits.argmax(axis=-1)))
@@ -84,15 +84,15 @@ class OwnHead:
                 f"{self.fae.encoder.name!r} has {self.classes}"
             )
         known = bool(self.head_classes) or self.classes == data
-        wanted = np.asarray(self.head_classes)[labels] if self.head_classes else labels
+        truth = np.asarray(self.head_classes)[labels] if self.head_classes else labels
         result: dict[str, Any] = {"classes": self.classes}
 
         def compared(x: str, reconstructed: str) -> dict[str, float]:
             scores = {}
             if known:
-                scores["x"] = float(np.mean(seen[x] == wanted))
+                scores["x"] = float(np.mean(seen[x] == truth))
                 if reconstructed in seen:
-                    scores["reconstructed"] = float(np.mean(seen[reconstructed] == wanted))
+                    scores["reconstructed"] = float(np.mean(seen[reconstructed] == truth))
                     scores["loss_in_points"] = 100.0 * (scores["x"] - scores["reconstructed"])
             if reconstructed in seen:
                 scores["agreement"] = float(np.mean(seen[x] == seen[reconstructed]))

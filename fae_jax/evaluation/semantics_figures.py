@@ -1,4 +1,4 @@
-"""The figures of `fae_jax.evaluation.semantics`, like the paper's 8 to 11.
+"""The figures of `fae_jax.evaluation.tasks.semantics`, like the paper's 8 to 11.
 
 similarity   images with the query marked, and how similar each patch is to it in x, x̂ and z
 matching     pairs of images with lines from each query to its match, in x, x̂ and z
@@ -7,14 +7,13 @@ matching     pairs of images with lines from each query to its match, in x, x̂ 
 from __future__ import annotations
 
 import colorsys
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from fae_jax.evaluation.semantics import SPACES, Semantics, similarity_map
-from fae_jax.stages.figures import Sheet, cell_size, write_figure
+from fae_jax.evaluation.matches import SPACES, Matches, similarity_map
+from fae_jax.stages.figures import Sheet, cell_size
 
 WORDS = {"x": "x", "reconstructed": "x after z", "z": "z"}
 # dark blue through green to yellow, of even steps in lightness
@@ -41,28 +40,28 @@ def _resized(image: np.ndarray, size: tuple[int, int], method: Image.Resampling)
 
 
 def similarity_figure(
-    images: UInt8[np.ndarray, "n height width 3"], found: Semantics, *, cell: int = 128
+    images: UInt8[np.ndarray, "n height width 3"], matches: Matches, *, cell: int = 128
 ) -> Image.Image:
     """A column per image: the image with its typical query framed, and the query's map in x, x̂ and z."""
-    grid = found.spaces["x"].shape[1:3]
+    grid = matches.spaces["x"].shape[1:3]
     size = cell_size(images.shape[1], images.shape[2], cell)
     sheet = Sheet(1 + len(SPACES), len(images), size, gap=5, left=92)
     for row, words in enumerate(("image", *(WORDS[name] for name in SPACES))):
         sheet.name_row(row, words)
     for column, image in enumerate(images):
-        query = found.typical(column)
-        shown = _resized(image, size, Image.Resampling.LANCZOS)
-        ImageDraw.Draw(shown).rectangle(_box(query, grid, size), outline=MARK, width=2)
-        sheet.put(0, column, np.asarray(shown))
+        query = matches.typical(column)
+        framed = _resized(image, size, Image.Resampling.LANCZOS)
+        ImageDraw.Draw(framed).rectangle(_box(query, grid, size), outline=MARK, width=2)
+        sheet.put(0, column, np.asarray(framed))
         for row, name in enumerate(SPACES, start=1):
-            values = similarity(found, name, column, query)
+            values = similarity(matches, name, column, query)
             sheet.put(row, column, np.asarray(_resized(heat(values), size, Image.Resampling.NEAREST)))
     return sheet.image
 
 
-def similarity(found: Semantics, space: str, image: int, query: Int[np.ndarray, " 2"]) -> Float[np.ndarray, "y x"]:
+def similarity(matches: Matches, space: str, image: int, query: Int[np.ndarray, " 2"]) -> Float[np.ndarray, "y x"]:
     """The query's map in a space, with the query itself, always 1, at the highest value of the others."""
-    values = similarity_map(found.spaces[space][image], query).copy()
+    values = similarity_map(matches.spaces[space][image], query).copy()
     rest = np.ones(values.shape, bool)
     rest[tuple(query)] = False
     values[tuple(query)] = values[rest].max()
@@ -70,22 +69,22 @@ def similarity(found: Semantics, space: str, image: int, query: Int[np.ndarray, 
 
 
 def matching_figure(
-    images: UInt8[np.ndarray, "n height width 3"], found: Semantics, *, cell: int = 192
+    images: UInt8[np.ndarray, "n height width 3"], matches: Matches, *, cell: int = 192
 ) -> Image.Image:
     """A row per pair and a column per space: the two images side by side, a line from each query to its match."""
-    grid = found.spaces["x"].shape[1:3]
+    grid = matches.spaces["x"].shape[1:3]
     size = cell_size(images.shape[1], images.shape[2], cell)
     pairs, between = len(images) // 2, 4
     sheet = Sheet(pairs, len(SPACES), (size[0], 2 * size[1] + between), gap=14, below=22, lettering=14)
     for row in range(pairs):
-        asked = found.asked[2 * row]
+        asked = matches.asked[2 * row]
         for column, name in enumerate(SPACES):
-            shown = Image.new("RGBA", (2 * size[1] + between, size[0]), (0, 0, 0, 0))
+            pair = Image.new("RGBA", (2 * size[1] + between, size[0]), (0, 0, 0, 0))
             for side in (0, 1):
                 image = _resized(images[2 * row + side], size, Image.Resampling.LANCZOS)
-                shown.paste(image, (side * (size[1] + between), 0))
-            draw = ImageDraw.Draw(shown)
-            for number, (here, there) in enumerate(zip(asked, found.matched[name][row], strict=True)):
+                pair.paste(image, (side * (size[1] + between), 0))
+            draw = ImageDraw.Draw(pair)
+            for number, (here, there) in enumerate(zip(asked, matches.matched[name][row], strict=True)):
                 hue = colorsys.hsv_to_rgb(number / max(len(asked), 1), 0.85, 1.0)
                 colour = (*(round(255 * part) for part in hue), 255)
                 first, second = _box(here, grid, size), _box(there, grid, size)
@@ -94,25 +93,25 @@ def matching_figure(
                 draw.line((*start, *end), fill=colour, width=1)
                 for x, y in (start, end):
                     draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline=(0, 0, 0, 255))
-            sheet.put(row, column, np.asarray(shown))
+            sheet.put(row, column, np.asarray(pair))
             x, y = sheet.corner(row, column)
             sheet.write(x + size[1] + between / 2, y + size[0] + 4, WORDS[name], anchor="mt")
     return sheet.image
 
 
-def write_semantics_figures(
-    workdir: Path, images: UInt8[np.ndarray, "n height width 3"], found: Semantics
-) -> list[Path]:
-    """Writes both figures with their captions; returns the PNGs' paths."""
+def semantics_figures(
+    images: UInt8[np.ndarray, "n height width 3"], matches: Matches
+) -> dict[str, tuple[Image.Image, str]]:
+    """Both figures by name, with their captions."""
     similar = (
         "Unseen images, and how similar each patch is to the framed one: in the encoder's features x, in x after "
         "the latent, and in the latent z itself. Each map runs from its own lowest to its own highest value."
     )
     matched = (
         "Patches of the left image and the most similar patch of the right one, in x, in x after the latent, and "
-        "in z. The patches were found in x: k-means on its foreground."
+        "in z. The patches were chosen in x: k-means on its foreground."
     )
-    return [
-        write_figure(workdir, "similarity", similarity_figure(images, found), similar),
-        write_figure(workdir, "matching", matching_figure(images, found), matched),
-    ]
+    return {
+        "similarity": (similarity_figure(images, matches), similar),
+        "matching": (matching_figure(images, matches), matched),
+    }

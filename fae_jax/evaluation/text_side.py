@@ -85,13 +85,13 @@ class TextSide:
         """
         if not captions:
             raise ValueError("there is no text to compare images with")
-        found, size = [], min(TEXTS, len(captions))
+        vectors, size = [], min(TEXTS, len(captions))
         for start in range(0, len(captions), size):
             part = list(captions[start : start + size])
             tokens, mask = self.tower.tokenize(part + [""] * (size - len(part)))
             pooled = self._apply(self.tower.params, jnp.asarray(tokens), jnp.asarray(mask))
-            found.append(np.asarray(pooled, np.float32)[: len(part)])
-        return unit(np.concatenate(found))
+            vectors.append(np.asarray(pooled, np.float32)[: len(part)])
+        return unit(np.concatenate(vectors))
 
     def images(self, view: View) -> dict[str, Float[np.ndarray, "k p"]]:
         """Unit vectors of a batch from x, and from x̂ where the pooling reads patches.
@@ -101,10 +101,10 @@ class TextSide:
         """
         if not self._seen:
             self._seen, self.no_reconstructed = True, "" if reads_patches(self._pooling, view) else ALONE
-        shown: dict[str, Array] = {"x": view.features}
+        spaces: dict[str, Array] = {"x": view.features}
         if not self.no_reconstructed:
-            shown["reconstructed"] = view.reconstructed
-        return {name: unit(view.kept(self._pooling(patches, view.outputs.cls))) for name, patches in shown.items()}
+            spaces["reconstructed"] = view.reconstructed
+        return {name: unit(view.kept(self._pooling(patches, view.outputs.cls))) for name, patches in spaces.items()}
 
     def check_width(self, images: Float[np.ndarray, "k p"], texts: Float[np.ndarray, "t q"]) -> None:
         """Refuses vectors that have no cosine.
@@ -121,8 +121,8 @@ class TextSide:
     def as_result(self) -> dict[str, object]:
         """What a result says of both."""
         encoder, tower = self.fae.encoder, self.tower
-        said = {
+        both = {
             "encoder": {"name": encoder.name, "weights": encoder.weights_hash},
             "text_tower": {"name": tower.name, "weights": tower.weights_hash, "tokens": tower.length},
         }
-        return {**said, "no_reconstructed": self.no_reconstructed} if self.no_reconstructed else said
+        return {**both, "no_reconstructed": self.no_reconstructed} if self.no_reconstructed else both

@@ -98,9 +98,9 @@ def gather(
         if position == 0:
             pooling = own_pooling(view.fae.encoder)
             pooling = pooling if pooling and reads_patches(pooling, view) else None
-        found = {name: view.kept(rows) for name, rows in _describe(view, latent_pooling, pooling).items()}
-        found["labels"] = view.labels
-        for name, rows in found.items():
+        rows_by_name = {name: view.kept(rows) for name, rows in _describe(view, latent_pooling, pooling).items()}
+        rows_by_name["labels"] = view.labels
+        for name, rows in rows_by_name.items():
             if name not in held:
                 held[name] = np.empty((count, *rows.shape[1:]), rows.dtype)
             held[name][done : done + len(rows)] = rows
@@ -115,12 +115,12 @@ def _describe(
     view: View, latent_pooling: str, pooling: Callable[[Array, Array | None], Array] | None
 ) -> dict[str, Array]:
     outputs = view.outputs
-    found = {"x": pool(view.features), "reconstructed": pool(view.reconstructed)}
-    found["z"] = pool(view.latents, latent_pooling)
+    made = {"x": pool(view.features), "reconstructed": pool(view.reconstructed)}
+    made["z"] = pool(view.latents, latent_pooling)
     if outputs.cls is not None:
         blocks = [cls for _, cls in outputs.layers if cls is not None] or [outputs.cls]
-        found["tokens"] = jnp.concatenate(blocks, axis=1)
+        made["tokens"] = jnp.concatenate(blocks, axis=1)
     if pooling is not None:
-        found["pooled"] = pooling(view.features, outputs.cls)
-        found["pooled_reconstructed"] = pooling(view.reconstructed, outputs.cls)
-    return found
+        made["pooled"] = pooling(view.features, outputs.cls)
+        made["pooled_reconstructed"] = pooling(view.reconstructed, outputs.cls)
+    return made

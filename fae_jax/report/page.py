@@ -59,7 +59,6 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
         verdicts=judge_verdicts(record, targets),
         chosen=chosen,
         scores=record.set_of(chosen) if chosen else {},
-        generation=record.results.get("generation", {}),
         probe=record.results.get("probe", {}),
         at=at,
         measured=measured,
@@ -76,6 +75,7 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
         novelty=scores.novelty(record),
         understanding=understanding.tables(record),
         others=scores.others(record),
+        other_scores=scores.other_scores,
         phases=phases,
         classes="3,7" if names is None or len(names) > 7 else ",".join(map(str, range(min(len(names), 2)))),
     )

@@ -13,6 +13,10 @@ MOST_CLASSES = 24
 MOST_ROWS = 40
 # What the page has a place for; everything else in evaluation/ stands under "More results".
 RESULTS = {"generation", "reconstruction", "probe", "retrieval", "zero_shot", "semantics"}
+SET = {
+    *("count", "sampling", "accuracy", "accuracy_per_class", "count_per_class", "lowest_class", "judge", "frechet"),
+    *("nearest", "psnr", "psnr_lowest", "ssim", "ssim_lowest", "mean_squared_error"),
+}
 FIGURES = {"reconstructions", "features", "nearest", "similarity", "matching"}
 
 
@@ -104,6 +108,11 @@ def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
         return [(prefix, f"{len(values)} values" if len(values) > 8 else ", ".join(map(str, values)))]
     plain = isinstance(values, int | float) and not isinstance(values, bool)
     return [(prefix, number(values) if plain else str(values))]
+
+
+def other_scores(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The scores of a set of images that the page has no words for, as (name, value)."""
+    return [line for name in values if name not in SET for line in _flat(values[name], spoken(name))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

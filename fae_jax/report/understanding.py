@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from fae_jax.report.reading import Record, branch, measured
+from fae_jax.report.scores import other_scores
 from fae_jax.report.words import Table, decibels, number, percent, spoken
 
 SPACES = {"x": "x", "reconstructed": "x̂", "z": "z"}
@@ -89,7 +90,8 @@ def _rebuilt(sets: dict[str, Any]) -> Table:
         )
         for name, scores in sets.items()
     ]
-    return Table(("images rebuilt", "PSNR", "lowest", "SSIM", "images"), rows)
+    facts = [line for scores in sets.values() for line in other_scores(scores)]
+    return Table(("images rebuilt", "PSNR", "lowest", "SSIM", "images"), rows, facts)
 
 
 def tables(record: Record) -> list[Table]:

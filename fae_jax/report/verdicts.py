@@ -59,7 +59,7 @@ def judge_verdicts(record: Record, targets: Mapping[str, float] | None = None) -
     values = {
         "accuracy": measured(scores, "accuracy"),
         "lowest_class": measured(scores, "lowest_class", "accuracy"),
-        "judge": measured(results, "generation", "judge", "heldout_accuracy"),
+        "judge": measured(scores, "judge", "heldout_accuracy"),
         "frechet": measured(scores, "frechet", "samples_to_heldout"),
         "loss_in_points": measured(results, "probe", "linear", "loss_in_points"),
         "cosine": measured(results, "probe", "cosine"),

@@ -197,7 +197,7 @@ def nearest_pairs(
     """Each sample (left) beside its nearest training image (right), the distance under them; close ones framed.
 
     Args:
-      index, distances, close: of these samples, as `nearest` and `CopyCheck.close` have them.
+      index, distances, close: of these samples, as the metric `nearest` has them.
     """
     count = len(samples)
     columns = min(columns, count)

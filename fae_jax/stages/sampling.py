@@ -50,12 +50,10 @@ def draw(
         "guidance": fae.config.sampling.guidance if guidance == "config" else guidance,
         "label_policy": label_policy,
         "seed": seed,
-        "more": {
-            "ema": "raw weights" if ema is None else ema or "largest kept",
-            "shift": settings.shift,
-            "last_step": settings.last_step,
-            "dtype": fae.config.compute.dtype,
-        },
+        "ema": "raw weights" if ema is None else ema or "largest kept",
+        "shift": settings.shift,
+        "last_step": settings.last_step,
+        "dtype": fae.config.compute.dtype,
     }
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "samples.npz", images=images, labels=labels)

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from fae_jax.evaluation.generation import LabelledImages, RealImages
+from fae_jax.evaluation.metrics import Batch
 
 
 class Digits(NamedTuple):
-    train: LabelledImages
-    heldout: LabelledImages
+    train: Batch
+    heldout: Batch
 
 
 def enlarge(grey: np.ndarray) -> np.ndarray:
@@ -30,12 +30,7 @@ def digits() -> Digits:
     features = data.data @ projection / 16
     held = np.arange(len(labels)) % 5 == 4
 
-    def part(which: np.ndarray) -> LabelledImages:
-        return LabelledImages(images=images[which], labels=labels[which], features=features[which])
+    def part(which: np.ndarray) -> Batch:
+        return Batch(images=images[which], labels=labels[which], describe=lambda: features[which])
 
     return Digits(part(~held), part(held))
-
-
-@pytest.fixture(scope="session")
-def real(digits: Digits) -> RealImages:
-    return RealImages.of(digits.train, digits.heldout)

@@ -18,7 +18,7 @@ from fake_fae import FakeFAE
 
 from fae_jax.data.sources.coco import CocoSource
 from fae_jax.encoders import create
-from fae_jax.evaluation.retrieval import evaluate_retrieval
+from fae_jax.evaluation.tasks.retrieval import evaluate_retrieval
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import walk
 

@@ -150,8 +150,8 @@ def finished(tmp_path: Path) -> Path:
         settings = {"sampler": "euler", "steps": 50, "guidance": guidance, "seed": 9, "function_evaluations": 85}
         write_json(folder / "settings.json", {**settings, "label_policy": "balanced", "count": 40})
     judge = {"heldout_accuracy": 0.991, "trusted": True, "minimum_accuracy": 0.98}
-    sets = {"unguided": scores(0.7, names), "guided": scores(0.95, names)}
-    generation = {"schema": 1, "class_names": names, "judge": judge, "sets": sets}
+    sets = {name: {**scores(share, names), "judge": judge} for name, share in (("unguided", 0.7), ("guided", 0.95))}
+    generation = {"schema": 2, "class_names": names, "sets": sets}
     write_json(workdir / "evaluation" / "generation.json", generation)
     rebuilt = {"count": 30, "psnr": 22.13, "psnr_lowest": 18.0, "ssim": 0.85, "ssim_lowest": 0.6}
     write_json(workdir / "evaluation" / "reconstruction.json", {"schema": 1, "sets": {"heldout": rebuilt}})

@@ -65,7 +65,7 @@ def test_the_verdict_is_about_guided_samples(finished, draw, rewrite):
     [
         ("accuracy", "generation", ("sets", "guided", "accuracy"), 0.92, 0.9199),
         ("lowest_class", "generation", ("sets", "guided", "lowest_class", "accuracy"), 0.80, 0.79),
-        ("judge", "generation", ("judge", "heldout_accuracy"), 0.98, 0.979),
+        ("judge", "generation", ("sets", "guided", "judge", "heldout_accuracy"), 0.98, 0.979),
         ("loss_in_points", "probe", ("linear", "loss_in_points"), 1.5, 1.6),
         ("cosine", "probe", ("cosine",), 0.95, 0.949),
         ("psnr", "reconstruction", ("sets", "heldout", "psnr"), 20.0, 19.9),
@@ -98,7 +98,7 @@ def test_other_data_has_no_targets_unless_they_are_given(finished, draw, rewrite
 
 def test_a_judge_that_cannot_be_trusted_is_said_to_be_so(finished, draw, change):
     assert "are recognised by that classifier: its word counts" in draw(finished).of("verdict")
-    change("generation", "judge", "trusted", value=False)
+    change("generation", "sets", "guided", "judge", "trusted", value=False)
     assert "are recognised by that classifier: too few for its word to count" in draw(finished).of("verdict")
 
 

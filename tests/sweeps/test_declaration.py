@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny import get_config
 
-from fae_jax.commands.evaluate import TASKS
 from fae_jax.config import load_config, shipped_configs
+from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.sweeps.axes import grid, listed
 from fae_jax.sweeps.declaration import (
     Halving,
@@ -21,6 +21,7 @@ from fae_jax.sweeps.declaration import (
     needed_stages,
 )
 
+TASKS = {name: task_kind(name).needs for name in task_names()}
 BASE = Sweep(points=grid({"features.beta": (1e-4, 1e-3)}), metric="features.loss", stages=("features",))
 SHIPPED = sorted(p.stem for p in (shipped_configs() / "sweeps").glob("*.py") if p.stem != "__init__")
 

@@ -11,16 +11,14 @@ with the Gaussian window of Wang et al. (2004), 11×11 and σ = 1.5, kept inside
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.ndimage import correlate1d
 
-from fae_jax.files.writing import write_result
+from fae_jax.evaluation.metrics import Batch
 
 PSNR_CEILING = 100.0
 WINDOW, SIGMA = 11, 1.5
@@ -81,81 +79,47 @@ def ssim(images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y 
     return values.mean(axis=(1, 2, 3))
 
 
-@dataclasses.dataclass(frozen=True)
-class ReconstructionScores:
-    """Sums over the images seen so far; parts of a data set are merged by adding them.
+class Fidelity:
+    """Reconstructions beside their originals.
 
-    Attributes:
-      count: images seen.
-      psnr_sum, psnr_lowest: of equation (1), dB.
-      ssim_sum, ssim_lowest: of equation (2).
-      error_sum: sum of the images' mean squared errors.
+    Its scores: `psnr` and `ssim`, means over images; `psnr_lowest`, `ssim_lowest`; `mean_squared_error`.
     """
 
-    count: int = 0
-    psnr_sum: float = 0.0
-    psnr_lowest: float = PSNR_CEILING
-    ssim_sum: float = 0.0
-    ssim_lowest: float = 1.0
-    error_sum: float = 0.0
+    higher = ("psnr", "psnr_lowest", "ssim", "ssim_lowest")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums = np.zeros(3)  # of PSNR, SSIM and mean squared error
+        self._lowest = np.array([PSNR_CEILING, 1.0])
 
     @classmethod
-    def of(cls, images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y x c"]) -> ReconstructionScores:
-        """The scores of one batch of originals and their reconstructions; an empty batch adds nothing.
+    def build(cls, section: None, classes: Sequence[str]) -> Fidelity:
+        return cls()
 
-        Raises:
-          ValueError: as `psnr` and `ssim`.
-        """
-        if not len(images):
-            return cls()
-        decibels, similarities = psnr(images, others), ssim(images, others)
-        first, second = _pair(images, others)
-        return cls(
-            count=len(images),
-            psnr_sum=float(decibels.sum()),
-            psnr_lowest=float(decibels.min()),
-            ssim_sum=float(similarities.sum()),
-            ssim_lowest=float(similarities.min()),
-            error_sum=float(np.mean((first - second) ** 2, axis=(1, 2, 3)).sum()),
-        )
+    def update(self, batch: Batch) -> None:
+        """Raises ValueError: the images are no reconstructions, or as `psnr` and `ssim`."""
+        if batch.originals is None:
+            raise ValueError("the metric 'fidelity' compares reconstructions with their originals; samples have none")
+        first, second = _pair(batch.originals, batch.images)
+        errors = np.mean((first - second) ** 2, axis=(1, 2, 3))
+        values = np.stack([psnr(batch.originals, batch.images), ssim(batch.originals, batch.images), errors])
+        self._count += len(errors)
+        self._sums += values.sum(axis=1)
+        self._lowest = np.minimum(self._lowest, values[:2].min(axis=1))
 
-    def __add__(self, other: ReconstructionScores) -> ReconstructionScores:
-        return ReconstructionScores(
-            count=self.count + other.count,
-            psnr_sum=self.psnr_sum + other.psnr_sum,
-            psnr_lowest=min(self.psnr_lowest, other.psnr_lowest),
-            ssim_sum=self.ssim_sum + other.ssim_sum,
-            ssim_lowest=min(self.ssim_lowest, other.ssim_lowest),
-            error_sum=self.error_sum + other.error_sum,
-        )
+    def merge(self, other: Fidelity) -> None:
+        self._count += other._count
+        self._sums += other._sums
+        self._lowest = np.minimum(self._lowest, other._lowest)
 
-    def as_result(self) -> dict[str, Any]:
-        """What the result file says: count, psnr (mean over images), psnr_lowest, ssim, ssim_lowest, error.
-
-        Raises:
-          ValueError: no image was seen.
-        """
-        if not self.count:
+    def result(self, real: Mapping[str, Fidelity]) -> dict[str, Any]:
+        if not self._count:
             raise ValueError("no image was reconstructed, so there is no score; check the held-out split")
+        decibels, similarity, error = (self._sums / self._count).tolist()
         return {
-            "count": self.count,
-            "psnr": self.psnr_sum / self.count,
-            "psnr_lowest": self.psnr_lowest,
-            "ssim": self.ssim_sum / self.count,
-            "ssim_lowest": self.ssim_lowest,
-            "mean_squared_error": self.error_sum / self.count,
+            "psnr": decibels,
+            "psnr_lowest": float(self._lowest[0]),
+            "ssim": similarity,
+            "ssim_lowest": float(self._lowest[1]),
+            "mean_squared_error": error,
         }
-
-
-def evaluate_reconstruction(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> ReconstructionScores:
-    """Scores of all (originals, reconstructions) batches, one batch held at a time."""
-    return sum((ReconstructionScores.of(*pair) for pair in pairs), start=ReconstructionScores())
-
-
-def write_reconstruction(workdir: Path, results: dict[str, Any]) -> Path:
-    """Writes `evaluation/reconstruction.json` atomically: schema 1, and one `as_result` per name in `sets`.
-
-    Names say which decoder and split, as "heldout" (after fine-tuning) or "heldout_before_finetune"; the first
-    is what the report calls the reconstruction.
-    """
-    return write_result(Path(workdir) / "evaluation" / "reconstruction.json", {"schema": 1, "sets": results})

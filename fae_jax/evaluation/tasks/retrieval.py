@@ -23,9 +23,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from fae_jax.data.sources.coco import CocoSource
+from fae_jax.data.sources.kinds import open_source
+from fae_jax.data.sources.listing import Source
+from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.tasks import Outcome
 from fae_jax.evaluation.text_side import TextSide
-from fae_jax.evaluation.views import View
+from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.voting import most_similar
+from fae_jax.model import FAE
 from fae_jax.section import at_least, option
 
 
@@ -56,11 +62,11 @@ def recalls(
     """
     if set(np.unique(owners)) != set(range(len(images))):
         raise ValueError("every image needs at least one caption, and every caption an image")
-    _, found = most_similar(texts, images, min(max(AMONG), len(images)))
-    _, said = most_similar(images, texts, min(max(AMONG), len(texts)))
+    _, near_images = most_similar(texts, images, min(max(AMONG), len(images)))
+    _, near_texts = most_similar(images, texts, min(max(AMONG), len(texts)))
     hits = {
-        "text_to_image": found == owners[:, None],
-        "image_to_text": owners[said] == np.arange(len(images))[:, None],
+        "text_to_image": near_images == owners[:, None],
+        "image_to_text": owners[near_texts] == np.arange(len(images))[:, None],
     }
     return {way: {str(k): float(hit[:, :k].any(axis=1).mean()) for k in AMONG} for way, hit in hits.items()}
 
@@ -76,9 +82,9 @@ def evaluate_retrieval(side: TextSide, views: Iterable[View]) -> dict[str, Any]:
     owners: list[int] = []
     count = 0
     for view in views:
-        said = view.captions
-        kept = np.array([bool(texts) for texts in said], bool)
-        for own in said:
+        every = view.captions
+        kept = np.array([bool(texts) for texts in every], bool)
+        for own in every:
             if own:
                 captions += own
                 owners += [count] * len(own)
@@ -90,3 +96,45 @@ def evaluate_retrieval(side: TextSide, views: Iterable[View]) -> dict[str, Any]:
     side.check_width(images["x"], texts)
     result = {"schema": 1, **side.as_result(), "images": count, "captions": len(captions)}
     return result | {name: recalls(rows, texts, np.array(owners)) for name, rows in images.items()}
+
+
+class Retrieval:
+    """The task; see the module."""
+
+    Section = RetrievalSection
+    needs = ("features",)
+    higher = ("text_to_image", "image_to_text")
+
+    def __init__(self, fae: FAE, streams: Streams):
+        self.fae, self.streams, self.settings = fae, streams, fae.config.evaluation.retrieval
+
+    def check(self) -> None:
+        self._source()
+        _ = self.streams.text.tower
+
+    def _source(self) -> Source:
+        """The captioned images.
+
+        Raises:
+          ValueError, FileNotFoundError: there are none.
+        """
+        fields, data = self.settings, self.fae.config.data
+        if fields.source == "coco" and fields.path and fields.images:
+            return CocoSource(fields.path, split="train", holdout=0.0, seed=0, images=fields.images)
+        if fields.source:
+            options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": data.image_size}
+            source = open_source(fields.source, path=fields.path or None, **options)
+        else:
+            source = self.streams.source("heldout")
+        if not getattr(source, "captioned", False):
+            raise ValueError(
+                f"the images of {fields.path or fields.source or 'this experiment'} have no captions; name "
+                "captioned ones in evaluation.retrieval.source and evaluation.retrieval.path"
+            )
+        return source
+
+    def run(self) -> Outcome:
+        source = self._source()
+        views = walk(self.fae, source, what="retrieval", limit=self.settings.limit)
+        about = {"source": self.settings.source or self.fae.config.data.source, "fingerprint": source.fingerprint}
+        return Outcome(evaluate_retrieval(self.streams.text, views) | about)

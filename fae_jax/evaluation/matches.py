@@ -1,30 +1,18 @@
-"""Whether patches that are alike in x are alike in x̂ and in z: similarity maps, and matches from image to image.
+"""Which patches are alike in x, in x̂ and in z: similarity maps, and matches from image to image.
 
     map of patch q in an image f        s(p) = f_p·f_q / (‖f_p‖ ‖f_q‖)                                       (1)
     match of patch q in another one g    m(q) = argmax_p  g_p·f_q / (‖g_p‖ ‖f_q‖)                             (2)
 
-x and x̂ are taken in the space the autoencoder works in (raw, or standardised per channel). Queries are found in x and
-asked in every space: k-means with two clusters tells an image's foreground, the cluster with the smaller share of
+x and x̂ are taken in the space the autoencoder works in (raw, or standardised per channel). Queries are chosen in x
+and asked in every space: k-means with two clusters tells an image's foreground, the cluster with the smaller share of
 its patches on the border, from the background; k-means with as many clusters as queries divides the foreground, and
 the patch nearest to each centre is a query (16, as in the paper's figures). All is a function of the images.
-
-`evaluation/semantics.json`:
-
-    schema             1
-    encoder            name and SHA-256 of its weights
-    images           positions in the held-out split, pairs of one class (where there are classes) one after another
-    queries            patches asked, in all images
-    agreement_with_x   {reconstructed, z}:
-        similarity_maps      mean correlation of map (1) there with map (1) in x
-        matches              share of queries matched with the same patch as in x, equation (2)
-        matches_within_one   … or with one that touches it
-        match_error          mean distance between the two matches, in patches
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,19 +20,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
 
 from fae_jax.evaluation.voting import unit
-from fae_jax.section import at_least, option
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SemanticsSection:
-    """Similarity maps and matches of patches."""
-
-    images: int = option(8, "held-out images shown, spread evenly over the split", at_least(2))
-    patches: int = option(16, "foreground patches of an image that are looked for in the next one", at_least(1))
-
 
 SPACES = ("x", "reconstructed", "z")
-LOOK_AHEAD = 200  # images among which a partner of the same class is looked for
 
 
 def _clusters(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,13 +76,13 @@ def matches(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Semantics:
+class Matches:
     """What was found in pairs of images.
 
     Attributes:
       spaces: x, reconstructed and z of the images, (n, y, x, channels).
       asked: of each image, its queries.
-      matched: of each space and pair (image 2i → image 2i + 1), where the queries are found.
+      matched: of each space and pair (image 2i → image 2i + 1), which patch each query is matched with.
     """
 
     spaces: Mapping[str, Float[np.ndarray, "n y x _"]]
@@ -113,7 +90,7 @@ class Semantics:
     matched: Mapping[str, list[Int[np.ndarray, "_ 2"]]]
 
     @classmethod
-    def of(cls, spaces: Mapping[str, np.ndarray], patches: int) -> Semantics:
+    def of(cls, spaces: Mapping[str, np.ndarray], patches: int) -> Matches:
         """Looks for `patches` queries in every image and matches those of every first image of a pair.
 
         Raises:
@@ -165,26 +142,3 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     lengths = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / lengths) if lengths > 0 else 0.0
-
-
-def choose_pairs(labels: Callable[[int], int], count: int, images: int) -> list[int]:
-    """Positions of `images`/2 pairs spread evenly over `count` images; a pair is of one class where one is near.
-
-    Args:
-      labels: position → class; asked only of images near those that are chosen.
-      count: images of the split.
-
-    Raises:
-      ValueError: there are fewer than two images.
-    """
-    if count < 2:
-        raise ValueError(f"semantics compares images with each other; the held-out split has {count}")
-    chosen: list[int] = []
-    for first in np.linspace(0, count - 2, max(min(images, count) // 2, 1)).astype(int).tolist():
-        near = [
-            *range(first + 1, min(first + 1 + LOOK_AHEAD, count)),
-            *range(first - 1, max(first - LOOK_AHEAD, -1), -1),
-        ]
-        alike = (place for place in near if place not in chosen and labels(place) == labels(first))
-        chosen += [first, next(alike, first + 1)]
-    return chosen

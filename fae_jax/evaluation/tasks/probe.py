@@ -32,8 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,21 @@ from sklearn.preprocessing import StandardScaler
 
 from fae_jax.evaluation.agreement import Agreement
 from fae_jax.evaluation.linear_probe import Parts, rows_of, train_probes
-from fae_jax.evaluation.vectors import Vectors
+from fae_jax.evaluation.own_head import OwnHead, check_head_classes
+from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.vectors import Vectors, gather
+from fae_jax.evaluation.views import View
 from fae_jax.evaluation.voting import vote
-from fae_jax.files.writing import write_result
+from fae_jax.model import FAE
 from fae_jax.section import above, at_least, one_of, option, whole_numbers
+from fae_jax.stages.figures import feature_maps
 
 PENALTY, ITERATIONS = 1.0, 2000  # C and iteration limit of the logistic regression
-
+CAPTION = (
+    "Unseen images, their features x, and the same features after the latent. Red, green and blue are the three "
+    "directions in which x varies most, the same for both: equal colours are equal features."
+)
 
 # DINOv2's learning rates of a linear probe
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
@@ -93,30 +100,18 @@ class ProbeSection:
     limit: int = option(0, "images of a split at most, the first ones; 0 = all", at_least(0))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How classifiers are trained: the fields of `evaluation.probe` of the same names."""
-
-    linear: str = "sgd"
-    learning_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    steps: int = 12_500
-    batch: int = 1024
-    neighbours: tuple[int, ...] = (10, 20)
-    temperature: float = 0.07
-    seed: int = 0
-
-    def protocol(self) -> dict[str, Any]:
-        """What the result says of the linear classifier's training."""
-        if self.linear == "logistic":
-            return {"linear": "logistic regression on standardised vectors", "C": PENALTY}
-        return {
-            "linear": "SGD, momentum 0.9, cosine to 0, no weight decay; best learning rate on the held-out images",
-            "learning_rates": list(self.learning_rates),
-            "learning_rate_scale": "batch / 256",
-            "steps": self.steps,
-            "batch": self.batch,
-            "views": "centre crop, one per image",
-        }
+def protocol(settings: ProbeSection) -> dict[str, Any]:
+    """What the result says of the linear classifier's training."""
+    if settings.linear == "logistic":
+        return {"linear": "logistic regression on standardised vectors", "C": PENALTY}
+    return {
+        "linear": "SGD, momentum 0.9, cosine to 0, no weight decay; best learning rate on the held-out images",
+        "learning_rates": list(settings.learning_rates),
+        "learning_rate_scale": "batch / 256",
+        "steps": settings.steps,
+        "batch": settings.batch,
+        "views": "centre crop, one per image",
+    }
 
 
 class Linear:
@@ -133,7 +128,8 @@ class Linear:
         train_labels: Int[np.ndarray, " n"],
         heldout: Parts,
         heldout_labels: Int[np.ndarray, " m"],
-        settings: Settings,
+        settings: ProbeSection,
+        seed: int = 0,
     ):
         self.learning_rate: float | None = None
         self.converged = True
@@ -152,7 +148,7 @@ class Linear:
                 learning_rates=settings.learning_rates,
                 steps=settings.steps,
                 batch=settings.batch,
-                seed=settings.seed,
+                seed=seed,
             )
             best = int(np.argmax(probes.accuracies(heldout, heldout_labels)))
             self.learning_rate = probes.rates[best]
@@ -173,22 +169,22 @@ def inputs(vectors: Vectors, blocks: tuple[int, ...]) -> dict[str, Parts]:
     if vectors.tokens is None:
         return {}
     width = vectors.x.shape[1]
-    found: dict[str, Parts] = {}
+    more: dict[str, Parts] = {}
     for count in blocks:
         tokens = vectors.tokens[:, -count * width :]
-        found[f"class {count}"] = (tokens,)
-        found[f"class {count} + mean patch"] = (tokens, vectors.x)
-    return found
+        more[f"class {count}"] = (tokens,)
+        more[f"class {count} + mean patch"] = (tokens, vectors.x)
+    return more
 
 
 def evaluate_linear(
-    train: Vectors, heldout: Vectors, settings: Settings, blocks: tuple[int, ...] = ()
+    train: Vectors, heldout: Vectors, settings: ProbeSection, blocks: tuple[int, ...] = (), seed: int = 0
 ) -> tuple[dict[str, Any], bool]:
     """The entry `linear` of the result, and whether all training came to its end."""
     labels = train.labels, heldout.labels
 
     def fit(ours: Parts, theirs: Parts) -> Linear:
-        return Linear(ours, labels[0], theirs, labels[1], settings)
+        return Linear(ours, labels[0], theirs, labels[1], settings, seed)
 
     of_x = fit((train.x,), (heldout.x,))
     own = fit((train.reconstructed,), (heldout.reconstructed,))
@@ -210,39 +206,39 @@ def evaluate_linear(
     return result, all(linear.converged for linear in (of_x, own, of_z, *more.values()))
 
 
-def evaluate_neighbours(train: Vectors, heldout: Vectors, settings: Settings) -> dict[str, Any]:
+def evaluate_neighbours(train: Vectors, heldout: Vectors, settings: ProbeSection) -> dict[str, Any]:
     """The entry `nearest_neighbour` of the result."""
-    shown = {
+    pairs = {
         "x": (heldout.x, train.x),
         "reconstructed": (heldout.reconstructed, train.x),
         "reconstructed_own": (heldout.reconstructed, train.reconstructed),
         "z": (heldout.z, train.z),
     }
-    return _voted(shown, train.labels, heldout.labels, settings)
+    return _voted(pairs, train.labels, heldout.labels, settings)
 
 
 def _voted(
-    shown: Mapping[str, tuple[np.ndarray, np.ndarray]], voters: np.ndarray, labels: np.ndarray, settings: Settings
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], voters: np.ndarray, labels: np.ndarray, settings: ProbeSection
 ) -> dict[str, Any]:
     counts = sorted({min(count, len(voters)) for count in settings.neighbours})
     by_k: dict[str, dict[str, float]] = {str(count): {} for count in counts}
-    for name, (queries, references) in shown.items():
-        found = vote(queries, references, voters, neighbours=counts, temperature=settings.temperature)
-        for count, classes in found.items():
+    for name, (queries, references) in pairs.items():
+        voted = vote(queries, references, voters, neighbours=counts, temperature=settings.temperature)
+        for count, classes in voted.items():
             by_k[str(count)][name] = float(np.mean(classes == labels))
     return {**by_k[str(counts[0])], "k": counts[0], "temperature": settings.temperature, "by_k": by_k}
 
 
-def evaluate_pooling(train: Vectors, heldout: Vectors, settings: Settings) -> dict[str, Any]:
+def evaluate_pooling(train: Vectors, heldout: Vectors, settings: ProbeSection, seed: int = 0) -> dict[str, Any]:
     """The entry `own_pooling` of the result: the encoder's own pooled vectors of x and x̂."""
     assert train.pooled is not None and heldout.pooled is not None and heldout.pooled_reconstructed is not None
-    linear = Linear((train.pooled,), train.labels, (heldout.pooled,), heldout.labels, settings)
+    linear = Linear((train.pooled,), train.labels, (heldout.pooled,), heldout.labels, settings, seed)
     scores = {"x": linear.accuracy, "reconstructed": linear.on((heldout.pooled_reconstructed,), heldout.labels)}
-    shown = {"x": (heldout.pooled, train.pooled), "reconstructed": (heldout.pooled_reconstructed, train.pooled)}
+    pairs = {"x": (heldout.pooled, train.pooled), "reconstructed": (heldout.pooled_reconstructed, train.pooled)}
     return {
         "width": train.pooled.shape[1],
         "linear": {**scores, "loss_in_points": 100.0 * (scores["x"] - scores["reconstructed"])},
-        "nearest_neighbour": _voted(shown, train.labels, heldout.labels, settings),
+        "nearest_neighbour": _voted(pairs, train.labels, heldout.labels, settings),
     }
 
 
@@ -250,17 +246,16 @@ def evaluate_probe(
     train: Vectors,
     heldout: Vectors,
     agreement: Agreement,
-    settings: Settings,
+    settings: ProbeSection,
     *,
-    latent_pooling: str = "mean",
     blocks: tuple[int, ...] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The probe's result, as plain JSON values (see the top of this file), without `encoder` and `own_head`.
 
     Args:
       train: what the classifiers learn from; heldout: what they are examined on.
       agreement: of the held-out x and x̂.
-      latent_pooling: how z became one vector, to be said in the result.
       blocks: see `inputs`.
 
     Raises:
@@ -268,7 +263,7 @@ def evaluate_probe(
     """
     if len(np.unique(train.labels)) < 2:
         raise ValueError("a probe needs images of at least 2 classes to train on")
-    linear, converged = evaluate_linear(train, heldout, settings, blocks)
+    linear, converged = evaluate_linear(train, heldout, settings, blocks, seed)
     result = {
         "schema": 2,
         "train": len(train.labels),
@@ -277,14 +272,60 @@ def evaluate_probe(
         "nearest_neighbour": evaluate_neighbours(train, heldout, settings),
         "cosine": agreement.cosine,
         "explained_variance": agreement.explained_variance,
-        "pooling": {"x": "mean", "z": latent_pooling},
-        "protocol": settings.protocol(),
+        "pooling": {"x": "mean", "z": settings.latent_pooling},
+        "protocol": protocol(settings),
     }
     if train.pooled is not None:
-        result["own_pooling"] = evaluate_pooling(train, heldout, settings)
+        result["own_pooling"] = evaluate_pooling(train, heldout, settings, seed)
     return {**result, "converged": converged} if settings.linear == "logistic" else result
 
 
-def write_probe(workdir: Path, result: dict[str, Any]) -> Path:
-    """Writes `evaluation/probe.json` atomically; returns its path."""
-    return write_result(Path(workdir) / "evaluation" / "probe.json", result)
+class Probe:
+    """The task; see the module."""
+
+    Section = ProbeSection
+    needs = ("features",)
+    higher = (
+        "x", "reconstructed", "reconstructed_own", "z", "inputs", "agreement", "cosine", "explained_variance"
+    )  # fmt: skip
+
+    def __init__(self, fae: FAE, streams: Streams):
+        self.fae, self.streams, self.settings = fae, streams, fae.config.evaluation.probe
+
+    def check(self) -> None:
+        for split in ("train", "heldout"):
+            self.streams.source(split)
+        check_head_classes(self.settings.head_classes, self.fae.config.data.classes)
+
+    def _vectors(self, split: str, blocks: tuple[int, ...], also: Callable[[View], None]) -> Vectors:
+        limit, available = self.settings.limit, len(self.streams.source(split))
+        layers = max(blocks) if max(blocks) > 1 else 0
+        views = self.streams.views(split, "probe", limit=limit, layers=layers)
+        count = min(limit or available, available)
+        return gather(views, count=count, latent_pooling=self.settings.latent_pooling, also=also)
+
+    def run(self) -> Outcome:
+        encoder, settings = self.fae.encoder, self.settings
+        blocks = settings.blocks if encoder.keep is not None else (1,)
+        train = self._vectors("train", blocks, lambda view: None)
+        token = None if train.tokens is None else train.tokens[:, -encoder.width :].mean(axis=0)
+        head = OwnHead(self.fae, head_classes=settings.head_classes, mean_token=token) if encoder.head else None
+        agreement = Agreement()
+        first: list[np.ndarray] = []
+
+        def look(view: View) -> None:
+            x, reconstructed = view.kept(view.features), view.kept(view.reconstructed)
+            agreement.add(x, reconstructed)
+            if not first:
+                first.extend((view.images, x, reconstructed))
+            if head:
+                head.see(view)
+
+        heldout = self._vectors("heldout", blocks, look)
+        seed = self.fae.config.evaluation.seed
+        result = evaluate_probe(train, heldout, agreement, settings, blocks=blocks, seed=seed)
+        result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
+        if head:
+            result["own_head"] = head.as_result()
+        figure = feature_maps(*(part[:10] for part in first), self.fae.tokenizer.grid)
+        return Outcome(result, {"features": (figure, CAPTION)})

@@ -1,10 +1,12 @@
 """Equation (1) against scipy's general matrix root, closed forms, and the merge against NumPy's covariance."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.linalg
 
-from fae_jax.evaluation.frechet import Moments, frechet_distance, symmetric_root
+from fae_jax.evaluation.metrics.frechet import Frechet, Moments, frechet_distance, symmetric_root
 
 
 def features(seed: int, count: int, width: int) -> np.ndarray:
@@ -64,7 +66,8 @@ def test_distance_is_symmetric_and_ignores_rotations():
 def test_merged_moments_are_those_of_the_whole():
     # A mean far from zero: the textbook E[x²] − E[x]² would lose ten digits here.
     everything = features(9, 101, 7) + 1e6
-    merged = Moments.of_batches(np.split(everything, [1, 40, 77]))
+    first, *rest = (Moments.of(part) for part in np.split(everything, [1, 40, 77]))
+    merged = functools.reduce(Moments.merge, rest, first)
     assert merged.count == 101
     np.testing.assert_allclose(merged.mean, everything.mean(0), rtol=1e-12)
     np.testing.assert_allclose(merged.covariance, np.cov(everything, rowvar=False), rtol=1e-7)
@@ -87,8 +90,8 @@ def test_unusable_features_are_refused():
         Moments.of(np.array([[0.0], [np.nan], [1.0]]))
     with pytest.raises(ValueError, match="n ≥ 1"):
         Moments.of(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="at least one batch"):
-        Moments.of_batches([])
+    with pytest.raises(ValueError, match="needs images on both sides"):
+        Frechet().result({})
     with pytest.raises(ValueError, match="3 and 4 wide"):
         Moments.of(np.zeros((2, 3))).merge(Moments.of(np.zeros((2, 4))))
     with pytest.raises(ValueError, match="3 and 4 wide"):

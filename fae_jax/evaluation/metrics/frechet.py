@@ -20,10 +20,13 @@ Moments of parts are merged exactly (Chan, Golub and LeVeque), with deviations D
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from fae_jax.evaluation.metrics import Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,21 +58,6 @@ class Moments:
         mean = values.mean(0)
         centred = values - mean
         return cls(count=len(values), mean=mean, deviations=centred.T @ centred)
-
-    @classmethod
-    def of_batches(cls, batches: Iterable[Float[np.ndarray, "_ d"]]) -> Moments:
-        """The moments of everything in `batches`, one batch held at a time.
-
-        Raises:
-          ValueError: there is no batch, or one is refused by `of`.
-        """
-        total: Moments | None = None
-        for batch in batches:
-            part = cls.of(batch)
-            total = part if total is None else total.merge(part)
-        if total is None:
-            raise ValueError("moments need at least one batch of features, got none")
-        return total
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets together, equation (3).
@@ -114,3 +102,53 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     shared = np.linalg.svd(product, compute_uv=False).sum()
     distance = step @ step + np.trace(first.covariance) + np.trace(second.covariance) - 2.0 * shared
     return float(max(distance, 0.0))
+
+
+class Frechet:
+    """Samples ↔ held-out images beside training ↔ held-out images, in the encoder's features.
+
+    The second is what a perfect generator of as many images as there are training images would reach: the number to
+    compare with, since the distance is biased by the number of images on either side.
+
+    Its score: `frechet` {space, dimensions, samples, train, heldout (counts), samples_to_heldout, train_to_heldout}.
+    """
+
+    higher = ()
+
+    def __init__(self) -> None:
+        self._moments: Moments | None = None
+
+    @classmethod
+    def build(cls, section: None, classes: Sequence[str]) -> Frechet:
+        return cls()
+
+    def update(self, batch: Batch) -> None:
+        part = Moments.of(batch.features)
+        self._moments = part if self._moments is None else self._moments.merge(part)
+
+    def merge(self, other: Frechet) -> None:
+        if self._moments is None:
+            self._moments = other._moments
+        elif other._moments is not None:
+            self._moments = self._moments.merge(other._moments)
+
+    @property
+    def moments(self) -> Moments:
+        """Raises ValueError: nothing was taken in."""
+        if self._moments is None:
+            raise ValueError("the Fréchet distance needs images on both sides, got none")
+        return self._moments
+
+    def result(self, real: Mapping[str, Frechet]) -> dict[str, Any]:
+        samples, train, heldout = self.moments, real["train"].moments, real["heldout"].moments
+        return {
+            "frechet": {
+                "space": "the encoder's patch features, averaged over the patches",
+                "dimensions": len(samples.mean),
+                "samples": samples.count,
+                "train": train.count,
+                "heldout": heldout.count,
+                "samples_to_heldout": frechet_distance(samples, heldout),
+                "train_to_heldout": frechet_distance(train, heldout),
+            }
+        }

@@ -1,19 +1,19 @@
 """PSNR and SSIM against plain loops over pixels and windows."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 
-from fae_jax.evaluation.reconstruction import (
-    ReconstructionScores,
-    evaluate_reconstruction,
-    psnr,
-    ssim,
-    unit_pixels,
-    write_reconstruction,
-)
+from fae_jax.evaluation.metrics import Batch
+from fae_jax.evaluation.metrics.fidelity import Fidelity, psnr, ssim, unit_pixels
+
+
+def scores(originals: np.ndarray, images: np.ndarray) -> Fidelity:
+    metric = Fidelity()
+    labels = np.zeros(len(images), int)
+    metric.update(Batch(images=images, labels=labels, originals=originals, describe=lambda: None))
+    return metric
 
 
 def make_images(seed: int, count: int = 3, size: tuple[int, int] = (14, 17)) -> np.ndarray:
@@ -47,9 +47,9 @@ def ssim_by_loops(first: np.ndarray, second: np.ndarray) -> float:
 def test_psnr_is_that_of_bytes_with_peak_255():
     first = make_images(0)
     second = noisy(first, 1, 12.0)
-    for a, b, found in zip(first, second, psnr(first, second), strict=True):
+    for a, b, value in zip(first, second, psnr(first, second), strict=True):
         error = np.mean((a.astype(float) - b.astype(float)) ** 2)
-        assert found == pytest.approx(20 * math.log10(255 / math.sqrt(error)), rel=1e-12)
+        assert value == pytest.approx(20 * math.log10(255 / math.sqrt(error)), rel=1e-12)
 
 
 def test_psnr_of_known_errors():
@@ -87,24 +87,15 @@ def test_bytes_and_floats_of_the_same_images_score_alike():
     np.testing.assert_allclose(ssim(*as_float), ssim(first, second), rtol=1e-9)
 
 
-def test_streamed_scores_are_those_of_the_whole():
+def test_scores_are_those_of_single_images():
     first = make_images(7, 10)
     second = noisy(first, 8, 25.0)
-    parts = np.split(np.arange(10), [3, 3, 9])
-    streamed = evaluate_reconstruction((first[part], second[part]) for part in parts).as_result()
-    assert streamed["count"] == 10
-    assert streamed["psnr"] == pytest.approx(psnr(first, second).mean())
-    assert streamed["psnr_lowest"] == psnr(first, second).min()
-    assert streamed["ssim"] == pytest.approx(ssim(first, second).mean())
-    assert streamed["ssim_lowest"] == ssim(first, second).min()
-    assert streamed["mean_squared_error"] == pytest.approx(np.mean(((first / 255.0) - (second / 255.0)) ** 2))
-
-
-def test_result_file(tmp_path):
-    scores = ReconstructionScores.of(make_images(9), noisy(make_images(9), 10, 9.0)).as_result()
-    path = write_reconstruction(tmp_path, {"heldout": scores})
-    assert json.loads(path.read_text()) == {"schema": 1, "sets": {"heldout": scores}}
-    assert path.relative_to(tmp_path).as_posix() == "evaluation/reconstruction.json"
+    result = scores(first, second).result({})
+    assert result["psnr"] == pytest.approx(psnr(first, second).mean())
+    assert result["psnr_lowest"] == psnr(first, second).min()
+    assert result["ssim"] == pytest.approx(ssim(first, second).mean())
+    assert result["ssim_lowest"] == ssim(first, second).min()
+    assert result["mean_squared_error"] == pytest.approx(np.mean(((first / 255.0) - (second / 255.0)) ** 2))
 
 
 def test_what_cannot_be_compared_is_refused(unchecked_shapes):
@@ -115,4 +106,6 @@ def test_what_cannot_be_compared_is_refused(unchecked_shapes):
     with pytest.raises(ValueError, match="at least 11×11"):
         ssim(make_images(0, 1, (8, 20)), make_images(0, 1, (8, 20)))
     with pytest.raises(ValueError, match="no image was reconstructed"):
-        ReconstructionScores().as_result()
+        Fidelity().result({})
+    with pytest.raises(ValueError, match="samples have none"):
+        scores(None, make_images(0))

@@ -1,18 +1,17 @@
 """The probe on separable synthetic vectors, with reconstructions spoilt in known ways."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
 from fae_jax.evaluation.agreement import Agreement
-from fae_jax.evaluation.probe import Settings, evaluate_probe, inputs, write_probe
+from fae_jax.evaluation.tasks.probe import ProbeSection, evaluate_probe, inputs
 from fae_jax.evaluation.vectors import Vectors
 
 CLASSES, WIDTH = 4, 8
-LOGISTIC = Settings(linear="logistic", neighbours=(5,))
-SGD = Settings(learning_rates=(1e-6, 0.5), steps=40, batch=64, neighbours=(3, 5))
+LOGISTIC = ProbeSection(linear="logistic", neighbours=(5,))
+SGD = ProbeSection(learning_rates=(1e-6, 0.5), steps=40, batch=64, neighbours=(3, 5))
 
 
 def split(seed: int, count: int, spoil: float = 0.0) -> Vectors:
@@ -32,12 +31,12 @@ def agreement() -> Agreement:
     return seen
 
 
-def probed(train: Vectors, heldout: Vectors, settings: Settings = LOGISTIC, **options) -> dict:
+def probed(train: Vectors, heldout: Vectors, settings: ProbeSection = LOGISTIC, **options) -> dict:
     return evaluate_probe(train, heldout, agreement(), settings, **options)
 
 
 @pytest.mark.parametrize("settings", [LOGISTIC, SGD])
-def test_separable_features_are_recognised_and_a_faithful_reconstruction_loses_nothing(settings: Settings):
+def test_separable_features_are_recognised_and_a_faithful_reconstruction_loses_nothing(settings: ProbeSection):
     result = probed(split(0, 200), split(1, 100, spoil=0.01), settings)
     for kind in ("linear", "nearest_neighbour"):
         assert [result[kind][name] for name in ("x", "reconstructed", "reconstructed_own", "z")] == [1.0] * 4
@@ -48,7 +47,7 @@ def test_separable_features_are_recognised_and_a_faithful_reconstruction_loses_n
 
 
 @pytest.mark.parametrize("settings", [LOGISTIC, SGD])
-def test_a_reconstruction_of_another_class_is_seen_by_what_learnt_x_and_not_by_what_learnt_it(settings: Settings):
+def test_a_reconstruction_of_another_class_is_seen_by_what_learnt_x_and_not_by_what_learnt_it(settings: ProbeSection):
     def turned(part: Vectors, which: np.ndarray) -> Vectors:
         wrong = part.x.copy()
         wrong[which, :CLASSES] = np.roll(part.x[:, :CLASSES], 1, axis=-1)[which]
@@ -76,7 +75,7 @@ def test_scale_of_single_channels_does_not_matter_to_logistic_regression():
 
 
 def test_an_unfinished_classifier_is_said_to_be_unfinished(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fae_jax.evaluation.probe.ITERATIONS", 1)
+    monkeypatch.setattr("fae_jax.evaluation.tasks.probe.ITERATIONS", 1)
     assert probed(split(8, 50), split(9, 20))["converged"] is False
 
 
@@ -86,10 +85,10 @@ def test_class_tokens_are_probed_without_and_with_the_mean_patch():
         for part in (split(4, 200), split(5, 100))
     )
     shapes = {name: sum(part.shape[1] for part in parts) for name, parts in inputs(train, (1, 2)).items()}
-    wanted = {"class 1": 8, "class 1 + mean patch": 16, "class 2": 16, "class 2 + mean patch": 24}
-    assert shapes == wanted
-    found = probed(train, heldout, SGD, blocks=(1, 2))["linear"]["inputs"]
-    assert found["class 1"] < 0.6 and found["class 2"] == found["class 1 + mean patch"] == 1.0
+    expected = {"class 1": 8, "class 1 + mean patch": 16, "class 2": 16, "class 2 + mean patch": 24}
+    assert shapes == expected
+    accuracies = probed(train, heldout, SGD, blocks=(1, 2))["linear"]["inputs"]
+    assert accuracies["class 1"] < 0.6 and accuracies["class 2"] == accuracies["class 1 + mean patch"] == 1.0
 
 
 def test_the_encoders_own_pooling_has_classifiers_of_its_own():
@@ -100,12 +99,6 @@ def test_the_encoders_own_pooling_has_classifiers_of_its_own():
     own = probed(train, heldout)["own_pooling"]
     assert own["width"] == 6 and own["linear"]["x"] == own["nearest_neighbour"]["x"] == 1.0
     assert own["linear"]["reconstructed"] < 0.5 and own["linear"]["loss_in_points"] > 50
-
-
-def test_result_file(tmp_path):
-    result = probed(split(11, 60), split(12, 30, spoil=0.2), SGD)
-    assert json.loads(write_probe(tmp_path, result).read_text()) == result
-    assert (tmp_path / "evaluation" / "probe.json").exists()
 
 
 def test_one_class_is_refused():

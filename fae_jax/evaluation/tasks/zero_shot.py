@@ -25,9 +25,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.tasks import Outcome
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View
 from fae_jax.evaluation.voting import most_similar, unit
+from fae_jax.model import FAE
 from fae_jax.section import at_least, option
 
 
@@ -76,8 +79,8 @@ def read_names(file: str, classes: Sequence[str]) -> list[str]:
 
 def class_vectors(side: TextSide, names: Sequence[str], templates: Sequence[str]) -> Float[np.ndarray, "c p"]:
     """The unit vectors w of equation (1)."""
-    said = side.texts([template.replace("{}", name) for template in templates for name in names])
-    return unit(said.reshape(len(templates), len(names), -1).mean(axis=0))
+    vectors = side.texts([template.replace("{}", name) for template in templates for name in names])
+    return unit(vectors.reshape(len(templates), len(names), -1).mean(axis=0))
 
 
 def evaluate_zero_shot(
@@ -96,21 +99,44 @@ def evaluate_zero_shot(
             side.check_width(rows, classes)
             first.setdefault(name, []).append(most_similar(rows, classes, min(5, len(classes)))[1])
         labels.append(view.labels)
-    wanted = np.concatenate(labels) if labels else np.zeros(0, int)
-    if not len(wanted):
+    truth = np.concatenate(labels) if labels else np.zeros(0, int)
+    if not len(truth):
         raise ValueError("no image of the split can be decoded, so none can be named")
-    found = {name: np.concatenate(parts) for name, parts in first.items()}
-    top_1 = {name: float(np.mean(seen[:, 0] == wanted)) for name, seen in found.items()}
+    named = {name: np.concatenate(parts) for name, parts in first.items()}
+    top_1 = {name: float(np.mean(seen[:, 0] == truth)) for name, seen in named.items()}
     result = {
         "schema": 1,
         **side.as_result(),
-        "images": len(wanted),
+        "images": len(truth),
         "classes": len(names),
         "templates": list(templates),
         "top_1": top_1,
-        "top_5": {name: float((seen == wanted[:, None]).any(axis=1).mean()) for name, seen in found.items()},
+        "top_5": {name: float((seen == truth[:, None]).any(axis=1).mean()) for name, seen in named.items()},
     }
-    if "reconstructed" in found:
+    if "reconstructed" in named:
         result["loss_in_points"] = 100.0 * (top_1["x"] - top_1["reconstructed"])
-        result["agreement"] = float(np.mean(found["x"][:, 0] == found["reconstructed"][:, 0]))
+        result["agreement"] = float(np.mean(named["x"][:, 0] == named["reconstructed"][:, 0]))
     return result
+
+
+class ZeroShot:
+    """The task; see the module."""
+
+    Section = ZeroShotSection
+    needs = ("features",)
+    higher = ("top_1", "top_5", "agreement")
+
+    def __init__(self, fae: FAE, streams: Streams):
+        self.streams, self.settings = streams, fae.config.evaluation.zero_shot
+
+    def check(self) -> None:
+        self._names()
+        _ = self.streams.text.tower
+
+    def _names(self) -> list[str]:
+        return read_names(self.settings.names, self.streams.source("heldout").classes)
+
+    def run(self) -> Outcome:
+        views = self.streams.views("heldout", "zero_shot", limit=self.settings.limit)
+        names, templates = self._names(), tuple(self.settings.templates)
+        return Outcome(evaluate_zero_shot(self.streams.text, views, names=names, templates=templates))

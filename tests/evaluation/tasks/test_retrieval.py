@@ -10,10 +10,10 @@ from fake_fae import FakeFAE, Images, fake_encoder
 from fae_jax.encoders import registry
 from fae_jax.encoders.registry import TextEncoder
 from fae_jax.evaluation import voting
-from fae_jax.evaluation.retrieval import evaluate_retrieval, recalls
+from fae_jax.evaluation.tasks.retrieval import evaluate_retrieval, recalls
+from fae_jax.evaluation.tasks.zero_shot import class_vectors, evaluate_zero_shot, read_names
 from fae_jax.evaluation.text_side import ALONE, TextSide
 from fae_jax.evaluation.views import walk
-from fae_jax.evaluation.zero_shot import class_vectors, evaluate_zero_shot, read_names
 
 WORDS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "": (1.0, 1.0, 1.0)}
 COLOURS = np.array([(255, 90, 60), (80, 255, 50), (70, 60, 255)], np.uint8)

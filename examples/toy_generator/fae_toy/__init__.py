@@ -1,0 +1,1 @@
+"""A generator and a metric for fae_jax, found by their entry points."""

@@ -1,0 +1,136 @@
+"""Metrics: scores of a stream of images. The contract, and the table of kinds.
+
+A kind is one file here, or an entry point in the group `fae_jax.metrics` of another package: a class with
+
+    Section            where it has fields: `evaluation.metrics.<kind>`, a frozen dataclass of options
+    higher             names in its result of which higher values are better; of all others lower ones are
+    build(section, classes) → a `Metric` that has taken in nothing; `section` is None where it has no fields
+
+Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluation.reconstruction.metrics`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from fae_jax.kinds import find, names
+from fae_jax.section import Plugs
+
+METRICS = {
+    "recognised": "fae_jax.evaluation.metrics.recognised:Recognised",
+    "frechet": "fae_jax.evaluation.metrics.frechet:Frechet",
+    "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
+    "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricsSection:
+    """Settings of the metrics, a subsection for each that has any."""
+
+    subsections: ClassVar[Plugs] = Plugs("metrics", METRICS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some images of a stream, at least one.
+
+    Attributes:
+      images: (k, y, x, 3), uint8.
+      labels: (k,), from 0: the class of each; of samples the one that was asked for.
+      originals: what each image is a reconstruction of, where it is one.
+      describe: gives `features`; called when a metric first asks for them.
+    """
+
+    images: UInt8[np.ndarray, "k y x 3"]
+    labels: Int[np.ndarray, " k"]
+    originals: UInt8[np.ndarray, "k y x 3"] | None = None
+    describe: Callable[[], Float[np.ndarray, "k d"]]
+
+    @functools.cached_property
+    def features(self) -> Float[np.ndarray, "k d"]:
+        """The encoder's patch features, averaged over the patches."""
+        return self.describe()
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What is known of one stream of images so far. Parts of a stream may be taken in by several and merged."""
+
+    def update(self, batch: Batch) -> None:
+        """Takes in a batch."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Takes in what another one of the same kind has taken in."""
+        ...
+
+    def result(self, real: Mapping[str, Any]) -> dict[str, Any]:
+        """The scores by name, plain JSON values; no two metrics of a task may use the same name.
+
+        A metric may also have `figures(real) → {name: (image, caption)}`.
+
+        Args:
+          real: metrics of the same kind that have taken in the real images, "train" and "heldout"; empty for a
+            stream of reconstructions.
+
+        Raises:
+          ValueError: nothing was taken in, or too little.
+        """
+        ...
+
+
+def known_metrics(chosen: Any) -> str | None:
+    """A check: one or more names of metrics, each once."""
+    known = names("metrics", METRICS)
+    fits = chosen and len(set(chosen)) == len(chosen) and all(name in known for name in chosen)
+    return None if fits else f'holds different names of metrics, {", ".join(known)}; one is written ("{known[0]}",)'
+
+
+def take_in(
+    batches: Iterable[Batch], chosen: Sequence[str], section: Any, classes: Sequence[str]
+) -> dict[str, Metric]:
+    """The metrics called `chosen` after a stream; `section` is the configuration's `evaluation.metrics`.
+
+    Raises:
+      ValueError: a name is unknown, or a metric refuses a batch.
+    """
+    kinds = {name: find("metrics", METRICS, name) for name in chosen}
+    metrics = {name: kind.build(getattr(section, name, None), classes) for name, kind in kinds.items()}
+    for batch in batches:
+        for metric in metrics.values():
+            metric.update(batch)
+    return metrics
+
+
+def results(
+    metrics: Mapping[str, Metric], real: Mapping[str, Mapping[str, Metric]]
+) -> tuple[dict[str, Any], dict[str, tuple[Image.Image, str]]]:
+    """(scores, figures with their captions) of a stream.
+
+    Args:
+      metrics: by name, after the stream.
+      real: split → the same after that split's images.
+
+    Raises:
+      ValueError: two metrics use one name for a score.
+    """
+    scores: dict[str, Any] = {}
+    figures: dict[str, tuple[Image.Image, str]] = {}
+    for name, metric in metrics.items():
+        beside = {split: of_split[name] for split, of_split in real.items()}
+        values = metric.result(beside)
+        twice = [key for key in values if key in scores]
+        if twice:
+            raise ValueError(f"two metrics call a score {twice[0]!r}, one of them {name!r}; leave one out")
+        scores |= values
+        if hasattr(metric, "figures"):
+            figures |= metric.figures(beside)
+    return scores, figures

@@ -1,0 +1,128 @@
+"""The tasks of `fae evaluate`: from a trained FAE and its images to scores and figures. The contract, and the table.
+
+    probe            does x̂ still mean what x meant?           evaluation/probe.json
+    retrieval        do captions still find their images?     evaluation/retrieval.json
+    zero_shot        are classes known by their names?          evaluation/zero_shot.json
+    semantics        are like patches still alike?              evaluation/semantics.json
+    reconstruction   does the image come back?               evaluation/reconstruction.json
+    generation       are samples right, lifelike and new?      evaluation/generation.json
+
+All are over the held-out images; classifiers and neighbours come from the training images. Every task walks the
+images by itself and needs no more stages than it uses.
+
+A kind is one file here, or an entry point in the group `fae_jax.tasks` of another package: a class with
+
+    Section     where it has fields: `evaluation.<kind>`, a frozen dataclass of options
+    needs       the stages that must be finished
+    higher      names in its result of which higher values are better; of all others lower ones are
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from PIL import Image
+
+from fae_jax.evaluation.metrics import METRICS
+from fae_jax.evaluation.streams import Streams
+from fae_jax.files.writing import write_result
+from fae_jax.kinds import find, names
+from fae_jax.model import FAE
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.figures import write_figure
+from fae_jax.stages.running import check_stages
+from fae_jax.stages.sampling import write_sizes
+
+TASKS = {
+    "probe": "fae_jax.evaluation.tasks.probe:Probe",
+    "retrieval": "fae_jax.evaluation.tasks.retrieval:Retrieval",
+    "zero_shot": "fae_jax.evaluation.tasks.zero_shot:ZeroShot",
+    "semantics": "fae_jax.evaluation.tasks.semantics:Semantics",
+    "reconstruction": "fae_jax.evaluation.tasks.reconstruction:Reconstruction",
+    "generation": "fae_jax.evaluation.tasks.generation:Generation",
+}
+
+
+class Outcome(NamedTuple):
+    """What a task leaves.
+
+    Attributes:
+      result: of `evaluation/TASK.json`; the page shows whatever it holds.
+      figures: of `evaluation/figures/NAME.png`, name → (image, caption).
+    """
+
+    result: dict[str, Any]
+    figures: Mapping[str, tuple[Image.Image, str]] = {}
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Made from (`fae_jax.model.FAE`, `fae_jax.evaluation.streams.Streams`)."""
+
+    def check(self) -> None:
+        """Refuses what cannot be evaluated, before anything is computed or written.
+
+        Raises:
+          ValueError, FileNotFoundError: images or weights are not there, none are held out, or a field does not fit.
+        """
+        ...
+
+    def run(self) -> Outcome:
+        """Walks the streams and scores them."""
+        ...
+
+
+def task_kind(name: str) -> Any:
+    """The class of the task called `name`.
+
+    Raises:
+      ValueError: there is none; the nearest is named.
+    """
+    return find("tasks", TASKS, name)
+
+
+def task_names() -> list[str]:
+    """Every task that can be asked for."""
+    return names("tasks", TASKS)
+
+
+def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[str, dict[str, Any]]]:
+    """Refuses what cannot be evaluated; the function it returns runs the tasks and writes what they leave.
+
+    Raises:
+      ValueError, FileNotFoundError: a task is unknown, needs a stage that is not finished, or as `Task.check`.
+    """
+    kinds = {name: task_kind(name) for name in dict.fromkeys(tasks)}
+    for name, kind in kinds.items():
+        check_stages(experiment, f"task {name}", kind.needs)
+    fae = FAE(experiment.parts)
+    streams = Streams(fae, experiment)
+    made = {name: kind(fae, streams) for name, kind in kinds.items()}
+    for task in made.values():
+        task.check()
+
+    def run() -> dict[str, dict[str, Any]]:
+        root, results = experiment.workdir.root, {}
+        with experiment.timed("evaluate"):
+            for name, task in made.items():
+                outcome = task.run()
+                for figure, (image, caption) in outcome.figures.items():
+                    write_figure(root, figure, image, caption)
+                write_result(experiment.workdir.evaluation / f"{name}.json", outcome.result)
+                results[name] = outcome.result
+            write_sizes(fae, root)
+        return results
+
+    return run
+
+
+def higher_is_better(score: str) -> bool:
+    """Whether higher values of a score are better, by the tasks and metrics that know its name.
+
+    Args:
+      score: its path in a result, as "generation.sets.guided.accuracy".
+    """
+    kinds = [find("tasks", TASKS, name) for name in task_names()]
+    kinds += [find("metrics", METRICS, name) for name in names("metrics", METRICS)]
+    return any(part in kind.higher for kind in kinds for part in score.split("."))

@@ -1,0 +1,78 @@
+"""Are the samples what was asked for, do they look like unseen real images, and are they new?
+
+For one or several sets of samples (unguided, guided), as many of each class:
+
+    recognised   share of samples that the judge takes for the class asked for
+    frechet      samples ↔ held-out beside train ↔ held-out, in the encoder's features
+    nearest      distance to the nearest training image beside that of held-out images
+
+`evaluation/generation.json`:
+
+    schema                    2
+    class_names               name of each class, in the order of the labels
+    sets.NAME                 one per set of samples
+      count                   number of samples
+      sampling                sampler, steps, function_evaluations, guidance, label_policy, seed, and more
+      …                       the scores of the metrics chosen: see `fae_jax.evaluation.metrics`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fae_jax.evaluation.metrics import known_metrics, results, take_in
+from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.tasks import Outcome
+from fae_jax.model import FAE
+from fae_jax.section import option
+from fae_jax.stages.sampling import balanced_labels
+
+SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationSection:
+    """Samples beside real images."""
+
+    metrics: tuple[Any, ...] = option(("recognised", "frechet", "nearest"), "metrics computed", known_metrics)
+
+
+class Generation:
+    """The task; see the module."""
+
+    Section = GenerationSection
+    needs = ("features", "pixels", "generator")
+    higher = ()
+
+    def __init__(self, fae: FAE, streams: Streams):
+        self.fae, self.streams = fae, streams
+
+    def check(self) -> None:
+        if not self.fae.classes:
+            raise ValueError(
+                "task generation asks for classes, and this generator knows none (condition.kind=none): draw from it "
+                "with `fae sample`"
+            )
+        for split in ("train", "heldout"):
+            self.streams.source(split)
+
+    def run(self) -> Outcome:
+        fields, classes = self.fae.config.evaluation, self.streams.classes
+        chosen, section = fields.generation.metrics, fields.metrics
+        labels = balanced_labels(range(len(self.fae.classes)), fields.samples)
+        drawn = {
+            name: self.streams.draw(name, labels, guidance=guidance, seed=fields.seed)
+            for name, guidance in SETS.items()
+        }
+        real = {
+            split: take_in(self.streams.batches(split, "generation"), chosen, section, classes)
+            for split in ("train", "heldout")
+        }
+        sets, figures = {}, {}
+        for name, (batches, sampling) in drawn.items():
+            scores, figures = results(take_in(batches, chosen, section, classes), real)
+            sets[name] = {"count": len(labels), "sampling": sampling, **scores}
+        last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
+        figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
+        return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures)

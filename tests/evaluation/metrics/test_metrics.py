@@ -1,0 +1,61 @@
+"""The contract: parts of a stream taken in by several metrics and merged are the stream, whatever the batches."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fae_jax.evaluation.metrics import METRICS, Batch, known_metrics, results, take_in
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+def cut(batch: Batch, places: list[int]) -> list[Batch]:
+    parts = np.split(np.arange(len(batch.images)), places)
+    features = batch.features
+    return [
+        Batch(
+            images=batch.images[part],
+            labels=batch.labels[part],
+            originals=255 - batch.images[part] // 2,
+            describe=lambda part=part: features[part],
+        )
+        for part in parts
+    ]
+
+
+def close(first, second) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
+    if isinstance(first, float):
+        return first == pytest.approx(second, rel=1e-9, abs=1e-9)
+    return first == second
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_and_merges_do_not_change_a_score(digits, name):
+    real = {split: take_in(cut(getattr(digits, split), []), [name], None, NAMES) for split in ("train", "heldout")}
+    samples = dataclasses.replace(digits.heldout, images=np.roll(digits.heldout.images, 3, axis=0))
+    (whole,) = cut(samples, [])
+    expected = results(take_in([whole], [name], None, NAMES), real)[0]
+    in_batches = take_in(cut(samples, [1, 100, 101]), [name], None, NAMES)
+    assert close(results(in_batches, real)[0], expected)
+    ours = take_in(cut(samples, [150])[:1], [name], None, NAMES)
+    ours[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
+    assert close(results(ours, real)[0], expected)
+    empty = take_in([], [name], None, NAMES)
+    empty[name].merge(take_in([whole], [name], None, NAMES)[name])
+    assert close(results(empty, real)[0], expected)
+
+
+def test_two_metrics_with_one_name_for_a_score_are_refused(digits):
+    batch = dataclasses.replace(digits.heldout, originals=digits.heldout.images)
+    metrics = take_in([batch], ["fidelity"], None, NAMES)
+    with pytest.raises(ValueError, match="two metrics call a score 'psnr', one of them 'again'; leave one out"):
+        results({**metrics, "again": metrics["fidelity"]}, {})
+
+
+def test_chosen_metrics_are_known_and_different():
+    assert known_metrics(("frechet", "nearest")) is None
+    for wrong in ((), ("fid",), ("frechet", "frechet")):
+        assert "names of metrics, recognised, frechet, nearest, fidelity" in known_metrics(wrong)
