@@ -1,7 +1,9 @@
-"""Every block of docs/extending.md and the example package, installed as packages of their own, through the program."""
+"""Every block of docs/extending.md, and the example package, installed as packages and used through the program."""
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -62,7 +64,10 @@ def test_the_example_package_goes_through_every_command(installed: dict, tmp_pat
     page = (workdir / "report.html").read_text()
     assert "sharpness beside heldout" in page and "Latent range" in page
     fae("export", "--workdir", workdir, "--out", tmp_path / "bundle", **installed)
-    fae("sample", "--workdir", tmp_path / "bundle", "--number", 3, "--out", tmp_path / "drawn", **installed)
+    drawn = f"import fae_jax; print(fae_jax.load({str(tmp_path / 'bundle')!r}).generate([0, 1], guidance=None).shape)"
+    command = [sys.executable, "-c", drawn]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, **installed)
+    assert done.stdout == "(2, 32, 32, 3)\n"
     fae("export", "--workdir", workdir, "--format", "card", "--out", tmp_path / "card", **installed)
     assert (tmp_path / "card" / "CARD.txt").read_text() == "tiny: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
     out, _ = fae("compile", "--config", TINY, "--stage", "generator", "--stage", "sample", *chosen, **installed)

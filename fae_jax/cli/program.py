@@ -81,24 +81,27 @@ def make_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(unknown: list[str], options: list[str]) -> list[tuple[str, str]]:
-    """`--config.a.b=value` or `--config.a.b value`, as pairs.
+def _overrides(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """`--config.a.b=value` or `--config.a.b value` as pairs, and the other words.
+
+    They are taken out before argparse reads the rest: it would take one whose value has a space for a positional one.
 
     Raises:
-      ValueError: anything else; the nearest of `options` is named.
+      ValueError: the last of them has no value.
     """
-    pairs, rest = [], list(unknown)
+    pairs, others, rest = [], [], list(words)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
         if not name.startswith("--config."):
-            raise ValueError(f"argument {word!r} is unknown; {nearest(name, options, otherwise='see `fae --help`')}")
+            others.append(word)
+            continue
         if not equals:
             if not rest:
                 raise ValueError(f"{word} needs a value: {word}=VALUE")
             value = rest.pop(0)
         pairs.append((name.removeprefix("--config."), value))
-    return pairs
+    return pairs, others
 
 
 def _quiet_threads() -> None:
@@ -146,8 +149,11 @@ def _run(words: list[str]) -> int:
     try:
         with ending_at_sigterm():
             parser = make_parser(verb)
-            arguments, unknown = parser.parse_known_args(words)
-            overrides = _overrides(unknown, _options(parser))
+            overrides, others = _overrides(words)
+            arguments, unknown = parser.parse_known_args(others)
+            if unknown:
+                hint = nearest(unknown[0], _options(parser), otherwise="see `fae --help`")
+                raise ValueError(f"argument {unknown[0]!r} is unknown; {hint}")
             if not words:
                 parser.print_help()
                 return 0

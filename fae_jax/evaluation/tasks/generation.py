@@ -69,7 +69,8 @@ class Generation:
             split: take_in(self.streams.batches(split, "generation"), chosen, section, classes)
             for split in ("train", "heldout")
         }
-        sets, figures = {}, {}
+        sets: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for name, (batches, sampling) in drawn.items():
             scores, figures = results(take_in(batches, chosen, section, classes), real)
             sets[name] = {"count": len(labels), "sampling": sampling, **scores}

@@ -327,5 +327,6 @@ class Probe:
         result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
         if head:
             result["own_head"] = head.as_result()
-        figure = feature_maps(*(part[:10] for part in first), self.fae.tokenizer.grid)
+        images, x, reconstructed = (part[:10] for part in first)
+        figure = feature_maps(images, x, reconstructed, self.fae.tokenizer.grid)
         return Outcome(result, {"features": (figure, CAPTION)})

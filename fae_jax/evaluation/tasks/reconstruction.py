@@ -59,7 +59,7 @@ class Reconstruction:
         metrics = take_in(batches(), fields.reconstruction.metrics, fields.metrics, self.streams.classes)
         scores, figures = results(metrics, {})
         result = {"schema": 1, "sets": {"heldout": {"count": count, **scores}}}
-        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(*first)})
+        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(first[0], first[1])})
 
 
 def reconstructions_figure(
