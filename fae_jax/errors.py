@@ -9,5 +9,6 @@ class RunFailed(RuntimeError):
     """Something went wrong while running (exit code 1); what was finished is kept."""
 
 
-class Stopped(RunFailed):
-    """A stage stopped before its end because it was asked to, saved; the same command continues."""
+class Stopped(BaseException):
+    """Asked to stop, by a signal or a configuration (exit code 1); what was finished is kept, and the same command
+    continues. It passes every `except Exception`, as KeyboardInterrupt does: a signal is no damage to a file."""

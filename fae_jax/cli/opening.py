@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from fae_jax.config import check, load_config, override
-from fae_jax.errors import RunFailed
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
@@ -77,7 +77,7 @@ def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experi
             wait_for_all("run finished")
     except BaseException as error:
         if watch is not None:
-            if error.__cause__ is not None or not isinstance(error, RunFailed):
+            if error.__cause__ is not None or not isinstance(error, RunFailed | Stopped):
                 time.sleep(PATIENCE)  # a lost host breaks what the others share: the watch knows which, and ends it
             watch.leave(" ".join(str(error).split())[:500] or type(error).__name__)
         raise

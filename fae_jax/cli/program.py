@@ -20,7 +20,7 @@ from absl import logging
 
 from fae_jax import __version__
 from fae_jax.cli.stopping import ending_at_sigterm
-from fae_jax.errors import RunFailed
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.names import nearest
 from fae_jax.parallel.ending import leave_now
 from fae_jax.parallel.host_memory import keep_freed_memory
@@ -161,7 +161,7 @@ def _run(words: list[str]) -> int:
                 raise ValueError("no command given; see `fae --help`")
             arguments.overrides = overrides
             result = arguments.run(arguments)
-    except RunFailed as error:
+    except (RunFailed, Stopped) as error:
         return _report(error, 1)
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         return _report(error, 2)

@@ -1,4 +1,4 @@
-"""SIGTERM wherever the program is: one line and exit code 1.
+"""SIGTERM and SIGHUP (a terminal that is closed) wherever the program is: one line and exit code 1.
 
 where it is                         what happens
 between steps of a stage            the step in flight is finished and its state saved (`training/signals.py`)
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from fae_jax.errors import Stopped
-from fae_jax.parallel.ending import end_now
+from fae_jax.parallel.ending import ENDING, end_now, heeded
 
 PATIENCE = 5.0  # seconds the main thread gets to end by itself
 
@@ -31,14 +31,16 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def ending_at_sigterm() -> Iterator[None]:
-    """Within it SIGTERM ends the program with one line, wherever it is; stages do more, by `Stop`.
+    """Within it SIGTERM or SIGHUP ends the program with one line, wherever it is; stages do more, by `Stop`.
 
     A byte for each signal arrives in a pipe even while the main thread is in foreign code; a thread reads them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in heeded():
+        signal.signal(number, _raise)
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     woken = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -46,9 +48,9 @@ def ending_at_sigterm() -> Iterator[None]:
 
     def attend() -> None:
         while number := os.read(readable, 1):
-            ours = number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _raise
+            ours = number[0] in ENDING and signal.getsignal(number[0]) is _raise
             if ours and not over.wait(PATIENCE):
-                end_now(_words(signal.SIGTERM))
+                end_now(_words(number[0]))
 
     thread = threading.Thread(target=attend, name="fae-signals", daemon=True)
     thread.start()
@@ -57,7 +59,8 @@ def ending_at_sigterm() -> Iterator[None]:
     finally:
         over.set()
         signal.set_wakeup_fd(woken)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(writable)
         thread.join()
         os.close(readable)

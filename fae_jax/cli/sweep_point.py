@@ -108,8 +108,6 @@ def run_point(directory: SweepDirectory, point: PlacedPoint, rung: int = 0) -> d
                 print(f"sweep: trained; evaluated by one host: `{here}`", file=sys.stderr)
                 return {**known, "outcome": ""}
             _evaluate(experiment, directory.sweep.tasks)
-        except Stopped:
-            raise
         except RunFailed as error:
             if is_first():
                 conclude(workdir, "failed", reason=str(error))

@@ -18,7 +18,7 @@ from typing import Any
 
 from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
-from fae_jax.errors import RunFailed
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
@@ -133,7 +133,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     if phases:
         try:
             jobs = launcher.launch(phases, settings, name, folder)
-        except RunFailed:
+        except (RunFailed, Stopped):
             if any(point.workdir.root.exists() for point in directory.points):
                 _table(directory, arguments.metric)
             raise

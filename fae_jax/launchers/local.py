@@ -15,6 +15,7 @@ from typing import Any
 
 from fae_jax.errors import Stopped
 from fae_jax.launchers.plan import Phase, Task, at_least_one, run_phases
+from fae_jax.parallel.ending import heeded
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes
@@ -55,7 +56,7 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
 
 
 class _Forward:
-    """Passes SIGTERM and SIGINT on to running processes as SIGTERM, and remembers that they came."""
+    """Passes SIGTERM, SIGHUP and SIGINT on to running processes as SIGTERM, and remembers that they came."""
 
     def __init__(self, running: dict[int, tuple[Task, subprocess.Popen]]):
         self.came: str | None = None
@@ -63,7 +64,7 @@ class _Forward:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Forward:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (*heeded(), signal.SIGINT):
             self._before[number] = signal.signal(number, self._pass_on)
         return self
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # ask a process to end; SIGHUP comes when its terminal is closed
 _farewells: list[Callable[[str], object]] = []
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals of `ENDING` that this process was not told to ignore, as `nohup` does."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def on_ending(call: Callable[[str], object]) -> None:

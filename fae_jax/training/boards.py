@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fae_jax.errors import Stopped
-
 
 class Board(Protocol):
     """Where scalars and images of steps are shown."""
@@ -103,8 +101,6 @@ class Boards:
     def _try(self, name: str, call: Callable[[], Any]) -> bool:
         try:
             call()
-        except Stopped:
-            raise
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             print(f"warning: {name} shows nothing more of this run: {text}", file=sys.stderr, flush=True)

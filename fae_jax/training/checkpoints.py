@@ -17,7 +17,7 @@ import jax
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
-from fae_jax.errors import RunFailed, Stopped
+from fae_jax.errors import RunFailed
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
@@ -202,8 +202,6 @@ class Checkpoints:
             try:
                 state = ocp.load(self.directory / str(candidate), abstract)
                 jax.block_until_ready([leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)])
-            except Stopped:
-                raise  # a signal is no damage
             except Exception as error:
                 self._pass_over(candidate, error)
                 state = None
@@ -248,7 +246,7 @@ class Checkpoints:
                 for key in prefix.strip("/").split("/"):
                     read = read[int(key) if isinstance(read, list | tuple) else key]
                 jax.block_until_ready(read)
-            except (_NoSuchEMA, Stopped):
+            except _NoSuchEMA:
                 raise
             except Exception as error:
                 self._pass_over(candidate, error)

@@ -1,4 +1,5 @@
-"""SIGTERM and SIGINT between steps: a notice of preemption, `scancel`, Ctrl-C. Elsewhere: `cli/stopping.py`.
+"""SIGTERM, SIGHUP and SIGINT between steps: a notice of preemption, `scancel`, a terminal that is closed, Ctrl-C.
+Elsewhere: `cli/stopping.py`.
 
 The step in flight is finished, its state saved, and the run ends. With several hosts SIGTERM belongs to JAX's
 preemption service: a notice to one of them reaches all, and they agree on the step after which they save
@@ -17,12 +18,14 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from fae_jax.parallel.ending import heeded
+
 # The hosts of a run ask equally often, and the service counts the questions of a process, not of a stage.
 _asked = itertools.count(1)
 
 
 class Stop:
-    """Turns SIGTERM and SIGINT into a wish to stop after the current step; a second SIGINT stops at once."""
+    """Turns SIGTERM, SIGHUP and SIGINT into a wish to stop after the current step; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self._wanted: str | None = None
@@ -31,7 +34,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT):
+            ending = [number for number in heeded() if not (self._several and number == signal.SIGTERM)]
+            for number in (signal.SIGINT, *ending):
                 self._before[number] = signal.signal(number, self._note)
         return self
 

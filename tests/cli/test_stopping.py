@@ -11,7 +11,7 @@ from running import ROOT, environment
 
 from fae_jax.cli import stopping
 from fae_jax.cli.stopping import ending_at_sigterm
-from fae_jax.errors import RunFailed
+from fae_jax.errors import Stopped
 
 # A mutex locked twice, in C: no signal handler of Python's runs until it returns, which it never does.
 STUCK = """
@@ -49,7 +49,7 @@ def test_elsewhere_it_is_an_error_like_any_other_and_the_handler_goes_back(monke
     monkeypatch.setattr(stopping, "end_now", ended.append)
     monkeypatch.setattr(stopping, "PATIENCE", 0.2)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RunFailed, match="stopped by SIGTERM; what was finished is kept"), ending_at_sigterm():
+    with pytest.raises(Stopped, match="stopped by SIGTERM; what was finished is kept"), ending_at_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert signal.getsignal(signal.SIGTERM) == before and signal.set_wakeup_fd(-1) == -1
@@ -61,3 +61,43 @@ def test_elsewhere_it_is_an_error_like_any_other_and_the_handler_goes_back(monke
         time.sleep(0.5)
         signal.signal(signal.SIGTERM, inner)
     assert taken == [signal.SIGTERM] and ended == []
+
+
+# A library that takes every error for a damaged file, as readers of weights do.
+CAREFUL = """
+import sys, time
+from fae_jax.cli import program
+def run(arguments):
+    print("reading", flush=True)
+    try:
+        time.sleep(20)
+    except Exception as error:
+        raise ValueError("the file is damaged") from error
+import fae_jax.commands.export as export
+export.run = run
+sys.exit(program.main(["export", "--workdir", "W", "--out", "O"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_passes_every_except_and_is_no_damage(number: signal.Signals):
+    words = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", CAREFUL], cwd=ROOT, env=environment(), **words)
+    assert process.stdout.readline() == "reading\n"
+    time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert (
+        err == f"fae: failed: stopped by {number.name}; what was finished is kept, and the same command continues\n"
+    )
+
+
+def test_nohup_is_respected():
+    held = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_at_sigterm():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGHUP, held)

@@ -15,7 +15,7 @@ import toy
 from running import of_the_machine
 
 from fae_jax.config import check, default_config
-from fae_jax.errors import RunFailed
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.loop import Task, train
 from fae_jax.training.state import TrainState
@@ -91,7 +91,7 @@ def test_a_signal_saves_the_step_it_came_in_and_the_handlers_go_back(tmp_path: P
                 os.kill(os.getpid(), signal.SIGTERM)
             yield toy.batch(number)
 
-    with pytest.raises(RunFailed, match="stopped by SIGTERM at step 4 of toy, saved; the same command continues"):
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 4 of toy, saved; the same command continues"):
         run(tmp_path / "parts", signalling)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert (tmp_path / "parts" / "checkpoints" / "4").is_dir()
@@ -111,7 +111,7 @@ def test_a_signal_in_the_last_step_or_after_it_still_stops_the_run(tmp_path: Pat
             os.kill(os.getpid(), signal.SIGTERM)
         return np.zeros((4, 4, 3), np.uint8), "nothing"
 
-    with pytest.raises(RunFailed, match="stopped by SIGTERM at step 8 of toy, saved"):
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 8 of toy, saved"):
         run(tmp_path, signalling, preview=preview)
     assert int(run(tmp_path, lambda step: pytest.fail("a batch was asked for")).step) == 8
 

@@ -2,6 +2,7 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import zipfile
 
 import numpy as np
@@ -101,7 +102,10 @@ def test_nothing_is_ever_called(tmp_path):
         (Tensor("0", (13,), (1,)), "beyond its storage"),
         (Tensor("0", (2, 2), (1000, 1)), "beyond its storage"),
         (Tensor("0", (2,), (-1,), offset=3), "negative"),
-        (Tensor("0", (2,), (1,), offset=-1), "has no storage"),
+        (Tensor("0", (2,), (1,), offset=-1), "negative"),
+        (Tensor("0", (2.0,), (1,)), "no whole number"),
+        (Tensor("0", (100,), (0,)), "beyond its storage"),
+        (Tensor("0", (2,), (2**62,)), "beyond its storage"),
         (Tensor("0", (2,), (1,), count=99), "shorter than it says"),
         (Tensor("0", (2,), (1,), storage="Anything"), "asks for torch.Anything"),
     ],
@@ -110,6 +114,64 @@ def test_no_byte_outside_a_storage_is_read(tmp_path, tensor, why):
     archive(tmp_path / "m.pth", {"w": tensor}, {"0": VALUES.tobytes()})
     with pytest.raises(ValueError, match=why):
         read_pickle(tmp_path / "m.pth")
+
+
+def program(path, code, storages=None):
+    """A .pth file with this pickle."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", code)
+        for key, value in (storages or {"0": VALUES.tobytes()}).items():
+            file.writestr(f"x/data/{key}", value)
+
+
+def test_nothing_is_changed_by_a_pickle(tmp_path):
+    """BUILD on a dtype changes every array of the process, on an array it moves its memory."""
+    state = b"(I3\nS'<'\nNNNI-1\nI-1\nI0\nt"
+    program(tmp_path / "m.pth", b"ctorch\nFloatStorage\n" + state + b"b.")
+    with pytest.raises(ValueError, match="opcode INT"):
+        read_pickle(tmp_path / "m.pth")
+    program(tmp_path / "m.pth", b"\x80\x02ctorch\nFloatStorage\n}b.")
+    with pytest.raises(ValueError, match="changes something that is not a dict"):
+        read_pickle(tmp_path / "m.pth")
+    assert np.zeros(2, np.float32).dtype.byteorder == "="
+
+
+def test_every_opcode_and_every_damage_is_one_line(tmp_path):
+    """Each opcode in front of, behind and in the middle of a sound pickle; bytes changed and cut off at random."""
+    content = {"w": Tensor("0", (3, 4), (4, 1)), "level": {"state": [1, 2.5, "text", None, True, (1, 2)]}}
+    archive(tmp_path / "whole.pth", {"model": content}, {"0": VALUES.tobytes()})
+    whole = (tmp_path / "whole.pth").read_bytes()
+    with zipfile.ZipFile(tmp_path / "whole.pth") as file:
+        sound = file.read("x/data.pkl")
+    rng = np.random.default_rng(0)
+    codes = [op.code.encode("latin1") for op in pickletools.opcodes]
+    programs = [start + code + rest for code in codes for start, rest in ((b"", sound), (sound[:-1], b"."))]
+    for code in codes:
+        place = int(rng.integers(2, len(sound)))
+        programs.append(sound[:place] + code + rng.bytes(4) + sound[place:])
+    for _ in range(300):
+        spoilt = bytearray(sound)
+        spoilt[int(rng.integers(len(spoilt)))] = int(rng.integers(256))
+        programs.append(bytes(spoilt))
+    files = [whole[: int(rng.integers(len(whole)))] for _ in range(40)]
+    for _ in range(200):
+        spoilt = bytearray(whole)
+        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
+        files.append(bytes(spoilt))
+    path, read = tmp_path / "m.pth", 0
+    for number in range(len(programs) + len(files)):
+        if number < len(programs):
+            program(path, programs[number])
+        else:
+            path.write_bytes(files[number - len(programs)])
+        try:
+            tensors = read_pickle(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500, error
+        else:
+            assert all(array.nbytes <= VALUES.nbytes for array in tensors.values())
+            read += 1
+    assert read < 100
 
 
 def test_other_files(tmp_path):

@@ -86,11 +86,46 @@ def test_damaged_files(tmp_path):
     with pytest.raises(ValueError, match="truncated"):
         open_tensors(path)
     path.write_bytes(struct.pack("<Q", 8) + b"not json" + content)
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         open_tensors(path)
     header = json.dumps({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-    with pytest.raises(ValueError, match="8 bytes, its shape 12"):
+    with pytest.raises(ValueError, match="damaged, truncated or no safetensors"):
+        open_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"x": ("F32", [2], [0, 8]), "y": ("F32", [2], [4, 12])},  # overlap
+        {"x": ("F32", [1], [0, 4]), "y": ("F32", [1], [8, 12])},  # a hole
+        {"x": ("F32", [3], [0, 12])},  # bytes that belong to nothing
+        {"x": ("F32", ["4"], [0, 16])},
+        {"x": ("F32", [4.0], [0, 16])},
+        {"x": ("F32", [-4], [0, 16])},
+        {"x": ("F32", [2**62, 4], [0, 16])},
+        {"x": ("F32", [4], [-16, 0])},
+        {"x": ("S32", [4], [0, 16])},
+        {"x": 3},
+    ],
+)
+def test_entries_that_cannot_be(tmp_path, entries):
+    path = tmp_path / "x.safetensors"
+    listed = {
+        name: dict(zip(("dtype", "shape", "data_offsets"), entry, strict=True)) if isinstance(entry, tuple) else entry
+        for name, entry in entries.items()
+    }
+    header = json.dumps(listed).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    with pytest.raises(ValueError, match="damaged, truncated or no safetensors file"):
+        open_tensors(path)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"weight_map": []}', '{"weight_map": {"x": 3}}', "[" * 100_000])
+def test_an_index_that_is_none(tmp_path, content):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="is not an index of safetensors files"):
         open_tensors(path)
 
 
@@ -117,7 +152,7 @@ class Bomb:
 @pytest.mark.parametrize("name", ["model.pth", "pytorch_model.bin", "model.safetensors"])
 def test_a_pickle_never_runs(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="fae weights convert|not a safetensors file"):
+    with pytest.raises(ValueError, match="fae weights convert|no safetensors file"):
         open_tensors(tmp_path / name)
     if name != "model.safetensors":
         with pytest.raises(FileNotFoundError, match=name):
