@@ -163,9 +163,7 @@ class Evaluation:
         if fields.source == "coco" and fields.path and fields.images:
             return CocoSource(fields.path, split="train", holdout=0.0, seed=0, images=fields.images)
         if fields.source:
-            size = self.fae.config.data.image_size
-            options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": size}
-            source = open_source(fields.source, path=fields.path or None, **options)
+            source = open_source(fields.source, path=fields.path or None, split="train", holdout=0.0, seed=0)
         else:
             source = self.images.source("heldout")
         if not getattr(source, "captioned", False):

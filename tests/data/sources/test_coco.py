@@ -56,7 +56,7 @@ def test_images_are_looked_for_where_coco_puts_them(tmp_path: Path, folder: str)
     draw(tmp_path / folder)
     path = write(tmp_path / "annotations" / "captions_val2017.json")
     assert source(path)[1]["image"].shape == (8, 8, 3)
-    assert open_source("coco", path=path, split="train", holdout=0.0, seed=0, image_size=8).name(0).endswith("b.png")
+    assert open_source("coco", path=path, split="train", holdout=0.0, seed=0).name(0).endswith("b.png")
 
 
 def test_a_folder_may_be_named_and_a_lost_image_is_one_bad_image(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fae_jax.data.sources.listing import Source, name_hashes, split_positions
 
 
 def opened(kind: str = "folder", path: Path | None = None, **options: object) -> Source:
-    chosen = {"split": "train", "holdout": 0.2, "seed": 0, "image_size": 32, **options}
+    chosen = {"split": "train", "holdout": 0.2, "seed": 0, **options}
     return open_source(kind, path=None if path is None else str(path), **chosen)
 
 

@@ -92,7 +92,7 @@ def test_captions_of_img2dataset(tmp_path: Path, write_tar: Any) -> None:
     write_tar(tmp_path / "00000.tar", captioned())
     listed = json.dumps({"captions": ["first", "größe\n two", " "]}).encode()
     write_tar(tmp_path / "00001.tar", {"x.jpg": jpeg(), "x.txt": b"first", "x.json": listed})
-    source = open_source("tar", path=str(tmp_path), split="train", holdout=0.0, seed=0, image_size=32)
+    source = open_source("tar", path=str(tmp_path), split="train", holdout=0.0, seed=0)
     assert isinstance(source, Source) and source.captioned and source.classes == () and len(source) == 5
     assert source[1]["captions"] == ("image 1",) and source[1]["label"] == -1
     assert source[4]["captions"] == ("first", "größe two")
