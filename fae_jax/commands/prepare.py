@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     checked = check_source(
         source, filters, out / "checked", threads=arguments.threads, progress=report_progress("prepare, checked")
     )
-    summary = summarise(source, checked, index.skipped if index else ())
+    summary = summarise(source, checked)
     if not len(checked.used):
         raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
     if index is not None and not arguments.pack:

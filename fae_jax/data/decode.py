@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from fae_jax.data.jpeg import decode_plain_jpeg
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow has 18 more, some of which start other programs
 
 
 class BadImage(ValueError):
@@ -36,7 +37,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
     if plain is not None:
         return plain
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what is upright
             return np.asarray(_to_rgb(image), np.uint8)
     except MemoryError:

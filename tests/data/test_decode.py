@@ -87,6 +87,12 @@ def test_the_first_frame_of_an_animation() -> None:
     np.testing.assert_array_equal(decode_image(data, "a")[0, 0], [255, 0, 0])
 
 
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_no_images_whatever_they_are_called(pixels: np.ndarray, kind: str) -> None:
+    with pytest.raises(BadImage, match=r"a\.jpg: \d+ bytes of no image format that can be read"):
+        decode_image(encoded(Image.fromarray(pixels), kind), "a.jpg")
+
+
 def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:
     whole = encoded(Image.fromarray(np.repeat(pixels, 40, 0)), "JPEG")
     for data, reason in [

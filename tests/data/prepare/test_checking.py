@@ -17,7 +17,6 @@ from fae_jax.data.prepare import checking
 from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.prepare.summary import summarise
 from fae_jax.data.sources.kinds import open_source
-from fae_jax.data.sources.tar_index import Skip
 from fae_jax.data.sources.tars import TarSource
 
 
@@ -76,7 +75,7 @@ def test_every_filter_leaves_out_its_own(shards: Path, tmp_path: Path) -> None:
     source = opened(shards)
     checked = check_source(source, FILTERS, tmp_path / "checked")
     assert checked.used.tolist() == [0, 1]
-    summary = summarise(source, checked, [Skip("gone", "img2dataset could not fetch it", "404")])
+    summary = summarise(source, checked)
     assert {reason: entry["count"] for reason, entry in summary["reasons"].items()} == REASONS
     assert summary["found"] == 13 and summary["used"] == 2 and summary["skipped"] == 11
     assert summary["duplicates"] == {"groups": 1, "extra": 1}
