@@ -1,6 +1,7 @@
 """Decoding against pixels known beforehand: orientation, depth, transparency, broken bytes."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -44,6 +45,17 @@ def test_exif_orientation_is_applied(pixels: np.ndarray, orientation: int, turn:
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(pixels), "PNG", exif=exif)
     np.testing.assert_array_equal(decode_image(data, "a"), turn(pixels))
+
+
+@pytest.mark.parametrize("orientation", [6, 99])
+@pytest.mark.parametrize("tag", ["<HHI4s", "<HHIi"])
+def test_odd_tags_beside_the_orientation_cost_no_image(tag: str, orientation: int) -> None:
+    """A resolution's unit as text, and a resolution below zero."""
+    odd = (0x0128, 2, 3, b"cm") if "s" in tag else (0x011B, 10, 1, 38)
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(tag, *odd)
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 2) + entries + bytes(4) + struct.pack("<ii", -72, 1)
+    data = encoded(Image.new("RGB", (16, 8)), "JPEG", exif=exif)
+    assert decode_image(data, "a").shape == ((16, 8, 3) if orientation == 6 else (8, 16, 3))
 
 
 def test_sixteen_bits_keep_the_upper_eight() -> None:
