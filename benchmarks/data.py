@@ -51,7 +51,7 @@ def measure_ours(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.loader import Loader, Reading
     from fae_jax.data.sources.kinds import open_source
 
-    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0)
     reading = Reading(workers=options.workers, threads=options.threads)
     loader = Loader(
         source=source, batch=options.batch, seed=0, image_size=options.size, flip=True, reading=reading, keep=0
@@ -70,7 +70,7 @@ def measure_torch(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop, centre_crop
 
-    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0)
     normalised = options.measure == "torch_float"
 
     def cropped(data: bytes) -> Image.Image:
@@ -127,7 +127,7 @@ def measure_profile(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop
 
-    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0)
     places = np.random.default_rng(0).permutation(len(source))[:1000].tolist()
     spent = dict.fromkeys(("read", "decode", "crop", "stack"), 0.0)
     for start in range(0, len(places), options.batch):
@@ -156,7 +156,7 @@ def measure_floor(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.sources.kinds import open_source
     from fae_jax.data.transforms import adm_centre_crop, centre_crop
 
-    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0, image_size=options.size)
+    source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0)
     places = np.random.default_rng(0).permutation(len(source))[:1000].tolist()
     files = [source.stored(place).data for place in places]
 
@@ -200,7 +200,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
         loader: Any = LatentLoader(source=LatentSource(options.path, read_header(options.path)), **known)
     else:
         path = None if options.kind == "digits" else options.path
-        source = open_source(options.kind, path=path, split="train", holdout=0.0, seed=0, image_size=options.size)
+        source = open_source(options.kind, path=path, split="train", holdout=0.0, seed=0)
         keep = 2**30 if options.kind == "digits" else 0
         loader = Loader(source=source, image_size=options.size, keep=keep, **known)
     resident, process = [], psutil.Process()

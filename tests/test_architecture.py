@@ -34,6 +34,7 @@ STAIRS = {
     ("bundle", "config"),
     ("bundle", "model"),
     ("workdir", "config"),
+    ("sweeps", "evaluation"),
     ("sweeps", "report"),
     ("sweeps", "launchers"),
     ("commands", "cli"),

@@ -14,6 +14,5 @@ def get_sweep() -> Sweep:
         stages=("features",),
         tasks=("probe",),
         metric="features.feature_error",
-        better="lower",
         also=("features.kl_per_token", "features.feature_cosine"),
     )

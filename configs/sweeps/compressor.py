@@ -15,6 +15,5 @@ def get_sweep() -> Sweep:
         + listed({"compressor.kind": "identity", "feature_decoder.kind": "identity"}),
         tasks=("probe", "reconstruction", "generation"),
         metric="generation.sets.guided.frechet.samples_to_heldout",
-        better="lower",
         also=("features.feature_error", "generator.loss"),
     )

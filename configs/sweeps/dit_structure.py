@@ -24,6 +24,5 @@ def get_sweep() -> Sweep:
         points=listed(*STEPS),
         tasks=("generation",),
         metric="generation.sets.guided.frechet.samples_to_heldout",
-        better="lower",
         also=("generator.loss",),
     )

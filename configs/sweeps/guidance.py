@@ -16,6 +16,5 @@ def get_sweep() -> Sweep:
         points=grid({"sampling.guidance": [((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, w)) for w in WEIGHTS]}),
         tasks=("generation",),
         metric="generation.sets.guided.frechet.samples_to_heldout",
-        better="lower",
         also=("generation.sets.guided.accuracy",),
     )

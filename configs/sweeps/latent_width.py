@@ -14,7 +14,6 @@ def get_sweep() -> Sweep:
         points=grid({"compressor.latent_width": (4, 8, 16, 32)}),
         tasks=("reconstruction", "generation"),
         metric="generation.sets.guided.frechet.samples_to_heldout",
-        better="lower",
         also=("features.feature_error", "generator.loss"),
         stop=Halving(metric="features.feature_error", steps=(100,), keep=0.5),
     )

@@ -19,6 +19,5 @@ def get_sweep() -> Sweep:
         points=zipped({"generator.flow_matching.train_shift": SHIFTS, "sampling.shift": SHIFTS}),
         tasks=("generation",),
         metric="generation.sets.guided.frechet.samples_to_heldout",
-        better="lower",
         also=("generation.sets.guided.accuracy",),
     )

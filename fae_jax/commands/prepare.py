@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ import numpy as np
 from fae_jax.data.prepare.checking import Checked, Filters, check_source
 from fae_jax.data.prepare.summary import summarise
 from fae_jax.data.sources import tars
-from fae_jax.data.sources.kinds import KINDS, open_source
+from fae_jax.data.sources.columns import Columns
+from fae_jax.data.sources.kinds import KINDS, WITH_COLUMNS, open_source
 from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tar_index import TarIndex
@@ -27,6 +29,7 @@ from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files import storage
 from fae_jax.files.progress import duration, report_progress
 from fae_jax.files.writing import write_atomically, write_json
+from fae_jax.section import validate
 
 # what is asked of images by default; every field is an option
 PRESETS = {
@@ -81,8 +84,7 @@ def kind_of(path: str, dataset: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.overrides:
-        raise ValueError("`fae prepare` has no configuration; its options are in `fae prepare --help`")
+    columns = _columns(arguments.overrides)
     if storage.is_remote(arguments.out):
         raise ValueError(f"--out {arguments.out} is in a bucket: name a folder on a disk, and copy it there")
     out = Path(arguments.out)
@@ -96,18 +98,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         index, classes = tars.open_index(arguments.path, out / "scanned")
         source: StoredSource = tars.TarSource.of_index(index, classes)
     else:
-        opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, image_size=1)
+        opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, columns=columns)
         source = cast(StoredSource, opened)  # every kind but the digits, which need no preparing, is one
     wanted = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
     if wanted and len(source.classes) != wanted:
         raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {wanted}; see --classes")
     if arguments.dataset == "cc12m" and not source.captioned:
-        raise ValueError(f"{arguments.path} has classes and no captions; prepare it as imagenet")
+        other = ", or name its captions with --config.data.columns.caption" if kind in WITH_COLUMNS else ""
+        raise ValueError(f"{arguments.path} is read by its classes; prepare it as imagenet{other}")
     _announce(source, filters)
     checked = check_source(
         source, filters, out / "checked", threads=arguments.threads, progress=report_progress("prepare, checked")
     )
-    summary = summarise(source, checked, index.skipped if index else ())
+    summary = summarise(source, checked)
     if not len(checked.used):
         raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
     if index is not None and not arguments.pack:
@@ -125,6 +128,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"prepare: {entry['count']} left out: {reason}")
     shown = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
     return {"out": str(out), "source": kind, **shown}
+
+
+def _columns(overrides: Sequence[tuple[str, str]]) -> Columns:
+    """The columns of parquet and tfds, the only fields of the configuration that count here."""
+    names = {name.removeprefix("data.columns."): text for name, text in overrides}
+    for name in names.keys() - {field.name for field in dataclasses.fields(Columns)}:
+        raise ValueError(
+            f"`fae prepare` has no configuration but data.columns.image, .label and .caption, got {name}; "
+            "its options are in `fae prepare --help`"
+        )
+    columns = Columns(**names)
+    validate(columns, "data.columns")
+    return columns
 
 
 def _announce(source: StoredSource, filters: Filters) -> None:

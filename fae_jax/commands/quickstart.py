@@ -33,9 +33,7 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     if data is not None:
         config.data.source, config.data.path = "folder", str(Path(data).absolute())
         config.data.flip = True
-        source = open_source(
-            "folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0, image_size=32
-        )
+        source = open_source("folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0)
         config.data.classes = len(source.classes)
     return check(override(config, overrides))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,12 @@ from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import task_kind, task_names
-from fae_jax.launchers.plan import find_program, parse_settings
+from fae_jax.launchers.plan import Phase, Task, find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.sweeps.declaration import check_sweep, load_sweep
-from fae_jax.sweeps.directory import SHARED, SweepDirectory
-from fae_jax.sweeps.phases import make_phases
+from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, is_concluded
 from fae_jax.sweeps.plots import write_plots
 from fae_jax.sweeps.sharing import differing, hand_on
 from fae_jax.sweeps.table import make_rows, write_table
@@ -109,10 +109,32 @@ def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:
     return {"sweep": str(directory.root), "best": best, "plots": plots}
 
 
+def _phases(directory: SweepDirectory, points: Sequence[PlacedPoint], *, table: bool) -> list[Phase]:
+    """What is left to run, as `fae sweep --point …`: what all points share, then the points, rung by rung where some
+    are stopped early; with `table`, the table of it at the end."""
+    begin = ("sweep", "--workdir", str(directory.root.absolute()))
+    waiting = [point for point in points if not is_concluded(point.workdir)]
+    phases = []
+    if waiting and directory.shared and not is_concluded(directory.shared_workdir):
+        phases.append(Phase(name=SHARED, tasks=(Task(name=SHARED, words=(*begin, "--point", SHARED)),)))
+    rungs = range(1, len(directory.sweep.stop.steps) + 1) if directory.sweep.stop else ()
+    for rung in (*rungs, 0) if waiting else ():
+        more = ("--rung", str(rung)) if rung else ()
+        suffix = f"-rung-{rung}" if rung else ""
+        tasks = [
+            Task(name=f"point-{point.number}{suffix}", words=(*begin, "--point", str(point.number), *more))
+            for point in waiting
+        ]
+        phases.append(Phase(name=f"points{suffix}", tasks=tuple(tasks)))
+    if table:
+        phases.append(Phase(name="table", tasks=(Task(name="table", words=(*begin, "--table")),)))
+    return phases
+
+
 def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[str, Any]:
     launcher = LAUNCHERS[arguments.launcher]
     settings = parse_settings(launcher.Settings, arguments.launcher, arguments.launch)
-    phases = make_phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
+    phases = _phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
     folder = directory.root.absolute() / "launch"
     name = directory.root.absolute().name
     source = Workdir(arguments.source) if arguments.source else None

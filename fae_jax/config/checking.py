@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fae_jax.config.comparing import flatten
-from fae_jax.config.composing import brought_section, describe, freeze
+from fae_jax.config.composing import brought_section, describe, flatten, freeze
 from fae_jax.kinds import find, names
 from fae_jax.section import Plugs, is_chosen, validate
 

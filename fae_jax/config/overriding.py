@@ -10,8 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.config.comparing import flatten, tuples
-from fae_jax.config.composing import describe, root, thaw, unknown
+from fae_jax.config.composing import describe, flatten, root, thaw, tuples, unknown
 from fae_jax.files.python_files import find_file, run_file
 
 
@@ -51,45 +50,44 @@ def override(config: Any, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
       ValueError: a field is unknown (the nearest is named) or belongs to a kind that is not chosen, or the text is
         not of its type.
     """
-    known = flatten(config)
-    values = {}
-    for name, text in overrides:
-        if name not in known:
-            raise ValueError(unknown(name))
-        values[name] = parse_value(name, text, known[name])
-    return _changed(config, values)
+    fields = flatten(config)
+    return with_values(
+        config, {name: _parsed(name, text, fields[name]) if name in fields else text for name, text in overrides}
+    )
 
 
-def with_values(config: Any, values: Mapping[str, Any]) -> ConfigDict:
-    """A copy of `config` with {dotted name: value} applied; values are of the fields' own types.
+def with_values(config: Any, values: Mapping[str, Any], *, every: bool = False) -> ConfigDict:
+    """A copy of `config` with {dotted name: value} applied.
 
     Whole numbers stand for floats, lists for tuples, and NumPy's numbers for Python's.
 
+    Args:
+      every: values of kinds that are not chosen are taken too.
+
     Raises:
-      ValueError: as in `override`.
+      ValueError: a field is unknown (the nearest is named) or belongs to a kind that is not chosen, or the value is
+        not of its type.
     """
-    known = flatten(config)
-    converted = {}
-    for name, given in values.items():
-        if name not in known:
-            raise ValueError(unknown(name))
-        value, kind = tuples(given.item() if hasattr(given, "item") else given), type(known[name])
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"field {name} is of type {kind.__name__} (now {known[name]!r}), got {given!r}")
-        converted[name] = value
-    return _changed(config, converted)
-
-
-def _changed(config: Any, values: Mapping[str, Any]) -> ConfigDict:
-    frozen = dataclasses.is_dataclass(config)
-    result = thaw(config) if frozen else ConfigDict(config).copy_and_resolve_references()
-    with result.unlocked():
-        result.update_from_flattened_dict(values)
+    fields = flatten(config)
     for name in values:
+        if name not in fields:
+            raise ValueError(unknown(name))
+    converted = {name: _converted(name, value, fields[name]) for name, value in values.items()}
+    result = thaw(config) if dataclasses.is_dataclass(config) else ConfigDict(config).copy_and_resolve_references()
+    with result.unlocked():
+        result.update_from_flattened_dict(converted)
+    for name in () if every else converted:
         _check_chosen(result, name)
     return result
+
+
+def _converted(name: str, given: Any, current: Any) -> Any:
+    value, kind = tuples(given.item() if hasattr(given, "item") else given), type(current)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"field {name} is of type {kind.__name__} (now {current!r}), got {given!r}")
+    return value
 
 
 def _check_chosen(config: ConfigDict, name: str) -> None:
@@ -106,28 +104,18 @@ def _check_chosen(config: ConfigDict, name: str) -> None:
         section, values, prefix = field.default_factory, values[word], f"{prefix}{word}."
 
 
-def parse_value(name: str, text: str, current: Any) -> Any:
+def _parsed(name: str, text: str, current: Any) -> Any:
     """Reads `text` as a value of the type of `current`.
 
     Raises:
       ValueError: it is not one.
     """
-    kind = type(current)
-    problem = ValueError(f"field {name} is of type {kind.__name__} (now {current!r}), got {text!r}")
-    if kind is str:
+    if isinstance(current, str):
         return text
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise problem
-        return text.lower() == "true"
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+        alone = isinstance(current, tuple) and isinstance(value, int | float)
+        return _converted(name, (value,) if alone else value, current)
     except (ValueError, SyntaxError, TypeError, MemoryError):
-        raise problem from None
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind is tuple and isinstance(value, list | int | float):
-        value = tuple(value) if isinstance(value, list) else (value,)
-    if type(value) is not kind:
-        raise problem
-    return tuples(value)
+        kind = type(current).__name__
+        raise ValueError(f"field {name} is of type {kind} (now {current!r}), got {text!r}") from None

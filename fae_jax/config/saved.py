@@ -9,8 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fae_jax import __version__
-from fae_jax.config.comparing import flatten
-from fae_jax.config.composing import default_config, describe, freeze
+from fae_jax.config.composing import default_config, flatten, freeze
+from fae_jax.config.overriding import with_values
 from fae_jax.section import is_chosen
 
 SCHEMA = 2  # goes up when fields are renamed or change their meaning
@@ -57,13 +57,4 @@ def from_json(text: str) -> ConfigDict:
             f"{version.get('schema', 1)}, and this is {__version__} with schema {SCHEMA}: use that version, or begin "
             "anew in another directory"
         )
-    config = default_config()
-    with config.unlocked():
-        for name, value in flatten(content).items():
-            default = describe(name).default
-            if type(value) is int and type(default) is float:
-                value = float(value)
-            if type(value) is not type(default):
-                raise ValueError(f"field {name} is of type {type(default).__name__}, got {value!r}")
-            config.update_from_flattened_dict({name: value})
-    return config
+    return with_values(default_config(), flatten(content), every=True)

@@ -6,11 +6,21 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from fae_jax.data.jpeg import decode_plain_jpeg
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow has 18 more, some of which start other programs
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(ValueError):
@@ -36,13 +46,25 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
     if plain is not None:
         return plain
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies what is upright
-            return np.asarray(_to_rgb(image), np.uint8)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)), np.uint8)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise almost anything on broken files
         raise BadImage(f"{name}: {_reason(data, error)}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF says it stands, or as it is stored where that cannot be read.
+
+    Pillow's own `exif_transpose` also writes the tags anew, which fails where one of the others is odd.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's reader raises almost anything on broken tags
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fae_jax.section import are_numbers, at_least, numbers, one_of, option, share
+from fae_jax.data.sources.columns import Columns
+from fae_jax.data.sources.kinds import WITH_COLUMNS
+from fae_jax.section import are_numbers, as_dict, at_least, numbers, one_of, option, share, subsection
 
 
 def _parts(value: Any) -> str | None:
@@ -26,6 +28,7 @@ class DataSection:
 
     source: str = option("folder", "digits, folder, … (fae_jax.data.sources.kinds)")
     path: str = option("", "where the source's images are")
+    columns: Columns = subsection(Columns)
     image_size: int = option(256, "side of the square centre crop, pixels", at_least(1))
     mixture: tuple[Any, ...] = option(
         (), "((source, path, weight), …) instead of source and path: drawn from by weight", _parts
@@ -61,6 +64,13 @@ class DataSection:
     in_memory: bool = option(False, "decode every image once and keep it", operational=True)
 
     def check(self) -> None:
+        sources = [part[0] for part in self.mixture] or [self.source]
+        for field, name in as_dict(self.columns).items():
+            if name and not set(sources).intersection(WITH_COLUMNS):
+                raise ValueError(
+                    f"columns.{field}={name!r} goes with source {' or '.join(WITH_COLUMNS)}, and this is "
+                    f"{', '.join(sources)}: clear it"
+                )
         if self.mixture and (self.path or self.heldout_path):
             given = self.path or self.heldout_path
             raise ValueError(f"mixture goes with no other path, got {given!r}: clear one of them")

@@ -14,7 +14,7 @@ import numpy as np
 from fae_jax.data.batching import Reading
 from fae_jax.data.loader import Loader, ordered_batches
 from fae_jax.data.replacement import BadImages, Readable
-from fae_jax.data.sources.kinds import open_source
+from fae_jax.data.sources.kinds import WITH_COLUMNS, open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.mixture import Mixture
 from fae_jax.data.transforms import adm_centre_crop
@@ -115,7 +115,7 @@ def open_images(data: Any, split: str, seed: int) -> Source:
         split="train" if apart else split,
         holdout=data.holdout,
         seed=seed,
-        image_size=data.image_size,
+        columns=data.columns,
     )
     source: Source
     if data.mixture:
@@ -126,10 +126,11 @@ def open_images(data: Any, split: str, seed: int) -> Source:
         source = opened(data.source, path=path or None)
     captioned = getattr(source, "captioned", False)
     if captioned != data.captions:
-        has = "captions and no classes" if captioned else "classes and no captions"
+        read_by, other = ("captions", "label") if captioned else ("classes", "caption")
+        column = f", or name a column in --config.data.columns.{other}" if data.source in WITH_COLUMNS else ""
         raise ValueError(
-            f"field data.captions={data.captions}, but {path or data.source} has {has}; "
-            f"set --config.data.captions={captioned}"
+            f"field data.captions={data.captions}, but {path or data.source} is read by its {read_by}; "
+            f"set --config.data.captions={captioned}{column}"
         )
     if not captioned and len(source.classes) != data.classes:
         raise ValueError(

@@ -10,7 +10,6 @@ grid(…) + listed(…)                           one after the other
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -78,41 +77,27 @@ def product(*parts: Points) -> Points:
     return tuple(combined)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Range:
-    """A distribution over numbers from `low` to `high`."""
-
-    low: Number
-    high: Number
-    kind: str
-
-    def __call__(self, generator: np.random.Generator) -> Number:
-        if self.kind == "whole":
-            return int(generator.integers(int(self.low), int(self.high), endpoint=True))
-        if self.kind == "log":
-            return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
-        return float(generator.uniform(self.low, self.high))
-
-
-def _range(low: Number, high: Number, kind: str) -> _Range:
-    if not low < high or (kind == "log" and low <= 0):
+def _check_range(low: Number, high: Number, least: Number = -math.inf) -> None:
+    if not least < low < high:
         raise ValueError(f"a range runs from a low to a high number (above 0 if logarithmic), got {low} to {high}")
-    return _Range(low, high, kind)
 
 
 def uniform(low: Number, high: Number) -> Draw:
     """Numbers drawn evenly from [low, high)."""
-    return _range(low, high, "even")
+    _check_range(low, high)
+    return lambda generator: float(generator.uniform(low, high))
 
 
 def log_uniform(low: Number, high: Number) -> Draw:
     """Numbers whose logarithm is drawn evenly."""
-    return _range(low, high, "log")
+    _check_range(low, high, least=0)
+    return lambda generator: math.exp(generator.uniform(math.log(low), math.log(high)))
 
 
 def whole(low: int, high: int) -> Draw:
     """Whole numbers from `low` to `high`, both included."""
-    return _range(low, high, "whole")
+    _check_range(low, high)
+    return lambda generator: int(generator.integers(low, high, endpoint=True))
 
 
 def random(count: int, fields: Mapping[str, Draw | Sequence[Any]], *, seed: int = 0) -> Points:

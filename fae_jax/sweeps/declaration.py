@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fae_jax.config import check, shipped_configs, to_json, with_values
+from fae_jax.config.composing import tuples
+from fae_jax.evaluation.tasks import higher_is_better, task_names
 from fae_jax.files.names import nearest
 from fae_jax.files.python_files import find_file, run_file
 from fae_jax.stages import STAGES
 from fae_jax.stages.running import stage_of, stages_of
 from fae_jax.sweeps.axes import Points
 
-BETTER = ("lower", "higher")
+# What says in the name of a stage's metric which way is better; words of both are "lower", as in cosine_loss.
+LOWER = {"loss", "error", "kl", "lpips", "mse", "distance", "gap", "perplexity", "seconds"}
+HIGHER = {"accuracy", "agreement", "cosine", "explained", "goodput", "psnr", "ssim"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,16 +50,16 @@ class Sweep:
       points: what differs: see `fae_jax.sweeps.axes`.
       metric: what points are compared by: STAGE.NAME, the last row of STAGE/metrics.jsonl, or TASK.path.to.value in
         evaluation/TASK.json.
-      better: lower or higher values of it.
+      better: lower or higher values of it; empty: by its name.
       also: further metrics for the table and the plots.
-      stages: the stages wanted; those they need come with them. None: all.
+      stages: what to train; the stages they need come with them. None: all.
       tasks: of `fae evaluate`, after the stages.
       stop: early stopping, or None.
     """
 
     points: Points
     metric: str
-    better: str = "lower"
+    better: str = ""
     also: tuple[str, ...] = ()
     stages: tuple[str, ...] | None = None
     tasks: tuple[str, ...] = ()
@@ -62,6 +68,18 @@ class Sweep:
     @property
     def metrics(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.metric, *self.also)))
+
+    def prefers_lower(self, metric: str) -> bool | None:
+        """Whether lower values of a metric are better; None where nothing says."""
+        return self.better == "lower" if self.better and metric == self.metric else lower_is_better(metric)
+
+
+def lower_is_better(metric: str) -> bool | None:
+    """Whether lower values are better: a task's score says it itself, a stage's metric by its name, or not at all."""
+    if metric.split(".")[0] in task_names():
+        return not higher_is_better(metric)
+    words = set(re.findall("[a-z]+", metric.lower()))
+    return True if words & LOWER else False if words & HIGHER else None
 
 
 def load_sweep(path: str) -> Sweep:
@@ -83,7 +101,7 @@ def load_sweep(path: str) -> Sweep:
 
 
 def needed_stages(sweep: Sweep, config: Any) -> tuple[str, ...]:
-    """The stages every point must have, in order: those wanted and those they need.
+    """The stages every point must have, in order: those of the sweep and those they need.
 
     Raises:
       ValueError: a stage is unknown; the nearest is named.
@@ -92,7 +110,7 @@ def needed_stages(sweep: Sweep, config: Any) -> tuple[str, ...]:
     names = tuple(stage.name for stage in stages)
     chosen = set(names if sweep.stages is None else sweep.stages)
     for name in chosen:
-        _known("stage", name, tuple(STAGES))
+        _check_known("stage", name, STAGES)
     for stage in reversed(stages):  # a stage comes after all it needs
         if stage.name in chosen:
             chosen.update(stage.needs)
@@ -124,11 +142,11 @@ def check_sweep(sweep: Sweep, config: Any, tasks: dict[str, tuple[str, ...]]) ->
         first = seen.setdefault(to_json(point_config), number)
         if first != number:
             raise ValueError(f"points {first} and {number} of the sweep are the same experiment; leave one out")
-    if sweep.better not in BETTER:
+    if sweep.better not in ("", "lower", "higher"):
         raise ValueError(f"better={sweep.better!r} must be lower or higher")
     stages = needed_stages(sweep, config)
     for task in sweep.tasks:
-        _known("task", task, tuple(tasks))
+        _check_known("task", task, tasks)
         missing = [stage for stage in tasks[task] if stage not in stages]
         if missing:
             raise ValueError(f"task {task} of the sweep needs stage {missing[0]}; add it to stages={stages}")
@@ -137,6 +155,12 @@ def check_sweep(sweep: Sweep, config: Any, tasks: dict[str, tuple[str, ...]]) ->
         if "." not in metric or head not in (*stages, *sweep.tasks) or head == "cache":
             known = ", ".join(name for name in (*stages, *sweep.tasks) if name != "cache")
             raise ValueError(f"metric {metric!r} must be STAGE.NAME or TASK.NAME of what the sweep makes: {known}")
+    for metric in (sweep.metric, sweep.stop.metric if sweep.stop else ""):
+        if metric and sweep.prefers_lower(metric) is None:
+            raise ValueError(
+                f"nothing in its name says whether {metric!r} is better lower or higher; give the sweep "
+                "better='lower' or 'higher', which is for its own metric"
+            )
     if sweep.stop is not None:
         _check_halving(sweep.stop, sweep, config, stages)
     return configs
@@ -168,9 +192,9 @@ def _check_halving(stop: Halving, sweep: Sweep, config: Any, stages: tuple[str, 
         raise ValueError(f"early stopping at step {unlogged[0]}: it must be a multiple of logging.every={every}")
 
 
-def _known(what: str, name: str, known: tuple[str, ...]) -> None:
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise ValueError(f"{what} {name!r} of the sweep is unknown; {nearest(name, known)}")
+        raise ValueError(f"{what} {name!r} of the sweep is unknown; {nearest(name, list(known))}")
 
 
 def as_json(sweep: Sweep) -> dict[str, Any]:
@@ -185,9 +209,9 @@ def from_declared(content: dict[str, Any], file: Path) -> Sweep:
       ValueError: it is not one.
     """
     try:
-        stop = content["stop"] and Halving(**{**content["stop"], "steps": tuple(content["stop"]["steps"])})
-        sequences = {name: tuple(content[name]) for name in ("points", "also", "tasks")}
-        stages = None if content["stages"] is None else tuple(content["stages"])
-        return Sweep(**{**content, **sequences, "stages": stages, "stop": stop})
+        declared = {name: tuples(value) for name, value in content.items()}
+        if content["stop"]:
+            declared["stop"] = Halving(**{name: tuples(value) for name, value in content["stop"].items()})
+        return Sweep(**declared)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error

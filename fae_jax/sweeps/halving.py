@@ -54,7 +54,7 @@ def behind(directory: SweepDirectory, number: int, rungs: int) -> dict[str, Any]
     if stop is None or not rungs:
         return None
     stage, name = halving_metric(directory.sweep)
-    lower = directory.sweep.better == "lower"
+    lower = bool(directory.sweep.prefers_lower(f"{stage}.{name}"))
     rows = [
         {row["step"]: row.get(name) for row in read_metrics(point.workdir.stage(stage) / "metrics.jsonl")}
         for point in directory.points

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import statistics
 from collections.abc import Sequence
 
 from fae_jax.files.writing import write_atomically
@@ -34,11 +35,11 @@ class Scale:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def over(cls, values: Sequence[Number], margin: Number = 0.06) -> Scale:
+    def over(cls, values: Sequence[Number]) -> Scale:
         """An axis that holds all values with some room."""
         logarithmic = is_logarithmic(values)
         heights = [math.log10(value) if logarithmic else value for value in values]
-        room = (max(heights) - min(heights)) * margin or abs(heights[0]) * margin or 1.0
+        room = 0.06 * (max(heights) - min(heights)) or 0.06 * abs(heights[0]) or 1.0
         return cls(min(heights) - room, max(heights) + room, logarithmic)
 
     @classmethod
@@ -108,26 +109,25 @@ def _path(x: Scale, y: Scale, points: Sequence[tuple[Number, Number]]) -> str:
     return "M" + "L".join(f"{_across(x, value)} {_down(y, result)}" for value, result in points)
 
 
-def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool) -> Plot | None:
-    """A metric over a swept field; None where fewer than two values have a result."""
+def over_field(field: str, metric: str, rows: Sequence[Row], *, lower: bool | None) -> Plot | None:
+    """A metric over a swept field; None where fewer than two values have a result.
+
+    Where nothing says whether lower or higher is better, no point is the best, and the line joins the means.
+    """
     kept = [row for row in rows if field in row.point.values and row.metrics[metric] is not None]
     values = [row.point.values[field] for row in kept]
     results = [float(row.metrics[metric] or 0.0) for row in kept]
-    across = as_numbers(values)
-    if across is None:
-        names = list(dict.fromkeys(map(str, values)))
-        across = [float(names.index(str(value))) for value in values]
-        x = Scale.named([name[:16] for name in names]) if names else Scale(0, 1, False)
-    else:
-        x = Scale.over(across) if across else Scale(0, 1, False)
+    numbers, names = as_numbers(values), list(dict.fromkeys(map(str, values)))
+    across = numbers or [float(names.index(str(value))) for value in values]
     if len(set(across)) < 2:
         return None
-    y = Scale.over(results)
-    leaders = []
-    for value in sorted(set(across)):
-        here = [result for at, result in zip(across, results, strict=True) if at == value]
-        leaders.append((value, here[best(here, lower=lower)[0]]))
-    winner = best(results, lower=lower)[0]
+    x, y = Scale.over(across) if numbers else Scale.named([name[:16] for name in names]), Scale.over(results)
+    chosen = statistics.fmean if lower is None else min if lower else max
+    leaders = [
+        (value, chosen([result for at, result in zip(across, results, strict=True) if at == value]))
+        for value in sorted(set(across))
+    ]
+    winner = None if lower is None else best(results, lower=lower)[0]
     dots = [
         (_across(x, at), _down(y, result), 6 if place == winner else 3.5, f"{row.point.name}: {number(result)}")
         for place, (row, at, result) in enumerate(zip(kept, across, results, strict=True))
@@ -142,9 +142,7 @@ def all_curves(metric: str, directory: SweepDirectory) -> Plot | None:
     together = [pair for points in curves for pair in points]
     if len({step for step, _ in together}) < 2:
         return None
-    x, y = Scale.over([step for step, _ in together], margin=0.02), Scale.over([value for _, value in together])
-    if x.logarithmic:
-        x = Scale(0.0, float(max(step for step, _ in together)), False)
+    x, y = Scale(0.0, max(step for step, _ in together), False), Scale.over([value for _, value in together])
     names = [
         ", ".join(f"{name}={text}" for name, text in point.items()) for point in short_values(directory.sweep.points)
     ]
@@ -159,12 +157,13 @@ def all_curves(metric: str, directory: SweepDirectory) -> Plot | None:
 
 def write_plots(directory: SweepDirectory, rows: Sequence[Row], metrics: Sequence[str], text: str) -> list[str]:
     """Writes `plots/*.svg` and `index.html`; returns the names of the plots."""
-    lower = directory.sweep.better == "lower"
     fields = list(dict.fromkeys(name for point in directory.sweep.points for name in point))
     plots: dict[str, Plot | None] = {}
     for metric in metrics:
         for field in fields:
-            plots[f"{metric} over {field}"] = over_field(field, metric, rows, lower=lower)
+            plots[f"{metric} over {field}"] = over_field(
+                field, metric, rows, lower=directory.sweep.prefers_lower(metric)
+            )
         plots[f"{metric} over steps"] = all_curves(metric, directory)
     drawn = {re.sub(r"[^\w.=-]+", "_", name): plot.svg() for name, plot in plots.items() if plot is not None}
     for name, drawing in drawn.items():

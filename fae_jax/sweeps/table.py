@@ -30,7 +30,7 @@ class Row:
     Attributes:
       state: done, behind at a step, failed, at a step of a stage, or not begun.
       metrics: the latest value of each metric, None where there is none yet.
-      place: 1 for the best by the first metric; None without a value.
+      place: 1 for the best by the first metric; None without a value, or where nothing says which way is better.
     """
 
     point: PlacedPoint
@@ -58,13 +58,13 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Number]]:
 
 def known_metrics(workdir: Workdir) -> dict[str, Number]:
     """Every metric a point has, with its latest value."""
-    found: dict[str, Number] = {}
+    latest: dict[str, Any] = {}
     for stage in STAGES:
         for row in read_metrics(workdir.stage(stage) / "metrics.jsonl")[-1:]:
-            found.update(_leaves({name: value for name, value in row.items() if name != "step"}, stage))
+            latest[stage] = {name: value for name, value in row.items() if name != "step"}
     for file in sorted(workdir.evaluation.glob("*.json")) if workdir.evaluation.is_dir() else ():
-        found.update(_leaves(json.loads(file.read_text()), file.stem))
-    return found
+        latest[file.stem] = json.loads(file.read_text())
+    return dict(pair for name, values in latest.items() for pair in _leaves(values, name))
 
 
 def state_of(point: PlacedPoint, stages: Sequence[str]) -> str:
@@ -93,9 +93,9 @@ def make_rows(directory: SweepDirectory, metrics: Sequence[str]) -> list[Row]:
         if everything and metric not in everything:
             hint = nearest(metric, everything, cutoff=0.4)
             raise ValueError(f"metric {metric!r} is in no point of {directory.root}; {hint}")
-    values = [{metric: found.get(metric) for metric in metrics} for found in known]
-    firsts = [row[metrics[0]] for row in values]
-    ranking = best(firsts, lower=directory.sweep.better == "lower")
+    values = [{metric: all_values.get(metric) for metric in metrics} for all_values in known]
+    firsts, lower = [row[metrics[0]] for row in values], directory.sweep.prefers_lower(metrics[0])
+    ranking = [] if lower is None else best(firsts, lower=lower)
     places = {point: place + 1 for place, point in enumerate(ranking) if firsts[point] is not None}
     return [
         Row(point=point, state=state_of(point, directory.stages), metrics=row, place=places.get(point.number))
@@ -103,63 +103,44 @@ def make_rows(directory: SweepDirectory, metrics: Sequence[str]) -> list[Row]:
     ]
 
 
-def _headings(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    shown = short_values(tuple(row.point.values for row in rows))
-    fields = list(dict.fromkeys(name for point in shown for name in point))
-    cells = [
-        [
-            "" if row.place is None else str(row.place),
-            str(row.point.number),
-            *(point.get(field, "") for field in fields),
-            *("" if row.metrics[m] is None else f"{row.metrics[m]:.6g}" for m in metrics),
-            row.state,
-        ]
-        for row, point in zip(rows, shown, strict=True)
-    ]
-    return ["place", "point", *fields, *metrics, "state"], cells
-
-
 def as_text(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """Columns under headings, points from the best."""
-    headings, cells = _headings(rows, metrics)
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].place is None, rows[i].place or 0, i))
-    lines = [headings, *(cells[i] for i in order)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in lines
-    )
+    short = short_values(tuple(row.point.values for row in rows))
+    fields = list(dict.fromkeys(name for point in short for name in point))
+    lines = [["place", "point", *fields, *metrics, "state"]]
+    for row in sorted(rows, key=lambda row: row.place or len(rows) + 1):
+        swept = [short[row.point.number].get(field, "") for field in fields]
+        results = ["" if row.metrics[metric] is None else f"{row.metrics[metric]:.6g}" for metric in metrics]
+        lines.append([str(row.place or ""), str(row.point.number), *swept, *results, row.state])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "".join(f"{line}\n" for line in padded)
 
 
 def as_csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """A line per point, full field names, numbers in full."""
+    """A line per point, full field names, numbers in full; empty where there is no value."""
     fields = list(dict.fromkeys(name for row in rows for name in row.point.values))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["point", "name", *fields, *metrics, "place", "state"])
     for row in rows:
-        swept = [row.point.values.get(field, "") for field in fields]
-        found = ["" if row.metrics[metric] is None else repr(row.metrics[metric]) for metric in metrics]
-        writer.writerow([row.point.number, row.point.name, *swept, *found, row.place or "", row.state])
+        swept, results = (row.point.values.get(field, "") for field in fields), (row.metrics[m] for m in metrics)
+        writer.writerow([row.point.number, row.point.name, *swept, *results, row.place, row.state])
     return out.getvalue()
 
 
 def as_json(directory: SweepDirectory, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
     """Everything in the table, and the best point."""
-    winners = [row.point.name for row in rows if row.place == 1]
+    directions = {True: "lower", False: "higher", None: ""}
     return {
         "metrics": list(metrics),
-        "better": directory.sweep.better,
+        "better": {metric: directions[directory.sweep.prefers_lower(metric)] for metric in metrics},
         "shared_stages": list(directory.shared),
-        "best": winners[0] if winners else None,
+        "best": next((row.point.name for row in rows if row.place == 1), None),
         "points": [
             {
-                "number": row.point.number,
-                "name": row.point.name,
-                "values": row.point.values,
-                "metrics": row.metrics,
-                "place": row.place,
-                "state": row.state,
+                **{name: getattr(row.point, name) for name in ("number", "name", "values")},
+                **{name: getattr(row, name) for name in ("metrics", "place", "state")},
                 "workdir": str(row.point.workdir.root),
             }
             for row in rows

@@ -1,6 +1,7 @@
 """Decoding against pixels known beforehand: orientation, depth, transparency, broken bytes."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_exif_orientation_is_applied(pixels: np.ndarray, orientation: int, turn:
     np.testing.assert_array_equal(decode_image(data, "a"), turn(pixels))
 
 
+@pytest.mark.parametrize("orientation", [6, 99])
+@pytest.mark.parametrize("tag", ["<HHI4s", "<HHIi"])
+def test_odd_tags_beside_the_orientation_cost_no_image(tag: str, orientation: int) -> None:
+    """A resolution's unit as text, and a resolution below zero."""
+    odd = (0x0128, 2, 3, b"cm") if "s" in tag else (0x011B, 10, 1, 38)
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(tag, *odd)
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 2) + entries + bytes(4) + struct.pack("<ii", -72, 1)
+    data = encoded(Image.new("RGB", (16, 8)), "JPEG", exif=exif)
+    assert decode_image(data, "a").shape == ((16, 8, 3) if orientation == 6 else (8, 16, 3))
+
+
 def test_sixteen_bits_keep_the_upper_eight() -> None:
     deep = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     decoded = decode_image(encoded(Image.fromarray(deep), "PNG"), "a")
@@ -85,6 +97,12 @@ def test_the_first_frame_of_an_animation() -> None:
     first, second = Image.new("RGB", (3, 3), "red"), Image.new("RGB", (3, 3), "blue")
     data = encoded(first, "GIF", save_all=True, append_images=[second])
     np.testing.assert_array_equal(decode_image(data, "a")[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_no_images_whatever_they_are_called(pixels: np.ndarray, kind: str) -> None:
+    with pytest.raises(BadImage, match=r"a\.jpg: \d+ bytes of no image format that can be read"):
+        decode_image(encoded(Image.fromarray(pixels), kind), "a.jpg")
 
 
 def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:

@@ -78,9 +78,9 @@ def test_captions(tmp_path: Path) -> None:
                 about.size = len(data)
                 archive.addfile(about, io.BytesIO(data))
     tar = {"source": "tar", "path": tmp_path / "a.tar", "holdout": 0.0}
-    with pytest.raises(ValueError, match="has captions and no classes; set --config.data.captions=True"):
+    with pytest.raises(ValueError, match="is read by its captions; set --config.data.captions=True"):
         experiment(tmp_path, **tar).images.source("train")
-    with pytest.raises(ValueError, match="digits has classes and no captions; set --config.data.captions=False"):
+    with pytest.raises(ValueError, match="digits is read by its classes; set --config.data.captions=False"):
         experiment(tmp_path, captions=True).images.source("train")
     told = experiment(tmp_path, **tar, captions=True)
     assert set(batches(told, 1)[0]) == {"image", "label", "index"}  # texts cannot be put on devices
@@ -92,6 +92,11 @@ def test_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        (
+            {"columns.label": "fine"},
+            "field data.columns.label='fine' goes with source tfds or parquet, .* digits: clear",
+        ),
+        ({"columns.label": "a", "columns.caption": "b"}, "field data.columns.label='a' goes with no caption"),
         ({"crop": "random"}, "field data.crop must be one of adm_centre, random_resized, got 'random'"),
         ({"crop_area": (0.5, 0.2)}, "data.crop_area holds two shares"),
         ({"crop_area": (0.0, 1.0)}, "data.crop_area holds two shares"),

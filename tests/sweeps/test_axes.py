@@ -38,7 +38,7 @@ def test_random_values_are_of_their_range_and_kind():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: grid({}), "needs at least one field"),
         (lambda: grid({"a": ()}), "field a needs a sequence of values"),
@@ -50,6 +50,6 @@ def test_random_values_are_of_their_range_and_kind():
         (lambda: random(0, {"a": (1,)}), "at least one point"),
     ],
 )
-def test_what_is_no_axis(make, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_no_axis(make, message: str):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -46,7 +46,7 @@ def test_values_take_the_types_of_their_fields():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"points": ()}, "the sweep is empty"),
         ({"points": listed({})}, "point 0 of the sweep sets no field"),
@@ -60,6 +60,8 @@ def test_values_take_the_types_of_their_fields():
         ({"points": grid({"features.batch": (8, 0)})}, "point 1 of the sweep: field features.batch must be at least"),
         ({"points": grid({"features.beta": (1, 1.0)})}, "points 0 and 1 of the sweep are the same experiment"),
         ({"better": "more"}, "must be lower or higher"),
+        ({"metric": "features.norm"}, "nothing in its name says whether 'features.norm' is better lower or higher"),
+        ({"stop": Halving(steps=(4,), metric="features.norm")}, "nothing in its name .* 'features.norm'"),
         ({"stages": ("featurs",)}, "stage 'featurs' of the sweep is unknown; did you mean 'features'"),
         ({"tasks": ("prob",)}, "task 'prob' of the sweep is unknown; did you mean 'probe'"),
         ({"tasks": ("generation",)}, "task generation of the sweep needs stage pixels"),
@@ -72,9 +74,31 @@ def test_values_take_the_types_of_their_fields():
         ({"stop": Halving(steps=(2,), metric="probe.accuracy")}, "needs a metric of a trained stage"),
     ],
 )
-def test_what_cannot_run(change: dict, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_run(change: dict, message: str):
+    with pytest.raises(ValueError, match=message):
         check_sweep(dataclasses.replace(BASE, **change), get_config(), TASKS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        ("generation.sets.guided.frechet.samples_to_heldout", True),
+        ("features.feature_error", True),
+        ("features.cosine_loss", True),
+        ("features.feature_cosine", False),
+        ("generation.sets.guided.lowest_class.accuracy", False),
+        ("probe.linear.reconstructed", False),
+        ("probe.linear.loss_in_points", True),
+        ("semantics.agreement_with_x.z.match_error", True),
+        ("semantics.agreement_with_x.z.matches", False),
+        ("zero_shot.top_5.x", False),
+        ("reconstruction.sets.heldout.ssim", False),
+        ("features.learning_rate", None),
+    ],
+)
+def test_a_metrics_name_says_which_way_is_better_and_the_sweep_may(metric: str, lower: bool | None):
+    assert dataclasses.replace(BASE, also=(metric,)).prefers_lower(metric) is lower
+    assert dataclasses.replace(BASE, metric=metric, better="higher").prefers_lower(metric) is False
 
 
 def test_decisions_are_made_at_logged_steps():
@@ -97,7 +121,7 @@ def test_stages_bring_those_they_need():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("def get_swep(): ...", "is not valid: module .* has no attribute 'get_sweep'"),
         ("def get_sweep(): return 3", "must return a Sweep, got int"),
@@ -105,8 +129,8 @@ def test_stages_bring_those_they_need():
         ("from fae_jax.sweeps import Sweep\ndef get_sweep(): return Sweep(points=())", "is not valid: .*metric"),
     ],
 )
-def test_files_that_are_no_sweep(tmp_path: Path, text: str, said: str):
+def test_files_that_are_no_sweep(tmp_path: Path, text: str, message: str):
     (tmp_path / "s.py").write_text(text)
-    with pytest.raises(ValueError, match=said) as refused:
+    with pytest.raises(ValueError, match=message) as refused:
         load_sweep(str(tmp_path / "s.py"))
     assert str(refused.value).startswith("sweep ")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -88,6 +89,27 @@ def test_the_best_dot_is_the_large_one_and_lies_lowest(directory: SweepDirectory
     assert float(large.get("cy")) == max(float(dot.get("cy")) for dot in dots)
     assert directory.points[3].name in large[0].text
     assert len({dot.get("cx") for dot in dots}) == 2  # two betas have results
+
+
+def test_each_metric_has_its_own_best(tmp_path: Path):
+    metrics = ("features.loss", "probe.x.accuracy", "features.norm")
+    made = begun(
+        tmp_path / "s", points=grid({"features.beta": (1e-4, 1e-3, 1e-2)}), metric=metrics[0], also=metrics[1:]
+    )
+    for number, value in enumerate((0.5, 0.9, 0.7)):
+        leave_metrics(made, number, "features", loss=[value], norm=[value])
+        leave_evaluation(made, number, "probe", {"x": {"accuracy": value}})
+    rows = make_rows(made, metrics)
+    for metric, best in zip(metrics, (0, 1, None), strict=True):
+        plot = over_field("features.beta", metric, rows, lower=made.sweep.prefers_lower(metric))
+        assert [radius for *_, radius, _ in plot.dots] == [6 if number == best else 3.5 for number in range(3)]
+    assert [row.place for row in make_rows(made, metrics[1:])] == [3, 1, 2]
+    assert [row.place for row in make_rows(made, metrics[2:])] == [None] * 3
+    write_plots(made, rows, metrics, write_table(made, rows, metrics))
+    drawing = (made.root / "plots" / "probe.x.accuracy_over_features.beta.svg").read_text()
+    assert re.findall(r'r="6"[^>]*><title>(\S+): ', drawing) == [made.points[1].name]
+    table = json.loads((made.root / "table.json").read_text())
+    assert table["better"] == {metrics[0]: "lower", metrics[1]: "higher", metrics[2]: ""}
 
 
 def test_an_axis_is_logarithmic_where_values_span_far_and_words_lie_in_order():

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fae_jax.data.prepare.checking import Checked
 from fae_jax.data.sources.stored import StoredSource
-from fae_jax.data.sources.tar_index import Skip
 
 EXAMPLES = 20
 
 
-def summarise(source: StoredSource, checked: Checked, skipped: Sequence[Skip]) -> dict[str, Any]:
+def summarise(source: StoredSource, checked: Checked) -> dict[str, Any]:
     """Counts, sizes, classes, captions, duplicates, and what was skipped and why, as JSON values.
 
     Args:
       source: the images.
-      checked: what was found of them.
-      skipped: what the index had left out before.
+      checked: what is known of them.
     """
     used = checked.used
     reasons: dict[str, dict[str, Any]] = {}
-    for skip in skipped:
+    for skip in source.skipped:
         _add(reasons, skip.reason, f"{skip.name}{': ' + skip.detail if skip.detail else ''}")
     for position in np.flatnonzero(checked.reason != "").tolist():
         detail = str(checked.detail[position])
@@ -32,7 +29,7 @@ def summarise(source: StoredSource, checked: Checked, skipped: Sequence[Skip]) -
     height, width = checked.height[used], checked.width[used]
     _, copies = np.unique(checked.content[checked.size > 0], return_counts=True)
     summary = {
-        "found": len(source) + len(skipped),
+        "found": len(source) + len(source.skipped),
         "used": len(used),
         "skipped": sum(reason["count"] for reason in reasons.values()),
         "bytes": int(checked.size[used].sum()),

@@ -12,7 +12,7 @@ import os
 import numpy as np
 
 from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions
-from fae_jax.data.sources.stored import StoredImage, StoredSource
+from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, warn_of
 from fae_jax.files import storage
 
 
@@ -34,7 +34,8 @@ class CocoSource(StoredSource):
     def __init__(self, path: str, *, split: str, holdout: float, seed: int, images: str | None = None):
         self.classes = ()
         path = path if storage.is_remote(path) else os.path.expanduser(path)
-        listed = _captions(path)
+        listed, self.skipped = _captions(path)
+        warn_of(self.skipped, path)
         names = list(listed)
         self.root = images or _folder(path, names[0])
         hashes = name_hashes(names)
@@ -52,8 +53,8 @@ class CocoSource(StoredSource):
         return StoredImage(storage.read_bytes(self.name(position)), -1, self.texts[position])
 
 
-def _captions(path: str) -> dict[str, list[str]]:
-    """File name → captions, of the images that have one."""
+def _captions(path: str) -> tuple[dict[str, list[str]], list[Skip]]:
+    """File name → captions, of the images that have one; and the images without."""
     if not storage.exists(path):
         raise FileNotFoundError(f"the captions {path} do not exist; name COCO's JSON file of images and annotations")
     try:
@@ -72,10 +73,10 @@ def _captions(path: str) -> dict[str, list[str]]:
     outside = [name for name in captions_of if name.startswith("/") or ".." in name.split("/")]
     if outside:
         raise ValueError(f"{path} names images outside their folder: {outside[0]!r}")
-    captions_of = {name: captions for name, captions in captions_of.items() if captions}
-    if not captions_of:
+    skipped = [Skip(name, "has no caption") for name, captions in captions_of.items() if not captions]
+    if len(skipped) == len(captions_of):
         raise ValueError(f"{path} holds no image with a caption")
-    return captions_of
+    return {name: captions for name, captions in captions_of.items() if captions}, skipped
 
 
 def _folder(path: str, first: str) -> str:

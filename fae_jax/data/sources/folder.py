@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
 from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions
-from fae_jax.data.sources.stored import StoredImage, StoredSource
+from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, counted, warn_of
 from fae_jax.files import storage
 
+Place = tuple[str, ...]  # the names that lead to a file, from the folder on
 Listing = dict[str, list[tuple[str, int]]]
+NO_FILE = -1  # in place of a size
 NAMED = 5  # empty folders in an error
 
 
 class FolderSource(StoredSource):
     """Images under `path`/class/, classes and names in sorted order.
 
-    Hidden files and files of other kinds are passed over; an image is known by its suffix.
+    An image is known by its ending. What has another, or lies deeper or beside the class folders, is left out and
+    counted by ending; hidden files are passed over.
 
     Raises:
       FileNotFoundError: `path` does not exist.
@@ -27,7 +31,8 @@ class FolderSource(StoredSource):
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
         self.root = path if storage.is_remote(path) else os.path.expanduser(path)
-        listing = _listing(self.root)
+        listing, self.skipped = _listing(self.root)
+        warn_of(self.skipped, self.root)
         self.classes = tuple(listing)
         names = [f"{folder}/{name}" for folder, images in listing.items() for name, _ in images]
         sizes = np.array([size for images in listing.values() for _, size in images], np.int64)
@@ -46,12 +51,31 @@ class FolderSource(StoredSource):
         return StoredImage(storage.read_bytes(self.name(position)), int(self.labels[position]))
 
 
-def _listing(root: str) -> Listing:
-    """Class → its images and their sizes, all sorted."""
+def _listing(root: str) -> tuple[Listing, list[Skip]]:
+    """Class → its images and their sizes, all sorted; and what is left out."""
+    if not storage.exists(root):
+        raise FileNotFoundError(f"image folder {root} does not exist")
+    listing: Listing = {}
+    skipped: list[Skip] = []
     try:
-        listing = _remote_listing(root) if storage.is_remote(root) else _local_listing(root)
+        files = list(_remote_files(root) if storage.is_remote(root) else _local_files(root))
     except PermissionError as error:
         raise ValueError(f"image folder {error.filename} cannot be read: {error.strerror}") from error
+    except NotADirectoryError:
+        raise ValueError(f"image folder {root} is not a folder") from None
+    for place, size in sorted(files):
+        name, ending = place[-1], f"its name ends in {os.path.splitext(place[-1])[1].lower() or 'no suffix'}"
+        images = listing.setdefault(place[0], []) if len(place) > 1 else []
+        if size == NO_FILE:
+            skipped.append(Skip("/".join(place), "it is a link to a folder or to nothing"))
+        elif len(place) == 1:
+            skipped.append(Skip(name, f"{ending}, and it lies in no class folder"))
+        elif len(place) > 2:
+            skipped.append(Skip("/".join(place), f"{ending}, and it lies in a folder inside a class folder"))
+        elif name and name.lower().endswith(SUFFIXES):
+            images.append((name, size))
+        elif name:
+            skipped.append(Skip("/".join(place), f"{ending}, which is not read"))
     if not listing:
         raise ValueError(f"image folder {root} has no subfolders; it needs one subfolder per class")
     if len(listing) < 2:
@@ -60,44 +84,32 @@ def _listing(root: str) -> Listing:
     if empty:
         named = ", ".join(empty[:NAMED]) + (f" and {len(empty) - NAMED} more" if len(empty) > NAMED else "")
         verb = "has" if len(empty) == 1 else "have"
+        others = "".join(f"; {count} left out: {reason}" for reason, count in counted(skipped).items())
         raise ValueError(
             f"{len(empty)} of {len(listing)} class folders: {named} {verb} no images ({', '.join(SUFFIXES)}); "
-            "fill or remove what is empty"
+            f"fill or remove what is empty{others}"
         )
-    return listing
+    return listing, skipped
 
 
-def _local_listing(root: str) -> Listing:
-    if not os.path.exists(root):
-        raise FileNotFoundError(f"image folder {root} does not exist")
-    if not os.path.isdir(root):
-        raise ValueError(f"image folder {root} is not a folder")
-    listing = {}
-    for folder in sorted(entry.name for entry in _visible(root) if entry.is_dir()):
-        files = (entry for entry in _visible(os.path.join(root, folder)) if _is_image(entry.name))
-        listing[folder] = sorted((entry.name, entry.stat().st_size) for entry in files if entry.is_file())
-    return listing
-
-
-def _remote_listing(root: str) -> Listing:
-    files = storage.filesystem(root)
-    if not files.exists(root):
-        raise FileNotFoundError(f"image folder {root} does not exist")
-    start = len(files._strip_protocol(root).rstrip("/")) + 1
-    listing: Listing = {}
-    for path, about in sorted(files.find(root, maxdepth=2, detail=True).items()):
-        folder, _, name = path[start:].partition("/")
-        if name and not name.startswith(".") and not folder.startswith("."):
-            images = listing.setdefault(folder, [])
-            if _is_image(name):
-                images.append((name, int(about["size"])))
-    return listing
-
-
-def _visible(folder: str) -> list[os.DirEntry]:
+def _local_files(folder: str, above: Place = ()) -> Iterator[tuple[Place, int]]:
+    """Where files lie below a folder, and their sizes; a folder of a class also as a file without a name."""
     with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in visible:
+        place = (*above, entry.name)
+        if entry.is_dir() and not (above and entry.is_symlink()):  # a link inside a class may lead back up
+            if not above:
+                yield (entry.name, ""), 0
+            yield from _local_files(entry.path, place)
+        else:
+            yield place, entry.stat().st_size if entry.is_file() else NO_FILE
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _remote_files(root: str) -> Iterator[tuple[Place, int]]:
+    files = storage.filesystem(root)
+    start = len(files._strip_protocol(root).rstrip("/")) + 1
+    for path, about in files.find(root, detail=True).items():
+        place = tuple(path[start:].split("/"))
+        if not any(name.startswith(".") for name in place):
+            yield place, int(about["size"])

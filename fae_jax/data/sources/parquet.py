@@ -10,16 +10,16 @@ from __future__ import annotations
 import collections
 import json
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fae_jax.data.sources.columns import UNNAMED, USUAL, Chosen, Columns, choose
 from fae_jax.data.sources.listing import listing_hash, name_hashes, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 
 KEPT_GROUPS = 8
-CAPTION_COLUMNS = ("caption", "captions", "text")
 
 
 class ParquetSource(StoredSource):
@@ -27,37 +27,37 @@ class ParquetSource(StoredSource):
 
     Raises:
       FileNotFoundError: nothing is at `path`.
-      ValueError: a file is damaged, or has no image and class or caption columns.
+      ValueError: a file is damaged, or has no image and class or caption columns, or several and none is chosen.
     """
 
-    def __init__(self, path: str, *, split: str, holdout: float, seed: int):
+    def __init__(self, path: str, *, split: str, holdout: float, seed: int, columns: Columns = UNNAMED):
         files = shards(path, ".parquet")
         self._paths = [file.path for file in files]
-        tables = [_open(file.path) for file in files]
-        self._image, self._label, self._text, names = _columns(tables[0], files[0].path)
-        self.captioned = self._label is None
+        tables = [_open(path) for path in self._paths]
+        leaves = _leaves(tables[0])
+        self._image, label, self._text, marks = _chosen(columns, leaves, self._paths[0])
+        self.captioned = not label
+        read = {name.split("/")[0] for name in (self._image, label, self._text) if name}
+        for path, table in zip(self._paths, tables, strict=True):
+            if missing := sorted(read - set(table.schema_arrow.names)):
+                raise ValueError(f"{path} has no column {missing[0]!r}, which {self._paths[0]} has")
         groups, keys, labels = [], [], []
         for number, (file, table) in enumerate(zip(files, tables, strict=True)):
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
                 groups += [(number, group, row) for row in range(rows)]
             keys.append(name_hashes(f"{file.name} {row}" for row in range(table.metadata.num_rows)))
-            labels.append(
-                np.full(table.metadata.num_rows, -1, np.int32)
-                if self._label is None
-                else np.asarray(table.read([self._label])[self._label].to_numpy(), np.int32)
-            )
+            labels.append(_labels(table, label))
         all_keys, all_labels = np.concatenate(keys), np.concatenate(labels)
         if not len(all_keys):
             raise ValueError(f"{path} holds no rows")
-        if not self.captioned:
-            names = names or tuple(str(number) for number in range(all_labels.max() + 1))
-        self.classes = names
+        self.classes = leaves[label].classes or tuple(map(str, range(all_labels.max() + 1))) if label else ()
         chosen = split_positions(all_keys, all_labels, split=split, holdout=holdout, seed=seed)
         self._places = np.array(groups, np.int32)[chosen]
         self.keys, self._labels = all_keys[chosen], all_labels[chosen]
         sizes = np.array([file.size for file in files])
-        self.fingerprint = listing_hash("parquet", self.keys, self._labels, sizes)
+        told = [name_hashes(marks)] if marks else []
+        self.fingerprint = listing_hash("parquet", self.keys, self._labels, sizes, *told)
         self._groups: collections.OrderedDict[tuple[int, int], Any] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -75,15 +75,15 @@ class ParquetSource(StoredSource):
     def stored(self, position: int) -> StoredImage:
         file, group, row = (int(part) for part in self._places[position])
         table = self._group(file, group)
-        held = table[self._image][row].as_py()
-        data = held["bytes"] if isinstance(held, dict) else held
+        data = _value(table, self._image, row)
+        data = data["bytes"] if isinstance(data, dict) else data
         if not data:
             raise ValueError("the row holds no image")
         captions: tuple[str, ...] = ()
-        if self._text is not None and self.captioned:
-            text = table[self._text][row].as_py() or ()
-            captions = tuple([text] if isinstance(text, str) else text)
-            if not any(captions):
+        if self.captioned:
+            text = _value(table, self._text, row) or ()
+            captions = tuple(caption for caption in ([text] if isinstance(text, str) else text) if caption)
+            if not captions:
                 raise ValueError("the row holds no caption")
         return StoredImage(data, int(self._labels[position]), captions)
 
@@ -92,8 +92,8 @@ class ParquetSource(StoredSource):
             if (file, group) in self._groups:
                 self._groups.move_to_end((file, group))
                 return self._groups[file, group]
-        names = [name for name in (self._image, self._text) if name]
-        table = _open(self._paths[file]).read_row_group(group, columns=names)
+        names = {name.split("/")[0] for name in (self._image, self._text) if name}
+        table = _open(self._paths[file]).read_row_group(group, columns=sorted(names))
         with self._lock:
             self._groups[file, group] = table
             if len(self._groups) > KEPT_GROUPS:
@@ -111,31 +111,70 @@ def _open(path: str) -> Any:
         raise ValueError(f"{path} is no whole parquet file: {error}") from error
 
 
-def _columns(table: Any, path: str) -> tuple[str, str | None, str | None, tuple[str, ...]]:
-    """Names of the image, class and caption columns, and the names of the classes."""
+class _Leaf(NamedTuple):
+    """A column without columns inside it: what it can be, and what it is by the file's own note."""
+
+    role: str
+    noted: bool
+    classes: tuple[str, ...] = ()
+
+
+def _leaves(table: Any) -> dict[str, _Leaf]:
+    """The columns that hold images, whole numbers or texts, nested ones by the names that lead to them."""
     import pyarrow
 
-    schema, kinds = table.schema_arrow, pyarrow.types
-    note = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    kinds, leaves = pyarrow.types, {}
+
+    def walk(name: str, kind: Any, about: Any, listed: bool) -> None:
+        if not listed and (kinds.is_list(kind) or kinds.is_large_list(kind)):
+            inner = about.get("feature", about) if isinstance(about, dict) else next(iter(about), {})
+            return walk(name, kind.value_type, inner, True)
+        about = about if isinstance(about, dict) else {}
+        if kinds.is_struct(kind) and kind.get_field_index("bytes") < 0:
+            for field in kind:
+                walk(f"{name}/{field.name}", field.type, about.get(field.name, {}), listed)
+        elif kinds.is_string(kind) or kinds.is_large_string(kind):
+            leaves[name] = _Leaf("caption", False)
+        elif not listed and (kinds.is_struct(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind)):
+            leaves[name] = _Leaf("image", kinds.is_struct(kind) or about.get("_type") == "Image")
+        elif not listed and kinds.is_integer(kind):
+            leaves[name] = _Leaf("label", about.get("_type") == "ClassLabel", tuple(about.get("names", ())))
+        return None
+
+    note = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     features = note.get("info", {}).get("features", {})
-    image = text = None
-    labels = []
-    for field in schema:
-        about = features.get(field.name, {})
-        kind = about.get("_type") if isinstance(about, dict) else None
-        struct = kinds.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-        if image is None and (kind == "Image" or struct or kinds.is_binary(field.type)):
-            image = field.name
-        if kind == "ClassLabel" or (field.name == "label" and kinds.is_integer(field.type)):
-            labels.append(field.name)
-        if field.name in CAPTION_COLUMNS:
-            text = field.name
-    if len(labels) > 1 and "label" not in labels:
-        raise ValueError(
-            f"{path} has several columns of classes: {', '.join(labels)}; call the one that is meant `label`, "
-            "or drop the others"
-        )
-    label = "label" if "label" in labels else next(iter(labels), None)
-    if image is None or (label is None and text is None):
-        raise ValueError(f"{path} has no column of images beside one of classes or captions: {schema.names}")
-    return image, label, text, tuple(features.get(label, {}).get("names", ())) if label else ()
+    for field in table.schema_arrow:
+        walk(field.name, field.type, features.get(field.name, {}), False)
+    return leaves
+
+
+def _chosen(columns: Columns, leaves: dict[str, _Leaf], path: str) -> Chosen:
+    """The columns to read: those that the file notes as images and classes, and those of usual names."""
+    possible = {role: [name for name, leaf in leaves.items() if leaf.role == role] for role in USUAL}
+    likely = {
+        role: [name for name in names if leaves[name].noted or name.split("/")[-1] in USUAL[role]]
+        for role, names in possible.items()
+    }
+    return choose(columns, possible, likely | {"image": likely["image"] or possible["image"]}, path, list(leaves))
+
+
+def _labels(table: Any, name: str) -> np.ndarray:
+    """The classes of all rows, int32; −1 where there is none."""
+    if not name:
+        return np.full(table.metadata.num_rows, -1, np.int32)
+    import pyarrow.compute
+
+    first, *inner = name.split("/")
+    column = table.read([first])[first].combine_chunks()
+    for part in inner:
+        column = pyarrow.compute.struct_field(column, part)
+    return np.asarray(column.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
+
+
+def _value(table: Any, name: str, row: int) -> Any:
+    """What a row has in a column; a list where a list is on the way to it."""
+    first, *inner = name.split("/")
+    value = table[first][row].as_py()
+    for part in inner:
+        value = [each[part] for each in value] if isinstance(value, list) else value and value[part]
+    return value

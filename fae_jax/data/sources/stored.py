@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import abc
+import collections
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fae_jax.data.decode import BadImage, decode_image
+
+log = logging.getLogger(__name__)
 
 
 class StoredImage(NamedTuple):
@@ -18,6 +23,25 @@ class StoredImage(NamedTuple):
     captions: tuple[str, ...] = ()
 
 
+class Skip(NamedTuple):
+    """Something left out: what it is called, why, and what else is known."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+def warn_of(skipped: Iterable[Skip], path: str) -> None:
+    """Says what is left out of a source, by reason."""
+    for reason, count in counted(skipped).items():
+        log.warning("%s: %d left out: %s", path, count, reason)
+
+
+def counted(skipped: Iterable[Skip]) -> dict[str, int]:
+    """Reason → how many, most frequent first."""
+    return dict(collections.Counter(skip.reason for skip in skipped).most_common())
+
+
 class StoredSource(abc.ABC):
     """A `Source` over encoded images.
 
@@ -26,12 +50,14 @@ class StoredSource(abc.ABC):
       fingerprint: the listing's hash.
       keys: `name_hashes` of the images, uint64 (n,).
       captioned: whether elements carry "captions", a tuple of one or more texts.
+      skipped: what lies there and is no part of it.
     """
 
     classes: tuple[str, ...]
     fingerprint: str
     keys: np.ndarray
     captioned: bool = False
+    skipped: Sequence[Skip] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,6 +1,6 @@
 """Where everything lies inside tar shards, so that they can be read at random, in place.
 
-WebDataset's and img2dataset's layout: files of one sample follow each other and share a name up to the first dot,
+WebDataset's and img2dataset's layout: files of one sample lie in one shard and share a name up to the first dot,
 `key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "status", "width", "height").
 
     tar → members (name, offset, size) → samples by key → columns, one row per usable image
@@ -11,7 +11,6 @@ place outside the archive, and links, are not looked at.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import tarfile
@@ -23,6 +22,7 @@ import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
 from fae_jax.data.sources.listing import name_hashes
+from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
@@ -38,19 +38,11 @@ COLUMNS = {
     "height": np.int32,
     "key": np.uint64,  # name_hashes of the key
 }
-VERSION = 1
+VERSION = 2  # 1 looked for the members of a sample beside each other; its columns are the same
+Members = dict[str, tuple[int, int]]  # suffix → offset, size
 LARGEST_LABEL = 10**6
 CUT = "the tar is cut or damaged"
 DOTS = "its name has a dot before the last one, and a key ends at the first"
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-    """Something left out: what it is called, why, and what else is known."""
-
-    name: str
-    reason: str
-    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +76,7 @@ class TarIndex:
         header = {
             "version": VERSION,
             "files": [dataclasses.astuple(file) for file in self.files],
-            "skipped": [dataclasses.astuple(skip) for skip in self.skipped],
+            "skipped": [list(skip) for skip in self.skipped],
             **about,
         }
         temporary = folder / "index.json.part"
@@ -102,9 +94,11 @@ class TarIndex:
         again = "make it anew with `fae prepare`"
         try:
             header = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            if header["version"] != VERSION:
+            if header["version"] not in (1, VERSION):
                 raise ValueError(f"version {header['version']}, this is {VERSION}")
-            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+            columns: dict[str, np.ndarray] = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS
+            }
             files = tuple(StoredFile(*file) for file in header["files"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"index {folder} cannot be read ({error}); {again}") from error
@@ -148,21 +142,22 @@ def scan_tar(file: StoredFile) -> TarIndex:
     return TarIndex(files=(file,), columns=columns, skipped=tuple(skipped))
 
 
-def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """Key → suffix → (offset, size), in the order of the archive."""
-    current: str | None = None
-    members: dict[str, tuple[int, int]] = {}
+def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> list[tuple[str, Members]]:
+    """Key and members of the samples, in the order of their first members; they need not follow each other.
+
+    Where a key has a second member of a kind, another sample begins.
+    """
+    samples: list[tuple[str, Members]] = []
+    current: dict[str, Members] = {}
     for name, offset, size in _members(file, data, skipped):
-        folder, _, last = name.rpartition("/")
+        folder, slash, last = name.rpartition("/")
         stem, _, suffix = last.partition(".")
-        key = f"{folder}/{stem}" if folder else stem
-        if key != current:
-            if current is not None:
-                yield current, members
-            current, members = key, {}
-        members[suffix.lower()] = (offset, size)
-    if current is not None:
-        yield current, members
+        key, suffix = folder + slash + stem, suffix.lower()
+        if suffix in current.get(key, (suffix,)):
+            current[key] = {}
+            samples.append((key, current[key]))
+        current[key][suffix] = (offset, size)
+    return samples
 
 
 def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, int, int]]:
@@ -194,9 +189,7 @@ def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple
         skipped.append(Skip(file.name, CUT, f"after byte {end}: no end mark"))
 
 
-def _row(
-    key: str, members: dict[str, tuple[int, int]], data: Any, skipped: list[Skip], file: StoredFile
-) -> dict[str, Any] | None:
+def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: StoredFile) -> dict[str, Any] | None:
     name = f"{file.name}/{key}"
     image = next((members[suffix[1:]] for suffix in SUFFIXES if suffix[1:] in members), None)
     if image is None:
@@ -276,7 +269,7 @@ def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
     return captions
 
 
-def _caption(members: dict[str, tuple[int, int]], about: dict[str, Any], data: Any) -> tuple[tuple[int, int], bool]:
+def _caption(members: Members, about: dict[str, Any], data: Any) -> tuple[tuple[int, int], bool]:
     """Where a sample's captions are, checked; a size of 0 if there are none."""
     if isinstance(about.get("captions"), list):
         captions_of(_read(data, members["json"]), True)
@@ -285,8 +278,3 @@ def _caption(members: dict[str, tuple[int, int]], about: dict[str, Any], data: A
         captions_of(_read(data, members["txt"]), False)
         return members["txt"], False
     return (0, 0), False
-
-
-def counted(skipped: Iterable[Skip]) -> dict[str, int]:
-    """Reason → how many, most frequent first."""
-    return dict(collections.Counter(skip.reason for skip in skipped).most_common())

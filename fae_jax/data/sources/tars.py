@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fae_jax.data.sources.listing import listing_hash, shards, split_positions
-from fae_jax.data.sources.stored import StoredImage, StoredSource
-from fae_jax.data.sources.tar_index import Skip, TarIndex, captions_of, counted, join_indices, scan_tar
+from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, warn_of
+from fae_jax.data.sources.tar_index import VERSION, TarIndex, captions_of, join_indices, scan_tar
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
@@ -50,7 +50,7 @@ class TarSource(StoredSource):
         everything = len(chosen) == len(index)
         self._index = index if everything else index.keep(chosen)
         self.keys = np.asarray(self._index.columns["key"])
-        self.classes = classes
+        self.classes, self.skipped = classes, index.skipped
         self.captioned = not classes
         listed = ("key", "size", "label", "text_size")
         self.fingerprint = listing_hash("tar", *(np.asarray(self._index.columns[name]) for name in listed))
@@ -86,8 +86,7 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         index = join_indices(list(pool.map(lambda file: _scanned(file, scanned), files)))
     index, classes = usable(index, class_names(path), path)
-    for reason, count in counted(index.skipped).items():
-        log.warning("%s: %d left out: %s", path, count, reason)
+    warn_of(index.skipped, path)
     return index, classes
 
 
@@ -97,7 +96,9 @@ def _scanned(file: StoredFile, keep: Path | None) -> TarIndex:
         return scan_tar(file)
     folder = keep / f"{file.name}-{hashlib.sha256(file.path.encode()).hexdigest()[:8]}"
     with contextlib.suppress(ValueError, FileNotFoundError):
-        return TarIndex.load(folder)[0]
+        kept, about = TarIndex.load(folder)
+        if about["version"] == VERSION:
+            return kept
     index = scan_tar(file)
     index.save(folder, {})
     return index

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fae_jax.data.sources.columns import UNNAMED, Chosen, Columns, choose
 from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions
 from fae_jax.data.sources.record_files import RecordFiles
 from fae_jax.data.sources.stored import StoredImage, StoredSource
@@ -26,6 +27,7 @@ HELDOUT_SPLITS = ("validation", "test")
 NO_CAPTIONS = ("file_name", "filename", "image/filename", "id", "image/id", "url")  # texts that describe nothing
 
 Place = tuple[str, ...]  # the names that lead to a feature
+Leaf = tuple[Place, Any]  # a feature, and where it is
 
 
 class TfdsSource(StoredSource):
@@ -37,17 +39,19 @@ class TfdsSource(StoredSource):
     Raises:
       FileNotFoundError: `path` is not a prepared data set, or a shard is missing.
       ValueError: its files are not array_record, it has no such split, it has no image beside a class or a text, or
-        several and does not say which are meant.
+        several and `columns` does not say which are meant.
     """
 
-    def __init__(self, path: str, *, split: str, holdout: float, seed: int):
+    def __init__(self, path: str, *, split: str, holdout: float, seed: int, columns: Columns = UNNAMED):
         folder, part = folder_and_split(path)
         info = _info(folder)
         if split == "heldout" and not holdout:
             split, part = "train", next((name for name in HELDOUT_SPLITS if name in info.splits), HELDOUT_SPLITS[0])
-        self._image, label, self._about = _features(info, folder)
-        self.captioned = label is None
-        self.classes = () if label is None else tuple(label.names)
+        leaves = {"/".join(place): (place, feature) for place, feature in _leaves(info.features)}
+        image, label, caption, unusual = _chosen(columns, info, leaves, folder)
+        self.captioned = not label
+        self._image, self._about = leaves[image][0], leaves[label or caption][0]
+        self.classes = tuple(leaves[label][1].names) if label else ()
         self._features = _reduced(info.features, (self._image, self._about))
         files = _files(info, part, folder)
         paths = [storage.join(folder, file.basename()) for file in files]
@@ -59,7 +63,7 @@ class TfdsSource(StoredSource):
         keys = name_hashes(_names(info, files))
         chosen = split_positions(keys, np.zeros(len(keys), np.int32), split=split, holdout=holdout, seed=seed)
         self.keys, self._rows = keys[chosen], np.concatenate(rows)[chosen]
-        marks = name_hashes([f"name={info.name}", f"version={info.version}"])
+        marks = name_hashes([f"name={info.name}", f"version={info.version}", *unusual])
         self.fingerprint = listing_hash("tfds", marks, self.keys, np.asarray(self._records.counts))
 
     def name(self, position: int) -> str:
@@ -144,32 +148,21 @@ def _names(info: Any, files: list[Any]) -> Iterator[str]:
         yield from (f"{split} {number}" for number in range(start + file.skip, start + file.skip + file.take))
 
 
-def _features(info: Any, folder: str) -> tuple[Place, Any, Place]:
-    """The place of the image; the feature of the class, None if there is none; the place of class or captions."""
+def _chosen(columns: Columns, info: Any, leaves: dict[str, Leaf], folder: str) -> Chosen:
+    """The features to read: what the configuration names, the supervised keys, then usual names."""
     from tensorflow_datasets import features
 
-    leaves = dict(_leaves(info.features))
-    supervised = {(name,) for name in info.supervised_keys or () if isinstance(name, str)}
-
-    def one(kind: Any, *usual: str) -> Place:
-        fitting = [place for place, leaf in leaves.items() if type(leaf) is kind and place[-1] not in NO_CAPTIONS]
-        fitting = [place for place in fitting if place in supervised] or fitting
-        fitting = [place for place in fitting if not set(usual).isdisjoint(place)] or fitting
-        if len(fitting) > 1:
-            several = ", ".join(sorted("/".join(place) for place in fitting))
-            raise ValueError(
-                f"{folder} has several features that are {kind.__name__}, none called {usual[0]}: {several}"
-            )
-        return fitting[0] if fitting else ()
-
-    image, label = one(features.Image, "image"), one(features.ClassLabel, "label")
-    about = label or one(features.Text, "caption", "captions", "text")
-    if not image or not about:
-        raise ValueError(f"{folder} has no image beside a class or a text: {', '.join(sorted(info.features))}")
-    return image, leaves[label] if label else None, about
+    kinds = {"image": features.Image, "label": features.ClassLabel, "caption": features.Text}
+    supervised = {name for name in info.supervised_keys or () if isinstance(name, str)}
+    possible, likely = {}, {}
+    for role, kind in kinds.items():
+        possible[role] = sorted(name for name, (_, feature) in leaves.items() if type(feature) is kind)
+        telling = [name for name in possible[role] if leaves[name][0][-1] not in NO_CAPTIONS]
+        likely[role] = [name for name in telling if name in supervised] or telling
+    return choose(columns, possible, likely, folder, sorted(leaves))
 
 
-def _leaves(feature: Any, place: Place = (), listed: bool = False) -> Iterator[tuple[Place, Any]]:
+def _leaves(feature: Any, place: Place = (), listed: bool = False) -> Iterator[Leaf]:
     """Features that an example has one of, at any depth; and texts that it has a list of."""
     from tensorflow_datasets import features
 

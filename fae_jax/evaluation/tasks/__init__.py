@@ -118,11 +118,14 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
 
 
 def higher_is_better(score: str) -> bool:
-    """Whether higher values of a score are better, by the tasks and metrics that know its name.
+    """Whether higher values of a score are better, by its task and the metrics.
 
     Args:
-      score: its path in a result, as "generation.sets.guided.accuracy".
+      score: its task and its path in the result, as "generation.sets.guided.accuracy".
+
+    Raises:
+      ValueError: there is no such task.
     """
-    kinds = [find("tasks", TASKS, name) for name in task_names()]
-    kinds += [find("metrics", METRICS, name) for name in names("metrics", METRICS)]
-    return any(part in kind.higher for kind in kinds for part in score.split("."))
+    task, *path = score.split(".")
+    kinds = [task_kind(task), *(find("metrics", METRICS, name) for name in names("metrics", METRICS))]
+    return any(part in kind.higher for kind in kinds for part in path)

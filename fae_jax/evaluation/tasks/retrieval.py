@@ -118,12 +118,11 @@ class Retrieval:
         Raises:
           ValueError, FileNotFoundError: there are none.
         """
-        fields, data = self.settings, self.fae.config.data
+        fields = self.settings
         if fields.source == "coco" and fields.path and fields.images:
             return CocoSource(fields.path, split="train", holdout=0.0, seed=0, images=fields.images)
         if fields.source:
-            options = {"split": "train", "holdout": 0.0, "seed": 0, "image_size": data.image_size}
-            source = open_source(fields.source, path=fields.path or None, **options)
+            source = open_source(fields.source, path=fields.path or None, split="train", holdout=0.0, seed=0)
         else:
             source = self.streams.source("heldout")
         if not getattr(source, "captioned", False):

@@ -17,7 +17,6 @@ from fae_jax.data.prepare import checking
 from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.prepare.summary import summarise
 from fae_jax.data.sources.kinds import open_source
-from fae_jax.data.sources.tar_index import Skip
 from fae_jax.data.sources.tars import TarSource
 
 
@@ -76,7 +75,7 @@ def test_every_filter_leaves_out_its_own(shards: Path, tmp_path: Path) -> None:
     source = opened(shards)
     checked = check_source(source, FILTERS, tmp_path / "checked")
     assert checked.used.tolist() == [0, 1]
-    summary = summarise(source, checked, [Skip("gone", "img2dataset could not fetch it", "404")])
+    summary = summarise(source, checked)
     assert {reason: entry["count"] for reason, entry in summary["reasons"].items()} == REASONS
     assert summary["found"] == 13 and summary["used"] == 2 and summary["skipped"] == 11
     assert summary["duplicates"] == {"groups": 1, "extra": 1}
@@ -129,7 +128,7 @@ def test_what_is_prepared_can_be_trained_on(shards: Path, tmp_path: Path, pack: 
     }
     assert "left out" in (out / "summary.html").read_text()
     kind = "array_record" if pack else "tar"
-    source = open_source(kind, path=str(out), split="train", holdout=0.0, seed=0, image_size=16)
+    source = open_source(kind, path=str(out), split="train", holdout=0.0, seed=0)
     assert [source[i]["captions"] for i in range(2)] == [("a boat on a river",), ("ein Boot auf dem Fluß",)]
     with Loader(source=source, batch=8, seed=0, image_size=16, flip=True, caption_dropout=0.3).at(0) as batches:
         batch = next(batches)
@@ -145,8 +144,8 @@ def test_folders_are_prepared_where_they_are(photographs: Path, tmp_path: Path) 
     assert (
         prepared("imagenet", str(photographs), "--classes", "3", "--out", str(tmp_path / "b"), "--pack")["used"] == 39
     )
-    packed = open_source("array_record", path=str(tmp_path / "b"), split="train", holdout=0.0, seed=0, image_size=16)
-    folder = open_source("folder", path=str(photographs), split="train", holdout=0.0, seed=0, image_size=16)
+    packed = open_source("array_record", path=str(tmp_path / "b"), split="train", holdout=0.0, seed=0)
+    folder = open_source("folder", path=str(photographs), split="train", holdout=0.0, seed=0)
     for position in range(39):
         np.testing.assert_array_equal(packed[position]["image"], folder[position]["image"])
 
@@ -155,7 +154,7 @@ def test_requests_that_cannot_be_met(shards: Path, photographs: Path, tmp_path: 
     out = str(tmp_path / "out")
     with pytest.raises(ValueError, match="has 3 classes, not 1000"):
         prepared("imagenet", str(photographs), "--out", out)
-    with pytest.raises(ValueError, match="has classes and no captions"):
+    with pytest.raises(ValueError, match="is read by its classes; prepare it as imagenet$"):
         prepared("cc12m", str(photographs), "--out", out)
     with pytest.raises(ValueError, match="how .*nowhere is stored cannot be seen"):
         prepared("imagenet", str(tmp_path / "nowhere"), "--out", out)

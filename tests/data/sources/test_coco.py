@@ -42,11 +42,12 @@ def source(path: str, **options: object) -> CocoSource:
 
 def test_images_in_the_files_order_with_all_their_captions(tmp_path: Path) -> None:
     draw(tmp_path)
-    found = source(write(tmp_path / "any.json"))
-    assert len(found) == 2 and found.captioned and found.classes == ()
-    assert [found[place]["captions"] for place in range(2)] == [("a bee",), ("a cat", "still a cat")]
-    assert found[0]["image"][0, 0, 0] == 60 and found[1]["image"][0, 0, 0] == 0
-    with ordered_batches(found, batch=3, image_size=8) as batches:
+    captioned = source(write(tmp_path / "any.json"))
+    assert [skip.name for skip in captioned.skipped] == ["c.png"]
+    assert len(captioned) == 2 and captioned.captioned and captioned.classes == ()
+    assert [captioned[place]["captions"] for place in range(2)] == [("a bee",), ("a cat", "still a cat")]
+    assert captioned[0]["image"][0, 0, 0] == 60 and captioned[1]["image"][0, 0, 0] == 0
+    with ordered_batches(captioned, batch=3, image_size=8) as batches:
         batch = next(batches)
     assert [json.loads(text) for text in batch["captions"][batch["mask"]]][1] == ["a cat", "still a cat"]
 
@@ -56,7 +57,7 @@ def test_images_are_looked_for_where_coco_puts_them(tmp_path: Path, folder: str)
     draw(tmp_path / folder)
     path = write(tmp_path / "annotations" / "captions_val2017.json")
     assert source(path)[1]["image"].shape == (8, 8, 3)
-    assert open_source("coco", path=path, split="train", holdout=0.0, seed=0, image_size=8).name(0).endswith("b.png")
+    assert open_source("coco", path=path, split="train", holdout=0.0, seed=0).name(0).endswith("b.png")
 
 
 def test_a_folder_may_be_named_and_a_lost_image_is_one_bad_image(tmp_path: Path) -> None:
@@ -64,11 +65,11 @@ def test_a_folder_may_be_named_and_a_lost_image_is_one_bad_image(tmp_path: Path)
     path = write(tmp_path / "any.json")
     with pytest.raises(FileNotFoundError, match=r"b.png, …\) are in none of .*; name their folder"):
         source(path)
-    found = source(path, images=str(tmp_path / "elsewhere"))
+    captioned = source(path, images=str(tmp_path / "elsewhere"))
     (tmp_path / "elsewhere" / "a.png").unlink()
-    assert found[0]["captions"] == ("a bee",)
+    assert captioned[0]["captions"] == ("a bee",)
     with pytest.raises(BadImage, match="a.png"):
-        _ = found[1]
+        _ = captioned[1]
 
 
 def test_another_caption_is_another_source(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_another_caption_is_another_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "is not a COCO file of captions"),
         ([], "is not a COCO file of captions"),
@@ -91,8 +92,8 @@ def test_another_caption_is_another_source(tmp_path: Path) -> None:
         ({**LISTED, "images": [{"id": 4, "file_name": "../a.png"}]}, "outside their folder"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, content: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_other_files_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         source(write(tmp_path / "any.json", content))
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,10 +14,11 @@ from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.digits import DigitsSource, enlarge
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source, name_hashes, split_positions
+from fae_jax.data.sources.stored import counted
 
 
 def opened(kind: str = "folder", path: Path | None = None, **options: object) -> Source:
-    chosen = {"split": "train", "holdout": 0.2, "seed": 0, "image_size": 32, **options}
+    chosen = {"split": "train", "holdout": 0.2, "seed": 0, **options}
     return open_source(kind, path=None if path is None else str(path), **chosen)
 
 
@@ -110,6 +112,51 @@ def test_folder_fingerprint_is_of_the_listing(tmp_path: Path) -> None:
     assert opened(path=tmp_path, holdout=0.0).fingerprint != before
 
 
+def test_what_a_folder_holds_besides_is_counted_by_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in "ab":
+        (tmp_path / label / "deeper" / "still").mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / label / f"{number}.PNG")
+        for name in ("0.tiff", "1.TIFF", "a.jp2", "a.jfif", "a.ppm", "a.avif", "LICENSE", ".hidden.tiff"):
+            (tmp_path / label / name).write_bytes(b"x")
+        (tmp_path / label / "deeper" / "still" / "0.png").write_bytes(b"x")
+        (tmp_path / label / "gone.png").symlink_to(tmp_path / "nowhere")
+        (tmp_path / label / "deeper" / "back").symlink_to(tmp_path)
+    (tmp_path / "c.jpg").write_bytes(b"x")
+    source = opened(path=tmp_path, holdout=0.0)
+    assert len(source) == 6
+    reasons = {f"its name ends in {ending}, which is not read": 2 for ending in (".jp2", ".jfif", ".ppm", ".avif")}
+    reasons["its name ends in no suffix, which is not read"] = 2
+    reasons["its name ends in .tiff, which is not read"] = 4
+    reasons["its name ends in .png, and it lies in a folder inside a class folder"] = 2
+    reasons["its name ends in .jpg, and it lies in no class folder"] = 1
+    reasons["it is a link to a folder or to nothing"] = 4
+    assert counted(source.skipped) == reasons
+    assert f"{tmp_path}: 4 left out: its name ends in .tiff, which is not read" in caplog.text
+    for label in "ab":
+        for number in range(3):
+            (tmp_path / label / f"{number}.PNG").rename(tmp_path / label / f"{number}.tiff")
+    with pytest.raises(ValueError, match="2 of 2 class folders: .* have no images .*; 8 left out: .*tiff, which is"):
+        opened(path=tmp_path)
+
+
+def test_a_folder_in_a_bucket_is_listed_as_one_here(tmp_path: Path) -> None:
+    for name in ("a/0.png", "a-b/0.png", "a-b/1.tif", "a/deeper/0.png", "0.png", ".git/x/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(tmp_path), "/listed", recursive=True)
+    try:
+        there, here = (
+            open_source("folder", path="memory://listed", split="train", holdout=0.0, seed=0),
+            opened(path=tmp_path, holdout=0.0),
+        )
+        assert there.classes == here.classes == ("a", "a-b") and there.fingerprint == here.fingerprint
+        assert there.skipped == here.skipped and len(here.skipped) == 3
+    finally:
+        bucket.rm("/listed", recursive=True)
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     for label in "ab":
         (tmp_path / label).mkdir()
@@ -125,14 +172,14 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     (tmp_path / "two" / "b").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "two" / "a" / "0.png")
     (tmp_path / "file").write_text("x")
-    for path, error, said in [
+    for path, error, message in [
         ("missing", FileNotFoundError, "does not exist"),
         ("file", ValueError, "is not a folder"),
         ("empty", ValueError, "no subfolders"),
         ("one", ValueError, "at least two classes"),
         ("two", ValueError, "two/b has no images"),
     ]:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             opened(path=tmp_path / path)
     with pytest.raises(ValueError, match="did you mean 'digits'"):
         opened("digit")

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +16,9 @@ import pyarrow.parquet
 import pytest
 
 from fae_jax.data.batching import Reading
-from fae_jax.data.decode import decode_image
+from fae_jax.data.decode import BadImage, decode_image
 from fae_jax.data.loader import Loader
+from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.packed import PackedSource
@@ -26,7 +30,7 @@ Stored = tuple[str, str]
 
 
 def opened(kind: str, path: str, **options: Any) -> Source:
-    return open_source(kind, path=path, **{"split": "train", "holdout": 0.0, "seed": 0, "image_size": 32, **options})
+    return open_source(kind, path=path, **{"split": "train", "holdout": 0.0, "seed": 0, **options})
 
 
 def test_every_source_gives_the_same_pixels_and_labels(stored: Stored, images: list) -> None:
@@ -144,8 +148,77 @@ def test_parquet_with_two_columns_of_classes(images: list, tmp_path: Path) -> No
 
     for names in (("label", "coarse"), ("coarse", "label")):
         assert opened("parquet", written(*names)).classes == ("label 0", "label 1", "label 2")
-    with pytest.raises(ValueError, match="several columns of classes: fine, coarse; call the one"):
-        opened("parquet", written("fine", "coarse"))
+    path = written("fine", "coarse")
+    with pytest.raises(ValueError, match="several columns of classes: fine, coarse; choose one") as refused:
+        opened("parquet", path)
+    field, _, name = str(refused.value).partition("--config.data.columns.")[2].partition("=")
+    chosen = [opened("parquet", path, columns=Columns(**{field: each})) for each in (name, "coarse")]
+    assert [source.classes[0] for source in chosen] == ["fine 0", "coarse 0"]
+    assert chosen[0].fingerprint != chosen[1].fingerprint
+    with pytest.raises(ValueError, match="no column of classes called 'course' .*there is fine, coarse"):
+        opened("parquet", path, columns=Columns(label="course"))
+
+
+def test_nested_columns_of_parquet_are_named_or_refused(images: list, tmp_path: Path) -> None:
+    row = {
+        "photo": {"image": {"bytes": images[0][2], "path": "a"}, "mask": {"bytes": images[1][2], "path": "b"}},
+        "sentences": [{"text": "a cat", "id": 1}, {"text": "its tail", "id": 2}],
+        "said": {"text": "miaow"},
+        "about": {"label": 1, "fur": 2},
+    }
+    rows = [row, row | {"sentences": [], "about": {"label": None, "fur": 0}}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+
+    def source(**columns: str) -> ParquetSource:
+        return ParquetSource(str(tmp_path), split="train", holdout=0.0, seed=0, columns=Columns(**columns))
+
+    plain = source()
+    assert not plain.captioned and plain.stored(0) == (images[0][2], 1, ())
+    with pytest.raises(BadImage, match="class -1 is not one of 2"):
+        _ = plain[1]
+    assert source(label="about/fur", image="photo/mask").stored(0) == (images[1][2], 2, ())
+    captioned = source(caption="sentences/text")
+    assert captioned.captioned and captioned.stored(0) == (images[0][2], -1, ("a cat", "its tail"))
+    with pytest.raises(ValueError, match="the row holds no caption"):
+        captioned.stored(1)
+    prints = [plain, captioned, source(label="about/fur"), source(image="photo/mask"), source(caption="said/text")]
+    assert len({each.fingerprint for each in prints}) == 5
+    assert plain.fingerprint == source(image="photo/image", label="about/label").fingerprint
+    unlabelled = [{name: value for name, value in row.items() if name != "about"}] * 2
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(unlabelled), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="several columns of captions: sentences/text, said/text; choose one"):
+        source()
+    assert source(caption="said/text").stored(1).captions == ("miaow",)
+    pyarrow.parquet.write_table(pyarrow.table({"one": [b"a"], "two": [b"b"], "words": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="several columns of images: one, two; choose one"):
+        source()
+    with pytest.raises(ValueError, match="hold classes or captions: one, two, words; .*data.columns.caption=NAME"):
+        source(image="one")
+    assert source(image="one", caption="words").stored(0) == (b"a", -1, ("x",))
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"a"], "label": [0]}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet has no column 'one', which .*a\.parquet has"):
+        source(image="one", caption="words")
+
+
+def test_the_remedy_for_several_columns_is_one_that_prepare_takes(images: list, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {"fine_label": [2, 1, 0], "coarse_label": [0, 0, 1], "image": [data for *_, data in images[:3]]}
+    note = {name: {"_type": "ClassLabel", "names": ["x", "y", "z"]} for name in ("fine_label", "coarse_label")}
+    table = pyarrow.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": note}})})
+    pyarrow.parquet.write_table(table, path)
+    words = ["prepare", "imagenet", str(path), "--classes", "3", "--out", str(tmp_path / "out")]
+
+    def fae(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "fae_jax", *words, *more], capture_output=True, text=True)
+
+    refused = fae()
+    remedy = re.search(r"choose one, as in (\S+)", refused.stderr)
+    assert refused.returncode == 2 and remedy, refused.stderr
+    assert remedy[1] == "--config.data.columns.label=fine_label"
+    assert fae(remedy[1]).returncode == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["classes"] == {"x": 1, "y": 1, "z": 1}
+    other = fae("--config.features.steps=3")
+    assert other.returncode == 2 and "no configuration but data.columns.image, .label and .caption" in other.stderr
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])

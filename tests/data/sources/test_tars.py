@@ -15,7 +15,8 @@ from PIL import Image
 from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.tar_index import DOTS, TarIndex, counted, join_indices, scan_tar
+from fae_jax.data.sources.stored import counted
+from fae_jax.data.sources.tar_index import DOTS, TarIndex, join_indices, scan_tar
 from fae_jax.data.sources.tars import TarSource, open_index
 from fae_jax.files.storage import find_files
 
@@ -88,11 +89,46 @@ def test_what_macos_puts_beside_each_file_is_passed_over(tmp_path: Path, write_t
     assert len(index) == 3 and len(classes) == 3 and not index.skipped
 
 
+def test_members_of_a_sample_are_joined_wherever_they_lie_in_a_shard(tmp_path: Path, write_tar: Any) -> None:
+    members = labelled() | {"lone.cls": b"1"}
+    by_kind = dict(sorted(members.items(), key=lambda item: item[0].rpartition(".")[2], reverse=True))
+    mixed = dict(sorted(members.items(), key=lambda item: item[1][:-50:-1]))
+    for number, order in enumerate((members, by_kind, mixed)):
+        write_tar(tmp_path / f"{number}.tar", order)
+        source = opened(tmp_path / f"{number}.tar")
+        stored = sorted((source.stored(position).label, source.stored(position).data) for position in range(6))
+        assert stored == sorted((number % 3, jpeg(number * 20)) for number in range(6))
+        assert counted(source.skipped) == {"has no image": 1}
+
+
+def test_a_key_that_comes_twice_is_two_samples(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in [*labelled(2).items(), ("000.jpg", jpeg(90)), ("000.cls", b"1")]:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    source = opened(tmp_path / "a.tar")
+    assert [source.stored(position).label for position in range(3)] == [0, 1, 1]
+    assert source.stored(2).data == jpeg(90)
+
+
+def test_earlier_scans_are_kept_and_those_of_an_earlier_version_made_anew(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "a.tar", labelled())
+    open_index(str(tmp_path / "a.tar"), tmp_path / "scanned")
+    (header,) = tmp_path.glob("scanned/*/index.json")
+    about = json.loads(header.read_text())
+    for version, count in ((about["version"], 0), (1, 6)):
+        header.write_text(json.dumps(about | {"version": version}))
+        np.save(header.parent / "size.npy", np.zeros(6, np.int32))
+        index, _ = open_index(str(tmp_path / "a.tar"), tmp_path / "scanned")
+        assert (index.columns["size"] > 0).sum() == count
+
+
 def test_captions_of_img2dataset(tmp_path: Path, write_tar: Any) -> None:
     write_tar(tmp_path / "00000.tar", captioned())
     listed = json.dumps({"captions": ["first", "größe\n two", " "]}).encode()
     write_tar(tmp_path / "00001.tar", {"x.jpg": jpeg(), "x.txt": b"first", "x.json": listed})
-    source = open_source("tar", path=str(tmp_path), split="train", holdout=0.0, seed=0, image_size=32)
+    source = open_source("tar", path=str(tmp_path), split="train", holdout=0.0, seed=0)
     assert isinstance(source, Source) and source.captioned and source.classes == () and len(source) == 5
     assert source[1]["captions"] == ("image 1",) and source[1]["label"] == -1
     assert source[4]["captions"] == ("first", "größe two")

@@ -15,14 +15,15 @@ import pytest
 from tensorflow_datasets import features
 
 from fae_jax.commands.prepare import kind_of
+from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.record_files import writing
 from fae_jax.data.sources.tfds import TfdsSource, folder_and_split
 
 Stored = Sequence[tuple[str, int, bytes]]
 
 
-def opened(path: Any, split: str = "train", holdout: float = 0.0) -> TfdsSource:
-    return TfdsSource(str(path), split=split, holdout=holdout, seed=0)
+def opened(path: Any, split: str = "train", holdout: float = 0.0, **columns: str) -> TfdsSource:
+    return TfdsSource(str(path), split=split, holdout=holdout, seed=0, columns=Columns(**columns))
 
 
 @pytest.fixture
@@ -115,11 +116,44 @@ def test_of_several_classes_the_one_meant_is_read(
     coarse, fine = features.ClassLabel(names=["x", "y"]), features.ClassLabel(names=["a", "b", "c"])
     assert source("usual", {"coarse_label": coarse, "label": fine}).classes == ("a", "b", "c")
     keys = {"supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "coarse"}]}}}
-    assert source("said", {"coarse": coarse, "fine": fine}, **keys).classes == ("x", "y")
-    with pytest.raises(ValueError, match="several features that are ClassLabel, none called label: coarse, fine"):
+    assert source("supervised", {"coarse": coarse, "fine": fine}, **keys).classes == ("x", "y")
+    with pytest.raises(ValueError, match="several columns of classes: coarse, fine; .*data.columns.label=coarse"):
         source("open", {"coarse": coarse, "fine": fine})
-    with pytest.raises(ValueError, match="no image beside a class or a text: file_name, image"):
+    both = [opened(tmp_path / "open", label=name) for name in ("coarse", "fine")]
+    assert [each.classes for each in both] == [("x", "y"), ("a", "b", "c")]
+    assert both[0].fingerprint != both[1].fingerprint
+    with pytest.raises(ValueError, match="hold classes or captions: file_name, image; .*data.columns.caption=NAME"):
         source("none", {"file_name": features.Text()})
+
+
+def test_of_several_nested_texts_the_one_named_is_read(
+    tmp_path: Path, images: Stored, write_tfds: Callable[..., None]
+) -> None:
+    kinds = {
+        "image": features.Image(),
+        "captions": features.Sequence({"text": features.Text(), "author": features.Text()}),
+        "summary": {"text": features.Text()},
+        "label": features.ClassLabel(names=["x", "y"]),
+    }
+    example = {"captions/text": [b"a", b"b"], "captions/author": [b"i", b"you"], "summary/text": b"all", "label": 1}
+    write_tfds(tmp_path, features.FeaturesDict(kinds), {"train": [example | {"image": images[0][2]}]})
+    assert opened(tmp_path).classes == ("x", "y") and opened(tmp_path)[0]["label"] == 1
+    for name, texts in {
+        "captions/text": ("a", "b"),
+        "captions/author": ("i", "you"),
+        "summary/text": ("all",),
+    }.items():
+        source = opened(tmp_path, caption=name)
+        assert source.captioned and source[0]["captions"] == texts
+    unlabelled = features.FeaturesDict({name: kind for name, kind in kinds.items() if name != "label"})
+    write_tfds(tmp_path, unlabelled, {"train": [example | {"image": images[0][2]}]})
+    several = "several columns of captions: captions/author, captions/text, summary/text; choose one, as in "
+    with pytest.raises(ValueError, match=f"{several}--config.data.columns.caption=captions/author"):
+        opened(tmp_path)
+    with pytest.raises(ValueError, match="no column of captions called 'captions' .*; there is captions/author, "):
+        opened(tmp_path, caption="captions")
+    with pytest.raises(ValueError, match=r"no column of images called 'label' .*; there is image"):
+        opened(tmp_path, image="label")
 
 
 def test_what_cannot_be_read_is_named(labelled: Path, images: Stored) -> None:
