@@ -15,6 +15,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -31,8 +32,11 @@ from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
+from fae_jax.section import seed as seed_problem
+from fae_jax.section import validate
 
 AnyArray = Array | np.ndarray
+SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 
@@ -104,10 +108,10 @@ def guidance_schedule(guidance: Guidance | str, configured: Schedule) -> Schedul
     """
     if guidance == "config":
         return make_schedule(configured)
-    if isinstance(guidance, str):
-        raise ValueError(f"guidance {guidance!r} is not known: give a weight, intervals, none or config")
-    if isinstance(guidance, int | float):
+    if isinstance(guidance, Real) and not isinstance(guidance, bool):
         guidance = ((0.0, GUIDED_UP_TO, float(guidance)),)
+    if isinstance(guidance, str) or not isinstance(guidance, Sequence | np.ndarray | None):
+        raise ValueError(f"guidance {guidance!r} is not known: give a weight, intervals, none or config")
     return make_schedule(guidance)
 
 
@@ -120,6 +124,26 @@ class FAE:
         self.tokenizer = parts.tokenizer
         if hasattr(self.tokenizer, "looped"):
             self.tokenizer = self.tokenizer.looped()
+
+    # What is given
+
+    def _images(self, images: AnyArray) -> Array:
+        size = self.config.data.image_size
+        if images.shape[1:] != (size, size, 3) or not len(images):
+            raise ValueError(f"images of this model have the shape (b, {size}, {size}, 3), got {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images are floats in [-1, 1], got {images.dtype}: bytes become so by x / 127.5 - 1")
+        if not isinstance(images, jax.core.Tracer):
+            low, high = float(images.min()), float(images.max())
+            if not -1 - SLACK <= low <= high <= 1 + SLACK:  # also where there is a NaN
+                raise ValueError(f"images are floats in [-1, 1], got {low:g} to {high:g}: scale or clip them")
+        return jnp.asarray(images)
+
+    def _tokens(self, maps: AnyArray, channels: int) -> Array:
+        if maps.shape[1:] != (*self.tokenizer.grid, channels) or not len(maps):
+            whole = ", ".join(map(str, ("b", *self.tokenizer.grid, channels)))
+            raise ValueError(f"an array of shape ({whole}) is needed, got {maps.shape}")
+        return rearrange(jnp.asarray(maps), "b y x c -> b (y x) c")
 
     # Understanding
 
@@ -142,11 +166,11 @@ class FAE:
         self, images: Float[AnyArray, "b height width 3"]
     ) -> tuple[Float[Array, "b n c"], Float[Array, "b n c"]]:
         """Images in [−1, 1] → mean and log-variance of the latents."""
-        return tuple(self._encode(self._params(self.tokenizer.encodes), jnp.asarray(images)))
+        return tuple(self._encode(self._params(self.tokenizer.encodes), self._images(images)))
 
     def features(self, images: Float[AnyArray, "b height width 3"]) -> Float[Array, "b y x d"]:
         """Images in [−1, 1] → the frozen encoder's own patch features x."""
-        return self._grid(self._features(self._params(("encoder",))["encoder"], jnp.asarray(images)))
+        return self._grid(self._features(self._params(("encoder",))["encoder"], self._images(images)))
 
     def outputs(self, images: Float[AnyArray, "b height width 3"], layers: int = 0) -> EncoderOutput:
         """Images in [−1, 1] → all that the frozen encoder says, with its last `layers` blocks where it can give them.
@@ -156,7 +180,7 @@ class FAE:
         """
         if layers and self.encoder.keep is None:
             raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
-        return self._outputs(layers)(self._params(("encoder",))["encoder"], jnp.asarray(images))
+        return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
         """A batch on the model's devices, split over them where it divides."""
@@ -167,16 +191,17 @@ class FAE:
 
     def compress(self, features: Float[AnyArray, "b y x d"]) -> Float[Array, "b y x c"]:
         """The encoder's features x → latents: `encode` without running the encoder."""
-        return self._grid(self._compress(self._params(("compressor",)), self._tokens(features)).mean)
+        tokens = self._tokens(features, self.tokenizer.width)
+        return self._grid(self._compress(self._params(("compressor",)), tokens).mean)
 
     def reconstruct_features(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b y x d"]:
         """Latents → x̂, in the encoder's own space."""
         params = self._params(("feature_decoder",))
-        return self._grid(self._reconstruct_features(params, self._tokens(latents)))
+        return self._grid(self._reconstruct_features(params, self._tokens(latents, self.tokenizer.channels)))
 
     def decode(self, latents: Float[AnyArray, "b y x c"]) -> Float[Array, "b height width 3"]:
         """Latents → images, clipped to [−1, 1]."""
-        return self._decode(self._params(self.tokenizer.decodes), self._tokens(latents))
+        return self._decode(self._params(self.tokenizer.decodes), self._tokens(latents, self.tokenizer.channels))
 
     # Generating
 
@@ -203,7 +228,9 @@ class FAE:
         """
         sampling = self.config.sampling
         given = {name: value for name, value in changes.items() if value is not None}
-        chosen = dataclasses.replace(sampling, **given, guidance=guidance_schedule(guidance, sampling.guidance))
+        changed = dataclasses.replace(sampling, **given)
+        validate(changed, "sampling")
+        chosen = dataclasses.replace(changed, guidance=guidance_schedule(guidance, sampling.guidance))
         self.generator.evaluations(chosen)
         return chosen
 
@@ -250,6 +277,9 @@ class FAE:
           condition: what `Condition.request` gives, one entry for each image.
           settings: see `settings`.
         """
+        problem = seed_problem(int(seed) if isinstance(seed, np.integer) else seed)
+        if problem:
+            raise ValueError(f"seed {seed} {problem}")
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
         run = self._sampling(settings)
@@ -287,9 +317,6 @@ class FAE:
 
     def _grid(self, tokens: Array) -> Array:
         return rearrange(tokens, "b (y x) c -> b y x c", y=self.tokenizer.grid[0])
-
-    def _tokens(self, maps: AnyArray) -> Array:
-        return rearrange(jnp.asarray(maps), "b y x c -> b (y x) c")
 
     @functools.cached_property
     def _features(self) -> Callable[..., Array]:

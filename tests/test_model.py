@@ -144,9 +144,47 @@ def test_what_is_said_of_guidance(given: object, wanted: tuple):
     assert schedule == guidance_schedule(wanted, ())
 
 
-def test_guidance_that_is_none_of_these():
-    with pytest.raises(ValueError, match="guidance 'strong' is not known"):
-        guidance_schedule("strong", ())
+@pytest.mark.parametrize("given", ["strong", 1j, True, {1}, [1, 2]])
+def test_guidance_that_is_none_of_these(unchecked_shapes: None, given: object):
+    with pytest.raises(ValueError, match="guidance"):
+        guidance_schedule(given, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x * 127.5 + 127.5).astype(np.uint8), "floats in .-1, 1., got uint8"),
+        (lambda x: x * 127.5 + 127.5, "floats in .-1, 1., got .* to"),
+        (lambda x: np.where(np.arange(3) == 1, np.nan, x), "floats in .-1, 1., got nan to nan"),
+        (lambda x: x.repeat(2, 1).repeat(2, 2), r"shape \(b, 32, 32, 3\), got \(3, 64, 64, 3\)"),
+        (lambda x: x[0], "have the shape"),
+        (lambda x: x[:0], "have the shape"),
+    ],
+)
+def test_images_that_are_none(fae: fae_jax.FAE, images: jax.Array, unchecked_shapes: None, change, message: str):
+    for use in (fae.encode, fae.posterior, fae.features, fae.outputs):
+        with pytest.raises(ValueError, match=message):
+            use(change(np.asarray(images)))
+
+
+def test_latents_and_features_of_another_shape(fae: fae_jax.FAE, unchecked_shapes: None):
+    for use in (fae.decode, fae.reconstruct_features, fae.compress):
+        for shape in ((2, 8, 8, 4), (2, 4, 4, 5), (2, 16, 4), (0, 4, 4, 4)):
+            with pytest.raises(ValueError, match="an array of shape .b, 4, 4, .*. is needed, got"):
+                use(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**33, 10**20, 1.5])
+def test_seeds_that_would_be_anothers_twin(fae: fae_jax.FAE, unchecked_shapes: None, seed: object):
+    with pytest.raises(ValueError, match="is a seed: a whole number from 0 to 4294967295"):
+        fae.generate([0], seed=seed)
+
+
+def test_settings_that_are_none(fae: fae_jax.FAE):
+    with pytest.raises(ValueError, match="field sampling.sampler must be one of euler, .*, got 'dpm'"):
+        fae.generate([0], sampler="dpm")
+    with pytest.raises(ValueError, match="field sampling.steps must be at least 1, got 0"):
+        fae.generate([0], steps=0)
 
 
 def test_a_directory_that_is_no_fae_or_not_finished_says_so(tmp_path: Path, finished: Path):

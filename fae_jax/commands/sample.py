@@ -10,8 +10,11 @@ from typing import Any
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, guidance_schedule
+from fae_jax.section import seed as seed_problem
 from fae_jax.stages.running import check_stages
 from fae_jax.stages.sampling import balanced_labels, draw
+
+MOST = 10_000_000  # images of one set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +46,12 @@ def parse_guidance(text: str) -> Any:
     if text in ("config", "none"):
         return None if text == "none" else text
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise ValueError(f"--guidance {text!r} is neither a weight, intervals, none nor config") from None
+        guidance = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        guidance = None
+    if not isinstance(guidance, int | float | tuple | list) or isinstance(guidance, bool):
+        raise ValueError(f"--guidance {text[:100]!r} is neither a weight, intervals, none nor config")
+    return guidance
 
 
 def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
@@ -71,8 +77,11 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
-    if arguments.number < 1:
-        raise ValueError(f"--number must be at least 1, got {arguments.number}")
+    if not 1 <= arguments.number <= MOST:
+        raise ValueError(f"--number must be from 1 to {MOST:,}, got {arguments.number}; several seeds draw more")
+    problem = seed_problem(arguments.seed)
+    if problem:
+        raise ValueError(f"--seed {arguments.seed} {problem}")
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
         raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
     guidance = parse_guidance(arguments.guidance)

@@ -32,7 +32,7 @@ Guidance = float | int | Sequence[Sequence[float]] | None
 PAPER_SCHEDULE: Schedule = ((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, 2.5))
 
 
-def make_schedule(guidance: Guidance) -> Schedule:
+def make_schedule(guidance: Any) -> Schedule:
     """Checks a schedule and brings it to its normal form, intervals in order of time.
 
     Args:

@@ -34,10 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from fae_jax.diffusion.guidance import PAPER_SCHEDULE
+from fae_jax.diffusion.guidance import PAPER_SCHEDULE, make_schedule
 from fae_jax.diffusion.path import shift_time, unshift_time
 from fae_jax.files.names import nearest
-from fae_jax.section import above, are_numbers, at_least, one_of, option
+from fae_jax.section import above, at_least, one_of, option
 
 Velocity = Callable[[Array, Array], Array]
 
@@ -191,6 +191,14 @@ def _check_steps(steps: int, *, least: int) -> None:
 SAMPLERS: dict[str, type] = {"euler": Euler, "heun": Heun, "euler_maruyama": EulerMaruyama}
 
 
+def _intervals(value: Any) -> str | None:
+    try:
+        make_schedule(value)
+    except ValueError as error:
+        return f"holds intervals (from, to, weight): {error}"
+    return None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingSection:
     """From noise to latents."""
@@ -203,9 +211,7 @@ class SamplingSection:
     guidance: tuple[Any, ...] = option(
         PAPER_SCHEDULE,
         "intervals (from, to, weight) over time",
-        lambda value: (
-            None if all(are_numbers(interval, 3) for interval in value) else "holds intervals (from, to, weight)"
-        ),
+        _intervals,
     )
     batch: int = option(256, "images sampled at once", at_least(1))
 
