@@ -20,6 +20,7 @@ from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
 from fae_jax.evaluation.tasks import TASKS
+from fae_jax.files.paths import absolute, as_path, is_remote
 from fae_jax.launchers.plan import find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
@@ -68,12 +69,12 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
             raise ValueError("a new sweep needs --config and --sweep; one that was begun needs --workdir")
         if arguments.overrides:
             raise ValueError("--config.section.field=value needs --config and --sweep beside it")
-        return SweepDirectory.open(Path(arguments.workdir))
+        return SweepDirectory.open(as_path(arguments.workdir))
     config = check(override(load_config(arguments.config), arguments.overrides))
     sweep = load_sweep(arguments.sweep)
     check_sweep(sweep, config, TASKS)
     names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)
-    root = Path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
+    root = as_path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
     directory = SweepDirectory(root=root, sweep=sweep, config=config)
     directory.check()
     return directory
@@ -113,8 +114,9 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     launcher = LAUNCHERS[arguments.launcher]
     settings = parse_settings(launcher.Settings, arguments.launcher, arguments.launch)
     phases = make_phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
-    folder = directory.root.absolute() / "launch"
-    name = directory.root.absolute().name
+    name = absolute(directory.root).name
+    # Logs are of this machine: those of a sweep in a bucket lie where a sweep without --workdir would.
+    folder = (Path("runs", "sweeps", name) if is_remote(directory.root) else directory.root).absolute() / "launch"
     source = Workdir(arguments.source) if arguments.source else None
     handed = _check_source(directory, source) if source else []
     if arguments.dry_run:

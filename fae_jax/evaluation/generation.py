@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from jaxtyping import Float, Int, UInt8
 from fae_jax.evaluation.frechet import Moments, frechet_distance
 from fae_jax.evaluation.judge import Judge
 from fae_jax.evaluation.nearest import CopyCheck, Nearest, nearest
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_result
 
 SCHEMA = 1
@@ -191,4 +191,4 @@ def write_generation(
       OSError: the working directory cannot be written; an earlier result is kept.
     """
     result = {"schema": SCHEMA, "class_names": list(class_names), "judge": judge.as_result(), "sets": dict(sets)}
-    return write_result(Path(workdir) / "evaluation" / "generation.json", result)
+    return write_result(workdir / "evaluation" / "generation.json", result)

@@ -33,7 +33,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,7 @@ from fae_jax.evaluation.agreement import Agreement
 from fae_jax.evaluation.linear_probe import Parts, rows_of, train_probes
 from fae_jax.evaluation.vectors import Vectors
 from fae_jax.evaluation.voting import vote
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_result
 from fae_jax.section import above, at_least, one_of, option, whole_numbers
 
@@ -287,4 +287,4 @@ def evaluate_probe(
 
 def write_probe(workdir: Path, result: dict[str, Any]) -> Path:
     """Writes `evaluation/probe.json` atomically; returns its path."""
-    return write_result(Path(workdir) / "evaluation" / "probe.json", result)
+    return write_result(workdir / "evaluation" / "probe.json", result)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.ndimage import correlate1d
 
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_result
 
 PSNR_CEILING = 100.0
@@ -158,4 +158,4 @@ def write_reconstruction(workdir: Path, results: dict[str, Any]) -> Path:
     Names say which decoder and split, as "heldout" (after fine-tuning) or "heldout_before_finetune"; the first
     is what the report calls the reconstruction.
     """
-    return write_result(Path(workdir) / "evaluation" / "reconstruction.json", {"schema": 1, "sets": results})
+    return write_result(workdir / "evaluation" / "reconstruction.json", {"schema": 1, "sets": results})

@@ -7,13 +7,13 @@ matching     pairs of images with lines from each query to its match, in x, x̂ 
 from __future__ import annotations
 
 import colorsys
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from fae_jax.evaluation.semantics import SPACES, Semantics, similarity_map
+from fae_jax.files.paths import Path
 from fae_jax.stages.figures import Sheet, cell_size, write_figure
 
 WORDS = {"x": "x", "reconstructed": "x after z", "z": "z"}

@@ -8,12 +8,12 @@ nearest           samples beside their nearest training images
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from fae_jax.files.paths import Path
 from fae_jax.stages.figures import (
     feature_maps,
     least_and_most,

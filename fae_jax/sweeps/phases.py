@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fae_jax.files.paths import absolute
 from fae_jax.launchers import Phase, Task
 from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, is_concluded
 
 
 def make_phases(directory: SweepDirectory, points: Sequence[PlacedPoint], *, table: bool) -> list[Phase]:
     """What is left to run, as `fae sweep --point …`; with `table`, the table of it at the end."""
-    begin = ("sweep", "--workdir", str(directory.root.absolute()))
+    begin = ("sweep", "--workdir", str(absolute(directory.root)))
     waiting = [point for point in points if not is_concluded(point.workdir)]
     phases = []
     if waiting and directory.shared and not is_concluded(directory.shared_workdir):

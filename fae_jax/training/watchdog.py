@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 import jax
 
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import write_atomically
 from fae_jax.parallel.ending import end_now
 from fae_jax.section import at_least, option
 from fae_jax.training.goodput import Phases
@@ -90,12 +92,13 @@ class Watchdog:
         field = "watch.data" if phase in self._limits else "watch.step"
         file = self._directory / "stalled" / f"host-{host}.txt"
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "w") as stacks:
+            with tempfile.TemporaryFile() as stacks:
                 faulthandler.dump_traceback(stacks, all_threads=True)
+                stacks.seek(0)
+                write_atomically(file, stacks.read())
             where = f"the stacks of its threads are in {file}"
         except OSError as error:
-            where = f"the stacks of its threads could not be written ({error.strerror})"
+            where = f"the stacks of its threads could not be written ({error.strerror or error})"
         self._end(
             f"{self._name}: host {host} of {jax.process_count()} ({socket.gethostname()}) has waited {waited:.0f} s "
             f"for {WAITS[phase]}; {where}; the same command continues from the last checkpoint, and {field} says "
