@@ -12,7 +12,8 @@ import requests.exceptions
 from gcsfs.core import GCSFileSystem
 from gcsfs.retry import HttpError
 
-logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the stack of each error that it raises as well
+for _name in ("gcsfs", "google.auth"):  # they log what they raise as well, with its stack
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Buckets(GCSFileSystem):

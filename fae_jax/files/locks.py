@@ -169,7 +169,7 @@ class _Lease:
             except Exception as error:
                 if time.monotonic() - renewed < STALE:
                     continue
-                message = f"{self._what} cannot be reached for {STALE:.0f} s: {error or type(error).__name__}"
+                message = f"{self._what} cannot be reached for {STALE:.0f} s: {str(error) or 'no answer'}"
             if not self._over.is_set():
                 self._lost(f"{message}; what was finished is kept, and the same command continues")
             return

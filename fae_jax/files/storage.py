@@ -166,6 +166,9 @@ def local_copy(path: str) -> str:
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{file.name}.part-{os.getpid()}"
-        filesystem(path).get_file(path, str(temporary))
-        temporary.rename(target)
+        try:
+            filesystem(path).get_file(path, str(temporary))
+            temporary.rename(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return str(target)

@@ -18,6 +18,7 @@ Record v + V i of a shard is view v of its i-th image, V = 2 with flips (view 1 
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -35,6 +36,7 @@ from fae_jax.files import storage
 
 FORMAT = 2
 HEADER = "header.json"
+COPIED_AT_ONCE = 8
 _PREFIX = struct.Struct("<qiI")
 
 
@@ -262,6 +264,14 @@ class LatentSource:
                 raise ValueError(
                     f"shard {path} has {size} bytes, its header says {shard.size}; remove it and run {layout.maker}"
                 )
+
+    def fetch(self) -> None:
+        """Copies what is in a bucket to this host, several shards at once: batches then wait for none.
+
+        Records are read at random and a batch touches every shard, so that a request per record would cost more.
+        """
+        with concurrent.futures.ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
+            list(pool.map(storage.local_copy, self._records.paths))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LatentSource, (self.directory, self.header)
