@@ -1,9 +1,9 @@
 """One writer at a time, on this machine or in a bucket.
 
 Here a lock is a file with `flock`, which ends with its process. In a bucket it is an object that is made only where
-there is none, and made anew every `BEAT` seconds by whoever holds it. One that has not changed for `STALE` seconds of
-an observer's own clock, or whose process was on this machine and is gone, is taken over; whoever finds that its own
-was taken over, or cannot renew it for as long, ends.
+there is none, and made anew every `BEAT` seconds by whoever holds it. Whoever cannot renew its own for `STALE`
+seconds, or finds it taken over, ends. One that has not changed for half as long again, by an observer's own clock, or
+whose process was on this machine and is gone, is taken over: its holder has ended by then.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import Any
 
 from fae_jax.files import objects
 from fae_jax.files.paths import Path, is_remote
+from fae_jax.files.progress import say
 
 BEAT = 10.0  # seconds between two signs of life
-STALE = 60.0  # seconds without one after which a lock is taken over
+STALE = 60.0  # seconds without one after which the holder ends
 
 
 def stop(message: str) -> None:
@@ -124,7 +125,7 @@ class _Lease:
 
     def take(self) -> None:
         """Makes the lock, or waits to see whether whoever holds it is alive."""
-        seen, since = "", time.monotonic()
+        seen, since, limit = "", time.monotonic(), 1.5 * STALE
         while True:
             with contextlib.suppress(FileExistsError):
                 self._generation = objects.upload(self._file, self._content(), "0")
@@ -138,14 +139,10 @@ class _Lease:
                 if not seen:
                     seen = generation
                     if not _is_gone(holder):
-                        print(
-                            f"{self._what} is held by {owner}: waiting {STALE:.0f} s at most for a sign of life",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                        say(f"{self._what} is held by {owner}: waiting {limit:.0f} s at most for a sign of life")
                 if generation != seen:
                     raise _in_use(self._what, owner)
-                if _is_gone(holder) or time.monotonic() - since > STALE:
+                if _is_gone(holder) or time.monotonic() - since > limit:
                     objects.remove(self._file, generation)
                     continue
                 time.sleep(min(1.0, BEAT / 4))

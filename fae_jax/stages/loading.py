@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from fae_jax.bundle import FILE, FILES, Bundle
-from fae_jax.files.paths import as_path
+from fae_jax.files.paths import as_path, local_path
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
@@ -26,7 +26,7 @@ def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
     """
     folder = as_path(path)
     if (folder / FILE).is_file():
-        return FAE(Bundle(folder))
+        return FAE(Bundle(local_path(folder, "bundle")))
     if not folder.exists() and hub.is_hub_name(str(path)):
         return FAE(Bundle(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder))
     workdir = Workdir(folder)

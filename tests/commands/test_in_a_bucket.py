@@ -112,6 +112,9 @@ def test_a_bucket_that_is_not_to_be_had_is_one_line(bucket: Any, bucket_server: 
 
     run = ("run", "--config", TINY, "--workdir")
     assert "bucket gs://no-such-bucket does not exist; make it first" in refused(2, *run, "gs://no-such-bucket/W")
+    fsspec.filesystem("gs").pipe_file(f"{bucket}/bundle/bundle.json", b"{}")
+    with pytest.raises(ValueError, match=f"bundle {bucket}/bundle is in a bucket: name a folder on a disk"):
+        fae_jax.load(str(bucket / "bundle"))
     assert "is not a working directory" in refused(2, "sample", "--workdir", bucket)
     assert "s3://b/W cannot be written to: name a folder on this machine, or gs://" in refused(2, *run, "s3://b/W")
     gone = environment(STORAGE_EMULATOR_HOST="http://127.0.0.1:1")
