@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
 import socket
-import tempfile
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -92,10 +92,7 @@ class Watchdog:
         field = "watch.data" if phase in self._limits else "watch.step"
         file = self._directory / "stalled" / f"host-{host}.txt"
         try:
-            with tempfile.TemporaryFile() as stacks:
-                faulthandler.dump_traceback(stacks, all_threads=True)
-                stacks.seek(0)
-                write_atomically(file, stacks.read())
+            write_atomically(file, _stacks())
             where = f"the stacks of its threads are in {file}"
         except OSError as error:
             where = f"the stacks of its threads could not be written ({error.strerror or error})"
@@ -110,3 +107,10 @@ class Watchdog:
         self._over.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+
+
+def _stacks() -> str:
+    """Where every thread stands."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = {ident: "".join(traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}
+    return "\n".join(f"{names.get(ident, ident)}\n{stack}" for ident, stack in stacks.items())
