@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fae_jax/__init__.py").read_text())[1]
+GCS = ["gcsfs>=2025.5"]
 
 setup(
     name="fae_jax",
@@ -66,17 +67,20 @@ setup(
         "tokenizers>=0.21",
         "sentencepiece>=0.2.1",
         "fsspec>=2024.6",
+        "etils[epath]>=1.12",
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
         "pyyaml>=6",
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.1"],
-        "tpu": ["jax[tpu]>=0.10.1", "gcsfs>=2024.6"],
+        "tpu": ["jax[tpu]>=0.10.1", *GCS],
+        "gcs": GCS,
         "wandb": ["wandb>=0.17"],
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
             *("regex", "jsonschema>=4.20"),
+            *(*GCS, "gcp-storage-emulator>=2026.7"),
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
     },

@@ -26,6 +26,7 @@ from fae_jax import __version__
 from fae_jax.config import check, from_json, to_json
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
+from fae_jax.files.paths import as_path
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
@@ -73,9 +74,8 @@ def write_bundle(
         save_tree(folder / f"{part}.safetensors", fetch(params))
     config = parts.config
     if config.encoder.train and "encoder" in tokenizer.encodes:
-        shutil.copytree(
-            config.encoder.weights, folder / "encoder", ignore=lambda place, files: set(files) - _ENCODER_FILES
-        )
+        for name in _ENCODER_FILES:
+            write_atomically(folder / "encoder" / name, (as_path(config.encoder.weights) / name).read_bytes())
     facts = getattr(tokenizer, "facts", None)
     content = {
         "format": FORMAT,
@@ -94,7 +94,7 @@ def write_bundle(
     return folder.rename(whole)
 
 
-_ENCODER_FILES = {"config.json", "model.safetensors"}
+_ENCODER_FILES = ("config.json", "model.safetensors")
 
 
 def _card(content: Mapping[str, Any], names: list[str]) -> str:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fae_jax.config import differences, from_json, to_json
+from fae_jax.files import locks, objects
+from fae_jax.files.paths import Path, as_path, is_remote
 from fae_jax.files.writing import write_atomically, write_json
 
 
 class Workdir:
-    """Paths of a working directory, and the configuration it belongs to.
+    """Paths of a working directory, here or in a bucket, and the configuration it belongs to.
 
     Raises:
-      ValueError: it is in a bucket, which is no file system.
+      ValueError: it cannot be written to; see `as_path`.
     """
 
-    def __init__(self, root: str | Path):
-        if "://" in str(root):
-            raise ValueError(
-                f"working directory {root} is in a bucket, and has to be on a file system: mount the bucket "
-                "(gcsfuse, s3fs) or name a shared folder; data may be read from buckets directly"
-            )
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str]):
+        self.root = as_path(root)
 
     def stage(self, name: str) -> Path:
         """Where a stage keeps its checkpoints, metrics and previews."""
@@ -56,7 +52,9 @@ class Workdir:
         Raises:
           FileNotFoundError: it is no working directory.
           ValueError: its configuration cannot be read.
+          OSError: its bucket does not exist, refuses or does not answer.
         """
+        self._check_bucket()
         if not self.config_file.is_file():
             raise FileNotFoundError(
                 f"{self.root} is not a working directory: it has no config.json; begin one with "
@@ -72,16 +70,18 @@ class Workdir:
 
         Raises:
           ValueError: fields that decide the result differ; they are listed.
+          OSError: its bucket does not exist, refuses or does not answer.
         """
+        self._check_bucket()
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"working directory {self.root} is a file; name a directory")
         if not self.config_file.is_file():
             return
         different = differences(config, self.read_config())
         if different:
-            shown = "; ".join(different[:8]) + (f"; and {len(different) - 8} more" if len(different) > 8 else "")
+            listed = "; ".join(different[:8]) + (f"; and {len(different) - 8} more" if len(different) > 8 else "")
             raise ValueError(
-                f"working directory {self.root} belongs to another experiment ({shown}); choose another --workdir "
+                f"working directory {self.root} belongs to another experiment ({listed}); choose another --workdir "
                 "or leave those fields as they were"
             )
 
@@ -92,21 +92,22 @@ class Workdir:
         if not self.config_file.is_file() or self.config_file.read_text() != text:
             write_atomically(self.config_file, text)
 
+    def _check_bucket(self) -> None:
+        if is_remote(self.root):
+            objects.check_bucket(self.root)
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, lost: Callable[[str], object] = locks.stop) -> Iterator[None]:
         """Holds the directory for one process at a time; a process that dies lets go of it.
 
+        Args:
+          lost: called with a message, by a thread, when a bucket's lock is no longer ours; does not return in a run.
+
         Raises:
-          ValueError: another process holds it.
+          ValueError: another process holds it; it is named.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"working directory {self.root} is in use by another fae process; wait for it or stop it"
-                ) from None
+        with locks.lock(self.root / ".lock", f"working directory {self.root}", lost):
             yield
 
     def add_time(self, phase: str, seconds: float) -> None:

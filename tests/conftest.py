@@ -1,8 +1,10 @@
 """Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -24,6 +26,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("accelerator"):
                 item.add_marker(pytest.mark.skip(reason="needs an accelerator; this machine has none"))
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Any]:
+    """A server of buckets on this machine, that gcsfs and TensorStore of this process ask too."""
+    from bucket_server import BucketServer
+
+    server = BucketServer()
+    os.environ.update(server.variables)  # before their first use, and for good: they look once
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(bucket_server: Any) -> Any:
+    """A folder of its own in a bucket."""
+    from bucket_server import BUCKET
+
+    from fae_jax.files.paths import as_path
+
+    return as_path(f"gs://{BUCKET}/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["here", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """An empty folder, on this machine and in a bucket."""
+    return tmp_path if request.param == "here" else request.getfixturevalue("bucket")
 
 
 @pytest.fixture(scope="session")

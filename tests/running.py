@@ -99,13 +99,13 @@ def of_the_machine(metric: str) -> bool:
     return metric.startswith("seconds") or metric in ("images_per_second", "teraflops_per_second", "mfu", "goodput")
 
 
-def curve(workdir: Path, stage: str) -> list[str]:
+def curve(workdir: Any, stage: str) -> list[str]:
     """A stage's metrics, a line of JSON per step, without what tells of the machine."""
     rows = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
     return [json.dumps({name: value for name, value in row.items() if not of_the_machine(name)}) for row in rows]
 
 
-def saved_state(workdir: Path, stage: str) -> dict[str, np.ndarray]:
+def saved_state(workdir: Any, stage: str) -> dict[str, np.ndarray]:
     """Everything in a stage's newest checkpoint: path → array."""
     import jax
     from orbax.checkpoint import v1 as ocp

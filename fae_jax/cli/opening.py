@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed, Stopped
+from fae_jax.parallel.ending import end_now
 from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
@@ -69,7 +70,7 @@ def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experi
     watch = watch_hosts(experiment.config.watch.hosts)
     try:
         check_request(experiment, stage)
-        with experiment.workdir.lock() if is_first() else contextlib.nullcontext():
+        with experiment.workdir.lock(end_now) if is_first() else contextlib.nullcontext():
             if is_first():
                 experiment.workdir.begin(experiment.config)
             wait_for_all("working directory begun")

@@ -4,11 +4,11 @@ opens. A published encoder is named in it by hash; one that was trained here tra
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment
 from fae_jax.export import EXPORTS
+from fae_jax.files.paths import local_path
 from fae_jax.files.progress import say
 from fae_jax.kinds import find, names
 from fae_jax.stages.running import check_stages
@@ -39,6 +39,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for name, value in {**record.made_of, "steps": record.finished}.items()
     }
     ema = None if arguments.ema == "none" else arguments.ema
-    folder = write(experiment.parts, Path(arguments.out).expanduser(), ema=ema, provenance=provenance)
+    folder = write(experiment.parts, local_path(arguments.out, "--out"), ema=ema, provenance=provenance)
     say(f"export: {arguments.format} in {folder}")
     return {"out": str(folder), "format": arguments.format}

@@ -26,7 +26,7 @@ from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tar_index import TarIndex
 from fae_jax.data.sources.tfds import folder_and_split
-from fae_jax.files import storage
+from fae_jax.files.paths import local_path
 from fae_jax.files.progress import duration, report_progress
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.section import validate
@@ -85,9 +85,7 @@ def kind_of(path: str, dataset: str) -> str:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     columns = _columns(arguments.overrides)
-    if storage.is_remote(arguments.out):
-        raise ValueError(f"--out {arguments.out} is in a bucket: name a folder on a disk, and copy it there")
-    out = Path(arguments.out)
+    out = local_path(arguments.out, "--out")
     given = {f.name: getattr(arguments, f.name, None) for f in dataclasses.fields(Filters)}
     given["duplicates"] = False if arguments.drop_duplicates else None
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -21,6 +21,7 @@ from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import task_kind, task_names
+from fae_jax.files.paths import absolute, as_path, is_remote
 from fae_jax.launchers.plan import Phase, Task, find_program, parse_settings
 from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
@@ -68,12 +69,12 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
             raise ValueError("a new sweep needs --config and --sweep; one that was begun needs --workdir")
         if arguments.overrides:
             raise ValueError("--config.section.field=value needs --config and --sweep beside it")
-        return SweepDirectory.open(Path(arguments.workdir))
+        return SweepDirectory.open(as_path(arguments.workdir))
     config = check(override(load_config(arguments.config), arguments.overrides))
     sweep = load_sweep(arguments.sweep)
     check_sweep(sweep, config, {name: task_kind(name).needs for name in task_names()})
     names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)
-    root = Path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
+    root = as_path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
     directory = SweepDirectory(root=root, sweep=sweep, config=config)
     directory.check()
     return directory
@@ -112,7 +113,7 @@ def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:
 def _phases(directory: SweepDirectory, points: Sequence[PlacedPoint], *, table: bool) -> list[Phase]:
     """What is left to run, as `fae sweep --point …`: what all points share, then the points, rung by rung where some
     are stopped early; with `table`, the table of it at the end."""
-    begin = ("sweep", "--workdir", str(directory.root.absolute()))
+    begin = ("sweep", "--workdir", str(absolute(directory.root)))
     waiting = [point for point in points if not is_concluded(point.workdir)]
     phases = []
     if waiting and directory.shared and not is_concluded(directory.shared_workdir):
@@ -135,8 +136,9 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     launcher = LAUNCHERS[arguments.launcher]
     settings = parse_settings(launcher.Settings, arguments.launcher, arguments.launch)
     phases = _phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
-    folder = directory.root.absolute() / "launch"
-    name = directory.root.absolute().name
+    name = absolute(directory.root).name
+    # Logs are of this machine: those of a sweep in a bucket lie where a sweep without --workdir would.
+    folder = (Path("runs", "sweeps", name) if is_remote(directory.root) else directory.root).absolute() / "launch"
     source = Workdir(arguments.source) if arguments.source else None
     handed = _check_source(directory, source) if source else []
     if arguments.dry_run:

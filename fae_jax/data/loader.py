@@ -17,7 +17,6 @@ import functools
 import itertools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -36,6 +35,7 @@ from fae_jax.data.transforms import (
     RandomResizedCrop,
     adm_centre_crop,
 )
+from fae_jax.files.paths import Path
 
 
 class Examples(grain.MapDataset):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.listing import Source, name_hashes
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import append_line
 
 TRIES = 64
 log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ class BadImages:
         self.reasons[position] = reason
         log.warning("left out %s", reason)
         if self._file:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._file, "a", encoding="utf-8") as lines:
-                lines.write(f"{reason}\n")
+            append_line(self._file, reason)
         if len(self.reasons) > self._limit:
             where = f"; all are named in {self._file}" if self._file else ""
             count = f"{len(self.reasons)} images cannot be decoded, {self._limit} are tolerated"

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,9 @@ import jax.numpy as jnp
 
 from fae_jax.encoders.registry import Encoder, register
 from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.files import storage
+from fae_jax.files.moving import Outbox
+from fae_jax.files.paths import as_path
 from fae_jax.weights import hash_tree, load_tree, save_tree
 from fae_jax.weights.tensors import FILE
 
@@ -50,11 +52,11 @@ def save(
       params: what `ViT(config).init(...)["params"]` made and training changed.
       settings: plain JSON values that say how it was trained; they come back as `Encoder.settings["training"]`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    outbox = Outbox(as_path(folder))
     content = {"model_type": "fae_vit", "vit": config.to_json(), "training": dict(settings)}
-    (folder / CONFIG).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    save_tree(folder / FILE, params)  # last: where there are weights, everything is there
+    (outbox.folder / CONFIG).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    save_tree(outbox.folder / FILE, params)  # last: where there are weights, everything is there
+    outbox.close()
     return hash_tree(params)
 
 
@@ -67,7 +69,7 @@ def build(
       FileNotFoundError: nothing was trained there yet.
       ValueError: the folder holds another network, or `image_size` is not a multiple of the patch.
     """
-    folder = Path(weights) if weights is not None else None
+    folder = as_path(weights) if weights is not None else None
     if folder is None or not (folder / CONFIG).is_file():
         where = "no folder was named" if folder is None else f"{folder} holds no {CONFIG}"
         raise FileNotFoundError(
@@ -78,7 +80,7 @@ def build(
         raise ValueError(f"{folder / CONFIG} describes a {content.get('model_type')!r}, not the encoder {NAME!r}")
     config = ViTConfig.from_json(content["vit"])
     made = outline(config=config, image_size=image_size, dtype=dtype, scan=scan, kernel=kernel)
-    params = jax.tree.map(jnp.asarray, load_tree(folder, made.params))
+    params = jax.tree.map(jnp.asarray, load_tree(storage.local_copy(str(folder / FILE)), made.params))
     settings = {**made.settings, "training": content.get("training", {})}
     return dataclasses.replace(made, params=params, weights_hash=hash_tree(params), settings=settings)
 

@@ -1,1 +1,1 @@
-"""Files here and in buckets: paths, writing that is never half done, trying again, Python files as configuration."""
+"""Files here and in buckets: paths, writing that is never half done, locks, trying again, Python files as data."""

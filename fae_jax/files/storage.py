@@ -7,7 +7,6 @@ reads, so sources can be sent to worker processes, and a thousand shards need no
 from __future__ import annotations
 
 import dataclasses
-import functools
 import glob
 import hashlib
 import os
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fae_jax.files.paths import filesystem, is_remote
 from fae_jax.files.retry import retried
 
 
@@ -39,30 +39,6 @@ class StoredFile:
         return self.path.rsplit("/", 1)[-1]
 
 
-def is_remote(path: str) -> bool:
-    """Whether a path has a protocol in front."""
-    return "://" in path
-
-
-@functools.cache
-def _filesystem(protocol: str) -> Any:
-    import fsspec
-
-    try:
-        return fsspec.filesystem(protocol)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"paths that begin with {protocol}:// cannot be read here: {error}") from error
-
-
-def filesystem(path: str) -> Any:
-    """fsspec's file system for a remote path.
-
-    Raises:
-      ValueError: the protocol is unknown, or its package is not installed.
-    """
-    return _filesystem(path.split("://", 1)[0])
-
-
 def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
     """The files a path stands for, sorted by name.
 
@@ -75,20 +51,25 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
       ValueError: a folder without such files, or a pattern that fits none.
     """
     path = path if is_remote(path) else os.path.expanduser(path)
-    names = [name for part in _expanded(path) for name in _matching(part, tuple(suffixes))]
-    if not names:
+    files = [file for part in _expanded(path) for file in _matching(part, tuple(suffixes))]
+    if not files:
         if not exists(path) and not is_pattern(path):
             raise FileNotFoundError(f"{path} does not exist")
         raise ValueError(f"{path} holds no file that ends in {' or '.join(suffixes)}")
-    return [stat(name) for name in names]
+    return files
+
+
+def list_files(folder: str, suffix: str) -> list[StoredFile]:
+    """The files of a folder whose names end in `suffix`, sorted; none where there is no such folder."""
+    return _matching(folder, (suffix,)) if exists(folder) else []
 
 
 def _expanded(path: str) -> list[str]:
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", path)
-    if not found:
+    span = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    if not span:
         return [path]
-    first, last = found.groups()
-    before, after = path[: found.start()], path[found.end() :]
+    first, last = span.groups()
+    before, after = path[: span.start()], path[span.end() :]
     numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     return [name for number in numbers for name in _expanded(before + number + after)]
 
@@ -98,22 +79,31 @@ def is_pattern(path: str) -> bool:
     return any(mark in path for mark in "*?[{")
 
 
-def _matching(path: str, suffixes: tuple[str, ...]) -> list[str]:
+def _matching(path: str, suffixes: tuple[str, ...]) -> list[StoredFile]:
     if is_remote(path):
-        files, protocol = filesystem(path), path.split("://", 1)[0]
+        files = filesystem(path)
         if is_pattern(path):
-            found = files.glob(path)
-        elif files.isdir(path):
-            found = [name for name in files.ls(path, detail=False) if name.endswith(suffixes)]
+            about = list(files.glob(path, detail=True).values())
         else:
-            found = [path] if files.exists(path) else []
-        return sorted(name if is_remote(name) else f"{protocol}://{name.lstrip('/')}" for name in found)
+            about = files.ls(path, detail=True) if files.exists(path) else []
+            if files.isdir(path):
+                about = [each for each in about if each["name"].endswith(suffixes)]
+        return sorted((_stored(path, each) for each in about), key=lambda file: file.path)
     if is_pattern(path) and not os.path.exists(path):
-        return sorted(glob.glob(path))
-    if os.path.isdir(path):
-        names = sorted(name for name in os.listdir(path) if name.endswith(suffixes) and not name.startswith("."))
-        return [os.path.join(path, name) for name in names]
-    return [path] if os.path.exists(path) else []
+        names = sorted(glob.glob(path))
+    elif os.path.isdir(path):
+        inside = sorted(name for name in os.listdir(path) if name.endswith(suffixes) and not name.startswith("."))
+        names = [os.path.join(path, name) for name in inside]
+    else:
+        names = [path] if os.path.exists(path) else []
+    return [stat(name) for name in names]
+
+
+def _stored(path: str, about: dict[str, Any]) -> StoredFile:
+    """A remote file by what its file system says; `path` is one of the same protocol."""
+    name, protocol = about["name"], path.split("://", 1)[0]
+    mark = next((about[key] for key in ("generation", "etag", "ETag", "mtime", "created") if about.get(key)), "")
+    return StoredFile(name if is_remote(name) else f"{protocol}://{name.lstrip('/')}", int(about["size"]), str(mark))
 
 
 def exists(path: str) -> bool:
@@ -124,9 +114,7 @@ def exists(path: str) -> bool:
 def stat(path: str) -> StoredFile:
     """Size and version of one file."""
     if is_remote(path):
-        about = filesystem(path).info(path)
-        mark = next((about[key] for key in ("generation", "etag", "ETag", "mtime", "created") if about.get(key)), "")
-        return StoredFile(path, int(about["size"]), str(mark))
+        return _stored(path, filesystem(path).info(path))
     about = os.stat(path)
     return StoredFile(path, about.st_size, f"{about.st_mtime:.6f}")
 
@@ -156,8 +144,7 @@ def _read(path: str, offset: int, size: int | None) -> bytes:
     else:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # half the time of Python's own file objects
         try:
-            wanted = os.fstat(file).st_size - offset if size is None else size
-            data = os.pread(file, wanted, offset)
+            data = os.pread(file, os.fstat(file).st_size - offset if size is None else size, offset)
         finally:
             os.close(file)
     if size is not None and len(data) != size:
@@ -172,13 +159,16 @@ def local_copy(path: str) -> str:
     """
     if not is_remote(path):
         return path
-    found = stat(path)
-    key = hashlib.sha256(f"{found}".encode()).hexdigest()[:16]
+    file = stat(path)
+    key = hashlib.sha256(f"{file}".encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fae_jax" / "files" / key
-    target = folder / found.name
+    target = folder / file.name
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{found.name}.part-{os.getpid()}"
-        filesystem(path).get_file(path, str(temporary))
-        temporary.rename(target)
+        temporary = folder / f"{file.name}.part-{os.getpid()}"
+        try:
+            filesystem(path).get_file(path, str(temporary))
+            temporary.rename(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return str(target)

@@ -1,33 +1,46 @@
-"""Writing that is never half done."""
+"""Writing that is never half done: here a neighbour is renamed, in a bucket an object is made at once."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import IO, Any
 
 import numpy as np
 
+from fae_jax.files.paths import Path, filesystem, is_remote
 from fae_jax.files.retry import retried
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Writes all of `content` or nothing: to a temporary neighbour, synced, then renamed. Makes
-    the folder; returns `path`.
+    """Writes all of `content` or nothing; makes the folder; returns `path`.
 
-    Tried again where a share fails for a moment.
+    Tried again where a share or bucket fails for a moment.
     """
-    retried(lambda: _write(path, content), f"writing {path}")
+    data = content.encode() if isinstance(content, str) else content
+    retried(lambda: _pipe(path, data) if is_remote(path) else _write(path, data), f"writing {path}")
     return path
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """The same of what `write` writes into an open file in memory, as `np.savez` or an image's `save` do."""
+    file = io.BytesIO()
+    write(file)
+    return write_atomically(path, file.getvalue())
+
+
+def _pipe(path: Path, data: bytes) -> None:
+    filesystem(path).pipe_file(str(path), data)
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -57,7 +70,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> Path:
@@ -72,3 +85,57 @@ def write_result(path: Path, result: Mapping[str, Any]) -> Path:
     except ValueError as error:
         raise ValueError(f"{path.name} holds a number that is not finite; evaluate finite features") from error
     return write_atomically(path, text + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file that has few, and makes its folder."""
+    if is_remote(path):
+        write_atomically(path, (path.read_text() if path.exists() else "") + f"{line}\n")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.fspath(path), "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+class GrowingFile:
+    """A text file that lines are added to, begun anew with those that are kept.
+
+    On this machine a line is there once `add` returns. An object in a bucket cannot grow: it is written whole by
+    `flush`, and by `add` when `every` seconds have passed, or twenty times what writing it last took.
+
+    Args:
+      file: where; replaced atomically.
+      lines: it begins with.
+      every: seconds.
+    """
+
+    def __init__(self, file: Path, lines: Iterable[str] = (), every: float = 30.0):
+        self._path, self._every = file, every
+        self._lines = [f"{line}\n" for line in lines]
+        self._written = time.monotonic()
+        write_atomically(file, "".join(self._lines))
+        self._file = None if is_remote(file) else open(os.fspath(file), "a")  # noqa: SIM115 -- closed by close()
+        self._pause, self._changed = every, False
+
+    def add(self, line: str) -> None:
+        if self._file is not None:
+            self._file.write(f"{line}\n")
+            retried(self._file.flush, f"writing {self._path}")
+            return
+        self._lines.append(f"{line}\n")
+        self._changed = True
+        if time.monotonic() - self._written > self._pause:
+            self.flush()
+
+    def flush(self) -> None:
+        """Returns when all lines are where they belong."""
+        if self._changed:
+            begun = time.monotonic()
+            write_atomically(self._path, "".join(self._lines))
+            self._written, self._changed = time.monotonic(), False
+            self._pause = max(self._every, 20 * (self._written - begun))
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()

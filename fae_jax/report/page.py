@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_atomically
 from fae_jax.report import scores, stages, understanding
 from fae_jax.report.pipeline import known_sizes

@@ -14,12 +14,12 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fae_jax.files.paths import Path
 from fae_jax.stages.figures import CAPTION_KEY
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
@@ -71,7 +71,7 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
     """
     series: dict[str, dict[int, float]] = {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     for line in lines:

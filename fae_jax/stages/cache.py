@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,7 +40,7 @@ class CacheSection:
     shard_size: int = option(10_000, "images per file", at_least(1))
     path: str = option(
         "",
-        "folder of latent caches, in a bucket only to read one; empty = latents/ in the workdir",
+        "folder of latent caches, here or in a bucket; empty = latents/ in the workdir",
         operational=True,
     )
 
@@ -78,7 +77,7 @@ def check_room_for(experiment: Experiment, directory: str, identity: CacheIdenti
     """How many images, views and bytes the latent cache will take, and what is free.
 
     Raises:
-      ValueError: the disk is too small, or it would be written to a bucket.
+      ValueError: the disk is too small.
     """
     images, tokenizer = len(experiment.images.source("train")), experiment.parts.tokenizer
     views = 2 if experiment.config.data.flip else 1
@@ -147,7 +146,7 @@ def run(experiment: Experiment, stage: Stage) -> None:
 
 
 def _absolute(directory: str) -> str:
-    return directory if storage.is_remote(directory) else os.path.abspath(Path(directory).expanduser())
+    return directory if storage.is_remote(directory) else os.path.abspath(os.path.expanduser(directory))
 
 
 def is_there(experiment: Experiment, record: Record) -> bool:

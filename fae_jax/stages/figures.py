@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_atomically
 from fae_jax.tokenizers.feature_space import feature_colours
 
@@ -241,4 +241,4 @@ def write_figure(workdir: Path, name: str, figure: Image.Image, caption: str) ->
     text.add_itxt(CAPTION_KEY, caption)
     buffer = io.BytesIO()
     figure.save(buffer, "PNG", pnginfo=text, optimize=True)
-    return write_atomically(Path(workdir) / "evaluation" / "figures" / f"{name}.png", buffer.getvalue())
+    return write_atomically(workdir / "evaluation" / "figures" / f"{name}.png", buffer.getvalue())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from fae_jax.data.sources.kinds import WITH_COLUMNS, open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.mixture import Mixture
 from fae_jax.data.transforms import adm_centre_crop
+from fae_jax.files.paths import Path
 
 PREVIEWS = 16  # images in a preview
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from fae_jax.bundle import FILE, FILES, Bundle
+from fae_jax.files.paths import as_path, local_path
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
@@ -12,7 +13,7 @@ from fae_jax.weights import hub
 from fae_jax.workdir import Workdir
 
 
-def load(path: str | Path, step: int | None = None) -> FAE:
+def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
     """A trained FAE. Each part is read when it is first used, and what later stages train is asked for then.
 
     Args:
@@ -23,9 +24,9 @@ def load(path: str | Path, step: int | None = None) -> FAE:
       FileNotFoundError: there is none.
       ValueError: its encoder or features stage is not finished; says which command makes it.
     """
-    folder = Path(path).expanduser()
+    folder = as_path(path)
     if (folder / FILE).is_file():
-        return FAE(Bundle(folder))
+        return FAE(Bundle(local_path(folder, "bundle")))
     if not folder.exists() and hub.is_hub_name(str(path)):
         return FAE(Bundle(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder))
     workdir = Workdir(folder)

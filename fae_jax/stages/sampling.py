@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from fae_jax.data.pixels import to_uint8
-from fae_jax.files.writing import write_json
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import write_file, write_json
 from fae_jax.model import FAE
 from fae_jax.nn.params import count
 from fae_jax.stages.figures import class_grid
@@ -55,9 +55,9 @@ def draw(
         "last_step": settings.last_step,
         "dtype": fae.config.compute.dtype,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "samples.npz", images=images, labels=labels)
-    class_grid(images, labels, fae.classes or ("all",)).save(folder / "grid.png")
+    grid = class_grid(images, labels, fae.classes or ("all",))
+    write_file(folder / "samples.npz", lambda file: np.savez(file, images=images, labels=labels))
+    write_file(folder / "grid.png", lambda file: grid.save(file, "PNG"))
     write_json(folder / "settings.json", {**sampling, "count": len(labels)})
     return {"images": images, "labels": labels, "sampling": sampling}
 

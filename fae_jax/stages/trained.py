@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from fae_jax.data.stores.latents import CacheIdentity, LatentSource
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders import Encoder
 from fae_jax.encoders.frozen import open_encoder
+from fae_jax.files.paths import as_path
 from fae_jax.model import Parts
 from fae_jax.parallel.hosts import first_says
 from fae_jax.parallel.mesh import batch_divisor, put_batch
@@ -217,7 +217,7 @@ class Trained(Parts):
             **self.encoder_identity(),
         )
         return FeatureStore(
-            root=Path(data.features),
+            root=as_path(data.features),
             identity=identity,
             source=images.source(split),
             shape=(encoder.grid[0] * encoder.grid[1], encoder.width),

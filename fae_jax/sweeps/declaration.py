@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from fae_jax.config import check, shipped_configs, to_json, with_values
 from fae_jax.config.composing import tuples
 from fae_jax.evaluation.tasks import higher_is_better, task_names
 from fae_jax.files.names import nearest
+from fae_jax.files.paths import Path
 from fae_jax.files.python_files import find_file, run_file
 from fae_jax.stages import STAGES
 from fae_jax.stages.running import stage_of, stages_of

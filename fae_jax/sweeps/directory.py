@@ -15,10 +15,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fae_jax.config import check, flatten, from_json, is_operational, to_json, with_values
+from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_json
 from fae_jax.sweeps.declaration import Sweep, as_json, from_declared, needed_stages
 from fae_jax.sweeps.sharing import shared_stages

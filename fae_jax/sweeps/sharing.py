@@ -7,15 +7,14 @@ points take no room for it and yet stand on their own. Files in a working direct
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from fae_jax.config import flatten, is_operational
 from fae_jax.data.stores.latents import HEADER
+from fae_jax.files.moving import copy_file, names_below
 from fae_jax.stages.running import stage_of
+from fae_jax.stages.stage import FILE
 from fae_jax.workdir import Workdir
 
 # Sections that only one stage, and those after it, read. Everything not named here decides every stage.
@@ -66,32 +65,21 @@ def differing(stage: str, ours: Any, theirs: Any) -> list[str]:
     ]
 
 
-def _link(source: str, target: str) -> None:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _unfinished(folder: str, names: list[str]) -> list[str]:
-    """Caches that another configuration began and did not end."""
-    caches = [name for name in names if list(Path(folder, name).glob("shard-*"))]
-    return [name for name in caches if not Path(folder, name, HEADER).is_file()]
-
-
 def hand_on(stage: str, source: Workdir, target: Workdir) -> None:
-    """Links a finished stage of `source` into `target`; whole, or not at all. What is there already stays.
+    """Links a finished stage of `source` into `target`, its record last. A stage that was begun there stays.
+
+    Caches that another configuration began and did not end are left out.
 
     Raises:
       OSError: it cannot be written.
     """
     folder = stage_of(stage).folder or stage
-    place = target.stage(folder)
-    if place.exists():
+    here, there = source.stage(folder), target.stage(folder)
+    if (there / FILE).is_file():
         return
-    half = place.with_name(f".{place.name}.linking")
-    shutil.rmtree(half, ignore_errors=True)
-    half.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source.stage(folder), half, copy_function=_link, ignore=_unfinished)
-    half.rename(place)
+    names = names_below(here)
+    caches = {name.split("/")[0] for name in names if "/shard-" in name}
+    unfinished = {cache for cache in caches if f"{cache}/{HEADER}" not in names}
+    for name in sorted(names, key=lambda name: name == FILE):
+        if name.split("/")[0] not in unfinished:
+            copy_file(here / name, there / name)

@@ -9,10 +9,12 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from fae_jax.files.moving import Outbox
+from fae_jax.files.paths import Path, absolute
 
 
 class Board(Protocol):
@@ -21,6 +23,8 @@ class Board(Protocol):
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
     def image(self, step: int, image: np.ndarray, caption: str) -> None: ...
+
+    def flush(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -31,7 +35,8 @@ class TensorBoard:
     def __init__(self, directory: Path, step: int):
         from tensorboardX import SummaryWriter  # brings PyTorch where that is installed
 
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
+        self._outbox = Outbox(directory / "tensorboard")
+        self._writer = SummaryWriter(str(self._outbox.folder), purge_step=step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -40,8 +45,13 @@ class TensorBoard:
     def image(self, step: int, image: np.ndarray, caption: str) -> None:
         self._writer.add_image("preview", image, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        self._writer.flush()
+        self._outbox.send()
+
     def close(self) -> None:
         self._writer.close()
+        self._outbox.close()
 
 
 class WeightsAndBiases:
@@ -56,12 +66,13 @@ class WeightsAndBiases:
         import wandb
 
         self._wandb = wandb
-        place = directory.absolute()
+        place = absolute(directory)
+        self._outbox = Outbox(directory)
         self._run = wandb.init(
             project=project,
             id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
             name=f"{place.parent.name}/{place.name}",
-            dir=str(directory),
+            dir=str(self._outbox.folder),
             resume="allow",
         )
 
@@ -71,8 +82,12 @@ class WeightsAndBiases:
     def image(self, step: int, image: np.ndarray, caption: str) -> None:
         self._run.log({"preview": self._wandb.Image(image, caption=caption)}, step=step)
 
+    def flush(self) -> None:
+        """Its own process sends."""
+
     def close(self) -> None:
         self._run.finish()
+        self._outbox.close()
 
 
 def check_boards(logging: Any) -> None:
@@ -115,6 +130,9 @@ class Boards:
 
     def image(self, step: int, image: np.ndarray, caption: str) -> None:
         self._each(lambda board: board.image(step, image, caption))
+
+    def flush(self) -> None:
+        self._each(lambda board: board.flush())
 
     def close(self) -> None:
         self._each(lambda board: board.close())

@@ -7,10 +7,8 @@ import dataclasses
 import errno
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -18,11 +16,13 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from fae_jax.errors import RunFailed
+from fae_jax.files.paths import Path, absolute, epath, is_remote
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
 from fae_jax.section import at_least, option, whole_numbers
 
+_COMMITTED = "commit_success.txt"  # Orbax's last object of a checkpoint in a bucket; on a disk it renames the folder
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
@@ -60,18 +60,23 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int = 2, keep_at: Collection[int] = ()):
-        self.directory = directory.absolute()
+        self.directory = absolute(directory)
         self._keep, self._keep_at = keep, tuple(keep_at)
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._begun: int | None = None
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
-        folders = self.directory.glob("*") if self.directory.is_dir() else ()
-        return sorted(int(path.name) for path in folders if path.name.isdigit())
+        if is_remote(self.directory):
+            folders = [path.parent for path in self.directory.glob(f"*/{_COMMITTED}")]
+        else:
+            folders = list(self.directory.glob("*"))
+        return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
     def is_whole(self, step: int) -> bool:
         """Whether a checkpoint is there and none of its files is empty, as a power cut leaves them."""
+        if is_remote(self.directory):  # an object is whole
+            return step in self.steps()
         files = [path for path in (self.directory / str(step)).rglob("*") if path.is_file()]
         return bool(files) and all(path.stat().st_size for path in files)
 
@@ -100,9 +105,9 @@ class Checkpoints:
         """Renames what lies at `step` or after: damaged checkpoints that were passed over and are in the way now."""
         for later in self.steps() if is_first() else ():
             if later >= step:
-                aside = self.directory / f"{later}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.directory / str(later)).rename(aside)
+                aside = epath.Path(self.directory / f"{later}.damaged")
+                aside.rmtree(missing_ok=True)
+                epath.Path(self.directory / str(later)).rename(aside)
         wait_for_all("damaged checkpoints set aside")
 
     def save(self, step: int, state: Any) -> None:
@@ -239,8 +244,9 @@ class Checkpoints:
                 places = shardings(tree, mesh)
 
                 def pick(path: Any, leaf: Any, place: Any, prefix: str = prefix) -> Any:
-                    wanted = path_name(path).startswith(prefix)
-                    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place) if wanted else ocp.PLACEHOLDER
+                    if not path_name(path).startswith(prefix):
+                        return ocp.PLACEHOLDER
+                    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
                 read = ocp.load(self.directory / str(candidate), jax.tree_util.tree_map_with_path(pick, tree, places))
                 for key in prefix.strip("/").split("/"):

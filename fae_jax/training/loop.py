@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from fae_jax.errors import Stopped
+from fae_jax.files.paths import Path
 from fae_jax.parallel.hosts import is_first
 from fae_jax.parallel.mesh import put_batch
 from fae_jax.training.checkpoints import Checkpoints
@@ -96,6 +96,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
             profile.after(step)
             if saves:
                 phases.enter("checkpoint")
+                log.flush()
                 checkpoints.save(step, state)
             if wish and not last:
                 checkpoints.finish(step, state)

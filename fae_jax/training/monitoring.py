@@ -11,17 +11,16 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fae_jax.files.retry import retried
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import GrowingFile, write_file, write_json
 from fae_jax.section import at_least, option, whole_numbers
 from fae_jax.training.boards import Boards
 
@@ -45,14 +44,15 @@ class LoggingSection:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """The rows of a `metrics.jsonl`; a line cut short by a kill is left out, and any other that is no row named."""
     rows = []
-    if file.is_file():
-        for line in file.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+    lines = file.read_text().splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                print(f"warning: line {number} of {file} is no row of metrics and is left out", file=sys.stderr)
     return rows
 
 
@@ -73,11 +73,7 @@ class MetricsLog:
         self._directory, self._writes = directory, writes
         if not writes:
             return
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(temporary, path)
-        self._file = open(path, "a")  # noqa: SIM115 -- closed by close()
+        self._file = GrowingFile(path, map(json.dumps, kept))
         self._boards = Boards(directory, step, logging)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -85,8 +81,7 @@ class MetricsLog:
         if not self._writes:
             return
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        retried(self._file.flush, f"writing {self._directory / 'metrics.jsonl'}")
+        self._file.add(json.dumps({"step": step, **clean}))
         self._boards.scalars(step, values)
 
     def image(self, step: int, image: np.ndarray, caption: str) -> None:
@@ -94,16 +89,19 @@ class MetricsLog:
         if not self._writes:
             return
         folder = self._directory / "previews"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(image).save(folder / f"step_{step:08d}.png")
-        (folder / "README.json").write_text(json.dumps({"caption": caption}))
+        write_file(folder / f"step_{step:08d}.png", lambda file: Image.fromarray(image).save(file, "PNG"))
+        write_json(folder / "README.json", {"caption": caption})
         self._boards.image(step, image, caption)
+
+    def flush(self) -> None:
+        """Returns when all rows are where they belong; before a checkpoint, so that a kill loses none that it has."""
+        if self._writes:
+            self._file.flush()
+            self._boards.flush()
 
     def close(self) -> None:
         if self._writes:
-            with contextlib.suppress(
-                OSError
-            ):  # each row was flushed: what is left is a row that could not be written
+            with contextlib.suppress(OSError):  # what is left is a row that could not be written
                 self._file.close()
             self._boards.close()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import jax
+
+from fae_jax.files.moving import Outbox
+from fae_jax.files.paths import Path
 
 
 class ProfileWindow:
@@ -28,7 +30,8 @@ class ProfileWindow:
 
     def before(self, step: int) -> None:
         if step == self._first and step:
-            jax.profiler.start_trace(str(self._directory))
+            self._outbox = Outbox(self._directory)
+            jax.profiler.start_trace(str(self._outbox.folder))
             self._running = True
 
     def after(self, step: int) -> None:
@@ -41,3 +44,4 @@ class ProfileWindow:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
+            self._outbox.close()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from fae_jax.errors import RunFailed
-from fae_jax.files.writing import write_json
+from fae_jax.files.moving import Outbox
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import write_file, write_json
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.curve import NotFinite
 from fae_jax.training.state import TrainState
@@ -58,13 +59,13 @@ def save_inputs(task: Task, directory: Path, bad: NotFinite, newest: TrainState)
       The file of this host.
     """
     folder, host, step = directory / "nonfinite", jax.process_index(), bad.step
-    folder.mkdir(parents=True, exist_ok=True)
     batches = task.batches(step - 1)
     batch = next(batches)
     getattr(batches, "close", lambda: None)()
     file = folder / (f"{step}-host-{host}.npz" if host else f"{step}.npz")
     arrays = {f"batch/{name}": np.asarray(value) for name, value in batch.items()}
-    np.savez(file, allow_pickle=False, step=np.int64(step - 1), seed=np.int64(task.seed), **arrays)  # type: ignore
+    numbers = {"step": np.int64(step - 1), "seed": np.int64(task.seed)}
+    write_file(file, lambda opened: np.savez(opened, allow_pickle=False, **numbers, **arrays))  # type: ignore
     row, reached = (int(jax.device_get(value)) for value in (newest.skipped_in_a_row, newest.step))
     about: dict[str, Any] = {"step": step, "hosts": jax.process_count()}
     if row - bad.count == reached - step:
@@ -82,9 +83,9 @@ def save_inputs(task: Task, directory: Path, bad: NotFinite, newest: TrainState)
 
 def read_inputs(file: Path) -> tuple[dict[str, np.ndarray], int, int, dict[str, Any]]:
     """What `save_inputs` left: (batch, step counted from 0, seed, what stands in the JSON file beside it)."""
-    with np.load(file, allow_pickle=False) as found:
-        batch = {name.removeprefix("batch/"): found[name] for name in found.files if name.startswith("batch/")}
-        step, seed = int(found["step"]), int(found["seed"])
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        batch = {name.removeprefix("batch/"): arrays[name] for name in arrays.files if name.startswith("batch/")}
+        step, seed = int(arrays["step"]), int(arrays["seed"])
     return batch, step, seed, json.loads((file.parent / f"{step + 1}.json").read_text())
 
 
@@ -98,8 +99,9 @@ def _out_of_memory(task: Task, directory: Path, error: BaseException) -> str:
     snapshot = directory / "memory.prof"
     where = "no snapshot of the memory could be taken"
     with contextlib.suppress(Exception):
-        directory.mkdir(parents=True, exist_ok=True)
-        jax.profiler.save_device_memory_profile(str(snapshot))
+        outbox = Outbox(directory)
+        jax.profiler.save_device_memory_profile(str(outbox.folder / snapshot.name))
+        outbox.close()
         where = f"what lay there is in {snapshot} (for pprof)"
     field, section = task.field or task.name, task.section
     parts = next((n for n in range(section.microbatches + 1, section.batch + 1) if section.batch % n == 0), None)

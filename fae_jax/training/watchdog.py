@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 import jax
 
+from fae_jax.files.paths import Path
+from fae_jax.files.writing import write_atomically
 from fae_jax.parallel.ending import end_now
 from fae_jax.section import at_least, option
 from fae_jax.training.goodput import Phases
@@ -90,12 +92,10 @@ class Watchdog:
         field = "watch.data" if phase in self._limits else "watch.step"
         file = self._directory / "stalled" / f"host-{host}.txt"
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "w") as stacks:
-                faulthandler.dump_traceback(stacks, all_threads=True)
+            write_atomically(file, _stacks())
             where = f"the stacks of its threads are in {file}"
         except OSError as error:
-            where = f"the stacks of its threads could not be written ({error.strerror})"
+            where = f"the stacks of its threads could not be written ({error.strerror or error})"
         self._end(
             f"{self._name}: host {host} of {jax.process_count()} ({socket.gethostname()}) has waited {waited:.0f} s "
             f"for {WAITS[phase]}; {where}; the same command continues from the last checkpoint, and {field} says "
@@ -107,3 +107,10 @@ class Watchdog:
         self._over.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+
+
+def _stacks() -> str:
+    """Where every thread stands."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = {ident: "".join(traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}
+    return "\n".join(f"{names.get(ident, ident)}\n{stack}" for ident, stack in stacks.items())

@@ -1,6 +1,7 @@
 """The command line: help, JSON, and every wrong request: one line, exit code 2, nothing changed."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def test_a_damaged_configuration(refuse: Refuse, tmp_path: Path):
 
 def test_two_processes_in_one_directory(refuse: Refuse, tmp_path: Path):
     with Workdir(tmp_path / "new").lock():
-        assert "is in use by another fae process" in refuse("run", *new(tmp_path))
+        assert f"is in use by process {os.getpid()} on " in refuse("run", *new(tmp_path))
 
 
 # Images

@@ -235,7 +235,7 @@ def test_two_runs_writing_one_cache(told, trained: Path, tmp_path: Path) -> None
     finally:
         os.kill(first.pid, signal.SIGCONT)
     assert code == 1 and len(lines) == 1, lines
-    assert f"is being written by process {first.pid} on " in lines[0] and "wait for it or end it" in lines[0]
+    assert f"is in use by process {first.pid} on " in lines[0] and "wait for it or stop it" in lines[0]
     _, err = first.communicate(timeout=200)
     assert first.returncode == 0, err
     assert {path.name: path.read_bytes() for path in lock.parent.glob("shard-*")} == wanted

@@ -10,7 +10,7 @@ import pytest
 from fae_jax.files import storage
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "gs"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder with four shards and a note, on disk or in a bucket."""
     for number in (0, 1, 2, 10):
@@ -18,6 +18,11 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "note.txt").write_text("note")
     if request.param == "local":
         yield str(tmp_path)
+        return
+    if request.param == "gs":
+        bucket = request.getfixturevalue("bucket")
+        storage.filesystem(bucket).put(f"{tmp_path}/", f"{bucket}/shards/", recursive=True)
+        yield f"{bucket}/shards"
         return
     bucket = fsspec.filesystem("memory")
     bucket.put(str(tmp_path), "/storage/shards", recursive=True)

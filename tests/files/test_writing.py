@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fae_jax.files.writing import plain, write_atomically, write_result
+from fae_jax.files.writing import GrowingFile, plain, write_atomically, write_file, write_result
 
 
 def test_numpy_values_become_plain_ones():
@@ -40,3 +43,58 @@ def test_files_are_readable_by_others_and_bytes_kept(tmp_path):
     path = write_atomically(tmp_path / "image.png", b"\x89PNG\r\n")
     assert path.read_bytes() == b"\x89PNG\r\n"
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_library_writes_into_a_file_is_whole_too(folder: Any):
+    path = write_file(folder / "deep" / "a.npz", lambda file: np.savez(file, x=np.arange(3)))
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(np.load(file)["x"], np.arange(3))
+
+    def fails(file: Any) -> None:
+        file.write(b"half")
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_file(path, fails)
+    with path.open("rb") as file:
+        assert np.load(file).files == ["x"]
+
+
+def test_a_kill_while_writing_leaves_the_old_content(folder: Any):
+    path = write_atomically(folder / "a", "old")
+    script = """
+import os, sys, threading
+from fae_jax.files.paths import as_path
+from fae_jax.files.writing import write_atomically
+threading.Timer(0.2, os._exit, [9]).start()
+write_atomically(as_path(sys.argv[1]), b"new" * 10_000_000)
+while True:
+    write_atomically(as_path(sys.argv[1]), b"new" * 10_000_000)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", script, str(path)], env=environment).returncode == 9
+    assert len(path.read_bytes()) in (3, 30_000_000)
+
+
+def test_lines_are_added_and_begun_anew(folder: Any):
+    file = GrowingFile(folder / "a.jsonl", ["1"], every=1000.0)
+    file.add("2")
+    if "://" in str(folder):
+        assert (folder / "a.jsonl").read_text() == "1\n"
+        file.flush()
+    assert (folder / "a.jsonl").read_text() == "1\n2\n"
+    file.add("3")
+    file.close()
+    assert (folder / "a.jsonl").read_text() == "1\n2\n3\n"
+    GrowingFile(folder / "a.jsonl", ["1"]).close()
+    assert (folder / "a.jsonl").read_text() == "1\n"
+
+
+def test_in_a_bucket_lines_are_written_from_time_to_time(bucket: Any):
+    file = GrowingFile(bucket / "a.jsonl", every=0.0)
+    file.add("1")
+    assert (bucket / "a.jsonl").read_text() == "1\n"
+    file._pause = 1000.0  # what it takes after a slow write
+    file.add("2")
+    assert (bucket / "a.jsonl").read_text() == "1\n"
+    file.close()

@@ -1,11 +1,13 @@
 """Who decides a stage, and that a stage handed on is the same files and not the same names."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import get_config
 
 from fae_jax.config import default_config, flatten, with_values
+from fae_jax.files.moving import copy_file, names_below
 from fae_jax.files.writing import write_atomically
 from fae_jax.sweeps.sharing import OWN, decides, differing, hand_on, shared_stages
 from fae_jax.workdir import Workdir
@@ -66,20 +68,26 @@ def test_handed_on_files_take_no_room_and_go_their_own_way(tmp_path: Path):
     assert not list(target.root.glob(".*"))
 
 
-def test_half_of_a_stage_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source, target = Workdir(tmp_path / "a"), Workdir(tmp_path / "b")
-    for number in range(3):
-        write_atomically(source.stage("features") / f"{number}", "x")
+def test_half_of_a_stage_is_finished_the_next_time_and_a_whole_one_stays(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+):
+    source, target = Workdir(folder / "a"), Workdir(folder / "b")
+    for name in ("stage.json", "1", "2/3"):
+        write_atomically(source.stage("features") / name, "x")
     calls = []
 
-    def full(source: str, target: str) -> None:
-        calls.append(source)
+    def killed(*files: Any) -> None:
+        calls.append(files)
         if len(calls) == 2:
             raise KeyboardInterrupt
+        copy_file(*files)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("fae_jax.sweeps.sharing._link", full)
+        patched.setattr("fae_jax.sweeps.sharing.copy_file", killed)
         hand_on("features", source, target)
-    assert not target.stage("features").exists()
+    assert not (target.stage("features") / "stage.json").exists()
     hand_on("features", source, target)
-    assert len(list(target.stage("features").iterdir())) == 3
+    assert sorted(names_below(target.stage("features"))) == ["1", "2/3", "stage.json"]
+    write_atomically(source.stage("features") / "1", "y")
+    hand_on("features", source, target)
+    assert (target.stage("features") / "1").read_text() == "x"

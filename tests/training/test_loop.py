@@ -63,8 +63,8 @@ def assert_same(ours: TrainState, theirs: TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_an_interrupted_run_goes_on_exactly(tmp_path: Path):
-    whole = run(tmp_path / "whole")
+def test_an_interrupted_run_goes_on_exactly(folder: Any):
+    whole = run(folder / "whole")
 
     def failing(step: int) -> Iterator[dict[str, np.ndarray]]:
         for number in itertools.count(step):
@@ -73,13 +73,13 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path):
             yield toy.batch(number)
 
     with pytest.raises(OSError, match="share is gone"):
-        run(tmp_path / "parts", failing)
-    assert [folder.name for folder in (tmp_path / "parts" / "checkpoints").iterdir()] == ["3"]  # written to its end
-    assert_same(run(tmp_path / "parts"), whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert [row["step"] for row in rows(tmp_path / "whole")] == list(range(1, 9))
+        run(folder / "parts", failing)
+    assert [folder.name for folder in (folder / "parts" / "checkpoints").iterdir()] == ["3"]  # written to its end
+    assert_same(run(folder / "parts"), whole)
+    assert rows(folder / "parts") == rows(folder / "whole")
+    assert [row["step"] for row in rows(folder / "whole")] == list(range(1, 9))
     # Done: the state comes back without a step, and no batch is asked for.
-    assert_same(run(tmp_path / "whole", lambda step: pytest.fail("a batch was asked for")), whole)
+    assert_same(run(folder / "whole", lambda step: pytest.fail("a batch was asked for")), whole)
 
 
 def test_a_signal_saves_the_step_it_came_in_and_the_handlers_go_back(tmp_path: Path):
@@ -162,12 +162,12 @@ def test_without_a_peak_there_is_no_mfu_and_without_a_count_no_teraflops(tmp_pat
     assert not {"mfu", "teraflops_per_second"} & neither.keys()
 
 
-def test_chosen_steps_are_traced_and_the_curve_does_not_notice(tmp_path: Path):
-    run(tmp_path / "traced", profile=(3, 4), steps=5)
-    run(tmp_path / "not", profile=(), steps=5)
-    assert any((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))
-    assert not (tmp_path / "not" / "profile").exists()
-    assert rows(tmp_path / "traced") == rows(tmp_path / "not")
+def test_chosen_steps_are_traced_and_the_curve_does_not_notice(folder: Any):
+    run(folder / "traced", profile=(3, 4), steps=5)
+    run(folder / "not", profile=(), steps=5)
+    assert any((folder / "traced" / "profile").glob("plugins/profile/*/*.xplane.pb"))
+    assert not (folder / "not" / "profile").exists()
+    assert rows(folder / "traced") == rows(folder / "not")
 
 
 def test_the_inputs_of_the_step_that_ends_a_run_are_kept(tmp_path: Path):

@@ -14,6 +14,7 @@ import pytest
 import toy
 
 from fae_jax.errors import RunFailed
+from fae_jax.files.paths import as_path
 from fae_jax.parallel.mesh import make_mesh, put_batch
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.curve import NotFinite
@@ -38,7 +39,7 @@ def make_task(**changes: Any) -> Task:
     return Task(name="toy", players=PLAYERS, frozen={}, batches=poisoned, seed=3, section=section)
 
 
-def test_a_bad_step_can_be_done_again_from_what_is_left_of_it(tmp_path: Path):
+def test_a_bad_step_can_be_done_again_from_what_is_left_of_it(folder: Any):
     mesh, task = make_mesh(), make_task()
     step = compile_step(PLAYERS, 1, task.seed, mesh)
     state = create_state(PLAYERS, task.seed, mesh)
@@ -46,14 +47,14 @@ def test_a_bad_step_can_be_done_again_from_what_is_left_of_it(tmp_path: Path):
         state, metrics = step(state, {}, put_batch(batch, mesh))
     # Step 2 is found to be the second in a row when steps 3 and 4 are on their way, and bad as well.
     with (
-        pytest.raises(RunFailed, match=rf"toy: 2 steps in a row .*what the step took is in {tmp_path}"),
-        explained(task, tmp_path, lambda: state),
+        pytest.raises(RunFailed, match=rf"toy: 2 steps in a row .*what the step took is in {folder}"),
+        explained(task, folder, lambda: state),
     ):
         raise NotFinite(2, 2)
-    batch, number, seed, about = read_inputs(tmp_path / "nonfinite" / "2.npz")
+    batch, number, seed, about = read_inputs(folder / "nonfinite" / "2.npz")
     assert (number, seed, about["step"]) == (1, 3, 2)
     np.testing.assert_array_equal(batch["x"], next(poisoned(1))["x"])
-    place = Path(about["state"])
+    place = as_path(about["state"])
     _, saved = Checkpoints(place.parent).restore(abstract_state(PLAYERS, mesh))
     jax.tree.map(np.testing.assert_array_equal, saved.players, state.players)
     again = saved.replace(step=jnp.asarray(number, jnp.int32))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 from fae_jax.data.stores.latents import HEADER, CacheIdentity, planned_bytes
 from fae_jax.files import storage
+from fae_jax.files.paths import absolute, as_path, is_remote
 
 MARGIN = 1.01  # the files' own index beside the records
 
@@ -23,8 +23,8 @@ def bytes_to_write(directory: str, identity: CacheIdentity, images: int, shape: 
     """
     if storage.exists(storage.join(directory, HEADER)):
         return 0
-    described = Path(directory).glob("shard-*.json")  # only finished shards are
-    written = sum(json.loads(file.read_text())["span"] for file in described)
+    described = [file for file in storage.list_files(directory, ".json") if file.name.startswith("shard-")]
+    written = sum(json.loads(storage.read_bytes(file.path))["span"] for file in described)  # only finished shards are
     return round(MARGIN * planned_bytes(images - written, shape, identity.flip, identity.layout))
 
 
@@ -32,12 +32,12 @@ def check_room(directory: str, needed: int, what: str, remedy: str) -> str:
     """Refuses to write `needed` bytes where there is no room for them; otherwise says how it stands.
 
     Raises:
-      ValueError: the disk is too small, or there is a file or a bucket; says `what` it is about, and the `remedy`.
+      ValueError: the disk is too small, or there is a file; says `what` it is about, and the `remedy`.
     """
-    if storage.is_remote(directory):
-        raise ValueError(f"{what} cannot be written to {directory}: write it to a disk, and copy it to the bucket")
-    path = Path(directory)
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    path = as_path(directory)
+    if is_remote(path):
+        return f"{_size(needed)} to write to {directory}"
+    there = next(folder for folder in (path, *absolute(path).parents) if folder.exists())
     if not there.is_dir():
         raise ValueError(f"{what} cannot be written to {directory}: {there} is a file; name a folder")
     free = shutil.disk_usage(there).free

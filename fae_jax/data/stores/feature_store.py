@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,6 +26,7 @@ from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.stores.latents import HEADER, CacheIdentity, LatentSource, open_cache
+from fae_jax.files.paths import Path
 from fae_jax.files.progress import report_progress
 from fae_jax.parallel.hosts import first_says
 

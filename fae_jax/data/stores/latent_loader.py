@@ -85,6 +85,7 @@ class LatentLoader:
         """
         if step < 0:
             raise ValueError(f"a step is at least 0, got {step}")
+        self.source.fetch()
         starts = [self._place(start) for start in self.mixture.starts] if self.mixture else []
         order = ordered(len(self.source), self.seed, self.mixture, starts)
         return self.reading.batches(_LatentRows(order, self, step))

@@ -13,13 +13,12 @@ An identity without a compressor makes a feature store: image i → crop → enc
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path as LocalPath
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,19 @@ from fae_jax.data.sources import record_files
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.stores.latents import HEADER, CacheIdentity, Header, Layout, Shard, pack
 from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.files import storage
+from fae_jax.files.locks import last_sign, lock
+from fae_jax.files.moving import put_file
+from fae_jax.files.paths import Path, as_path, is_remote
 from fae_jax.files.writing import write_json
+from fae_jax.parallel.ending import end_now
 
 Encode = Callable[[np.ndarray], tuple[Any, ...]]
 Progress = Callable[[int, int], None]
 
 
 def write_cache(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     identity: CacheIdentity,
     source: Source,
     encode: Encode,
@@ -75,13 +79,13 @@ def write_cache(
       OSError: the disk is full or cannot be written, or more images than tolerated cannot be decoded; finished
         shards stay.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     if identity.source != source.fingerprint:
         raise ValueError(f"source {source.fingerprint} is not the one of the cache's identity, {identity.source}")
     if shard_size < 1 or len(source) == 0:
         raise ValueError(f"nothing to cache: {len(source)} images in shards of {shard_size}")
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_writer(directory, host) as alive:
+    with lock(_writer(directory, host), str(directory), end_now) as alive:
         _claim(directory, identity, shard_size)
         firsts = range(0, len(source), shard_size)
         mine = range(host, len(firsts), hosts)
@@ -118,7 +122,7 @@ def write_cache(
 
 
 def wait_for_hosts(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     identity: CacheIdentity,
     source: Source,
     *,
@@ -129,7 +133,7 @@ def wait_for_hosts(
 ) -> Header:
     """Waits until every host has written its part of a cache; the header it then has.
 
-    Hosts see each other in the folder they share: a host touches its lock file at every batch.
+    Hosts see each other in the folder they share, by the signs of life in their locks.
 
     Args:
       directory, identity, source, shard_size, hosts: as for `write_cache`.
@@ -139,11 +143,11 @@ def wait_for_hosts(
     Raises:
       OSError: a host gives no sign of life; it is named.
     """
-    directory, shards = Path(directory), -(-len(source) // shard_size)
+    directory, shards = as_path(directory), -(-len(source) // shard_size)
     seen, since = None, time.monotonic()
     while (header := _finish(directory, identity, source, shards)) is None:
         missing = [number for number in range(shards) if _finished(directory, number) is None]
-        signs = (missing, [_touched(directory / f"writer-{host}.lock") for host in range(hosts)])
+        signs = (missing, [last_sign(_writer(directory, host)) for host in range(hosts)])
         if signs != seen:
             seen, since = signs, time.monotonic()
         if missing and time.monotonic() - since > patience:
@@ -155,11 +159,9 @@ def wait_for_hosts(
     return header
 
 
-def _touched(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _writer(directory: Path, host: int) -> Path:
+    """A host's lock; it leaves a sign of life there at every batch."""
+    return directory / f"writer-{host}.lock"
 
 
 def _each(batches: Iterator[dict[str, Any]], alive: Callable[[], None]) -> Iterator[dict[str, Any]]:
@@ -194,7 +196,9 @@ def _write_shard(
     bad: BadImages,
     report: Callable[[int], None] | None,
 ) -> None:
-    temporary = path.with_name(f"{path.name}.part")
+    # The library that writes records knows files of this machine only.
+    elsewhere = LocalPath(tempfile.gettempdir()) / f"fae-{os.getpid()}-{path.name}"
+    temporary = elsewhere if is_remote(path) else path.with_name(f"{path.name}.part")
     statistics, images, records = None, 0, 0
     shape: tuple[int, ...] = ()
     try:
@@ -219,10 +223,9 @@ def _write_shard(
         if statistics is None:
             raise OSError(f"none of the images {span.start} to {span.stop - 1} can be decoded")
         size = record_files.settle(temporary, records)
-        temporary.rename(path)
-    except BaseException:
+        put_file(temporary, path)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     shard = Shard(
         file=path.name,
         first=span.start,
@@ -247,11 +250,13 @@ def _stored(values: Any, rows: np.ndarray, position: int, layout: Layout) -> np.
 
 
 def _finish(directory: Path, identity: CacheIdentity, source: Source, shards: int) -> Header | None:
+    if sum(file.name.startswith("shard-") for file in storage.list_files(str(directory), ".json")) < shards:
+        return None
     described = [_finished(directory, number) for number in range(shards)]
     whole = tuple(shard for shard in described if shard is not None)
     if len(whole) < len(described):
         return None
-    shape = json.loads((directory / f"{Path(_shard_name(0)).stem}.json").read_text())["shape"]
+    shape = json.loads((directory / _shard_name(0).replace(".array_record", ".json")).read_text())["shape"]
     header = Header(identity=identity, classes=tuple(source.classes), shape=tuple(shape), shards=whole)
     write_json(directory / HEADER, header.to_json())
     return header
@@ -264,7 +269,7 @@ def _finished(directory: Path, number: int) -> Shard | None:
         values = json.loads(path.with_suffix(".json").read_text())
         values.pop("shape")
         shard = Shard.from_json(values)
-        return shard if path.stat().st_size == shard.size else None
+        return shard if storage.stat(str(path)).size == shard.size else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -284,20 +289,3 @@ def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
 
 def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.array_record"
-
-
-@contextlib.contextmanager
-def _only_writer(directory: Path, host: int) -> Iterator[Callable[[], None]]:
-    """Holds this host's lock file; gives a function that touches it, a sign of life for other hosts."""
-    with open(directory / f"writer-{host}.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise ValueError(
-                f"{directory} is being written by {lock.read().strip() or 'another run'}; wait for it or end it"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield lambda: os.utime(lock.fileno())

@@ -18,12 +18,13 @@ Record v + V i of a shard is view v of its i-th image, V = 2 with flips (view 1 
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -35,6 +36,7 @@ from fae_jax.files import storage
 
 FORMAT = 2
 HEADER = "header.json"
+COPIED_AT_ONCE = 8
 _PREFIX = struct.Struct("<qiI")
 
 
@@ -202,7 +204,7 @@ def planned_bytes(images: int, shape: tuple[int, int], flip: bool, layout: Layou
     return images * (2 if flip else 1) * (_PREFIX.size + 2 * len(layout.parts) * shape[0] * shape[1])
 
 
-def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
+def read_header(directory: str | os.PathLike[str], layout: Layout = POSTERIORS) -> Header:
     """The header of a finished cache; `layout` gives errors their words.
 
     Raises:
@@ -219,7 +221,7 @@ def read_header(directory: str | Path, layout: Layout = POSTERIORS) -> Header:
         raise ValueError(f"{layout.noun} header {path} cannot be read ({error}); {layout.maker} mends it") from error
 
 
-def open_cache(directory: str | Path, expected: CacheIdentity) -> LatentSource:
+def open_cache(directory: str | os.PathLike[str], expected: CacheIdentity) -> LatentSource:
     """Opens a finished cache.
 
     Raises:
@@ -243,7 +245,7 @@ class LatentSource:
       ValueError: a shard is not of the size that the header says.
     """
 
-    def __init__(self, directory: str | Path, header: Header):
+    def __init__(self, directory: str | os.PathLike[str], header: Header):
         self.directory = str(directory)
         self.header = header
         self.classes = header.classes
@@ -251,16 +253,25 @@ class LatentSource:
         counts = [shard.images * header.views for shard in header.shards]
         paths = [storage.join(self.directory, shard.file) for shard in header.shards]
         self._records = RecordFiles(paths, counts)
+        sizes = {file.name: file.size for file in storage.list_files(self.directory, ".array_record")}
         for path, shard in zip(paths, header.shards, strict=True):
-            if not storage.exists(path):
+            size = sizes.get(shard.file)
+            if size is None:
                 raise FileNotFoundError(
                     f"shard {path} of the {layout.noun} is missing; {layout.maker} writes it again"
                 )
-            size = storage.stat(path).size
             if size != shard.size:
                 raise ValueError(
                     f"shard {path} has {size} bytes, its header says {shard.size}; remove it and run {layout.maker}"
                 )
+
+    def fetch(self) -> None:
+        """Copies what is in a bucket to this host, several shards at once: batches then wait for none.
+
+        Records are read at random and a batch touches every shard, so that a request per record would cost more.
+        """
+        with concurrent.futures.ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
+            list(pool.map(storage.local_copy, self._records.paths))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LatentSource, (self.directory, self.header)

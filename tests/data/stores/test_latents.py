@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import ml_dtypes
 import numpy as np
 import pytest
@@ -161,24 +160,33 @@ def test_every_record_can_be_checked(cache: Path, digits: DigitsSource, tmp_path
         check_cache(open_cache(tmp_path / "c", identity_of(digits)))
 
 
-def test_a_finished_cache_is_read_from_a_bucket(
-    cache: Path, digits: DigitsSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_equal: Check
+def test_a_cache_in_a_bucket_is_the_one_on_a_disk(
+    cache: Path,
+    digits: DigitsSource,
+    bucket: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_equal: Check,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bucket = fsspec.filesystem("memory")
-    bucket.put(str(cache), "/latents/cache", recursive=True)
-    try:
-        remote = open_cache("memory://latents/cache", identity_of(digits))
-        assert remote.header.to_json() == read_header(cache).to_json()
-        with LatentLoader(source=remote, batch=24, seed=7, flip=True).at(3) as iterator:
-            assert_equal([next(iterator) for _ in range(4)], latent_batches(cache, digits, 4, start=3))
-        bucket.rm("/latents/cache/shard-00001.array_record")
-        with pytest.raises(FileNotFoundError, match="shard memory://.*shard-00001.array_record .* is missing"):
-            open_cache("memory://latents/cache", identity_of(digits))
-    finally:
-        bucket.rm("/latents", recursive=True)
-    with pytest.raises(FileNotFoundError, match="latent cache memory://latents/cache does not exist"):
-        open_cache("memory://latents/cache", identity_of(digits))
+    with pytest.raises(FileNotFoundError, match=f"latent cache {bucket} does not exist"):
+        open_cache(bucket, identity_of(digits))
+    assert write(bucket, digits, host=0, hosts=2) is None
+    left = bytes_to_write(str(bucket), identity_of(digits), 359, (16, 5))
+    assert left == round(1.01 * planned_bytes(159, (16, 5), True))
+    with pytest.raises(OSError, match="host 1 of 2 has written nothing to"):
+        wait(bucket, digits, patience=0.1, every=0.02)
+    write(bucket, digits, host=1, hosts=2)
+    assert wait(bucket, digits, patience=0.1, every=0.02).to_json() == read_header(cache).to_json()
+    for name in ("header.json", *(shard.file for shard in read_header(cache).shards)):
+        assert (bucket / name).read_bytes() == (cache / name).read_bytes()
+    with LatentLoader(source=open_cache(bucket, identity_of(digits)), batch=24, seed=7, flip=True).at(3) as iterator:
+        assert_equal([next(iterator) for _ in range(4)], latent_batches(cache, digits, 4, start=3))
+    (bucket / "shard-00001.array_record").unlink()
+    with pytest.raises(FileNotFoundError, match="shard gs://.*shard-00001.array_record .* is missing"):
+        open_cache(bucket, identity_of(digits))
+    assert write(bucket, digits).to_json() == read_header(cache).to_json()
+    open_cache(bucket, identity_of(digits))
 
 
 def test_room_is_known_before(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
@@ -192,8 +200,7 @@ def test_room_is_known_before(cache: Path, digits: DigitsSource, tmp_path: Path)
     assert check_room(str(tmp_path / "a" / "b"), 10**6, *asked).startswith("1.00 MB to write to ")
     with pytest.raises(ValueError, match=r"of 359 images takes 1,000,000,000.00 GB more in .*free; clear it"):
         check_room(str(tmp_path / "a"), 10**18, *asked)
-    with pytest.raises(ValueError, match="cannot be written to gs://bucket/latents: write it to a disk, and copy"):
-        check_room("gs://bucket/latents", 1, *asked)
+    assert check_room("gs://bucket/latents", 10**6, *asked) == "1.00 MB to write to gs://bucket/latents"
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file; name a folder"):
         check_room(str(tmp_path / "file" / "c"), 1, *asked)
@@ -244,7 +251,7 @@ def test_a_killed_writer_is_taken_up(cache: Path, digits: DigitsSource, tmp_path
     while not (tmp_path / "c" / "shard-00001.array_record.part").exists():
         assert process.poll() is None and time.monotonic() - waited < 60
         time.sleep(0.005)
-    with pytest.raises(ValueError, match=f"is being written by process {process.pid}"):
+    with pytest.raises(ValueError, match=f"is in use by process {process.pid}"):
         write(tmp_path / "c", digits)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

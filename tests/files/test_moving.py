@@ -1,0 +1,48 @@
+"""Files that change their place: whole, and without the half that a kill leaves."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fae_jax.files.moving import Outbox, copy_file, names_below, put_file
+from fae_jax.files.writing import write_atomically
+
+
+@pytest.mark.parametrize("source", ["here", "bucket"])
+def test_a_file_is_copied_over_another(folder: Any, bucket: Any, source: str, tmp_path: Path):
+    place = (tmp_path if source == "here" else bucket) / "source"
+    for text in ("1", "2"):
+        write_atomically(place / "b" / "c", text)
+        copy_file(place / "b" / "c", folder / "new" / "copy")
+        assert (folder / "new" / "copy").read_text() == text
+    assert (place / "b" / "c").read_text() == "2"
+
+
+def test_all_files_below_a_folder(folder: Any):
+    assert names_below(folder / "a") == []
+    for name in ("x", "b/y", "b/c/z"):
+        write_atomically(folder / "a" / name, "1")
+    assert sorted(names_below(folder / "a")) == ["b/c/z", "b/y", "x"]
+
+
+def test_a_local_file_is_put_where_it_belongs(folder: Any, tmp_path: Path):
+    file = tmp_path / "part"
+    file.write_bytes(os.urandom(6 * 2**20))  # more than one request's worth
+    data = file.read_bytes()
+    put_file(file, folder / "whole")
+    assert (folder / "whole").read_bytes() == data and not file.exists()
+
+
+def test_libraries_that_write_here_alone_have_an_outbox(folder: Any):
+    outbox = Outbox(folder / "events")
+    (outbox.folder / "a").write_text("1")
+    outbox.send()
+    assert (folder / "events" / "a").read_text() == "1"
+    (outbox.folder / "a").write_text("12")
+    (outbox.folder / "b").mkdir()
+    (outbox.folder / "b" / "c").write_text("3")
+    outbox.close()
+    assert (folder / "events" / "a").read_text() == "12" and (folder / "events" / "b" / "c").read_text() == "3"
+    assert outbox.folder.exists() != ("://" in str(folder))
