@@ -21,6 +21,7 @@ from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
 from fae_jax.section import at_least, option, whole_numbers
+from fae_jax.training.digests import check_digests, digests
 
 _COMMITTED = "commit_success.txt"  # Orbax's last object of a checkpoint in a bucket; on a disk it renames the folder
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
@@ -136,7 +137,7 @@ class Checkpoints:
         self._retried(step, attempt)
 
     def _begin(self, step: int, state: Any) -> None:
-        self._open(step).save_async(step, state, force=True)
+        self._open(step).save_async(step, state, force=True, custom_metadata={"digests": digests(state)})
         self._begun = step
 
     def _retried(self, step: int, call: Callable[[], None]) -> None:
@@ -205,8 +206,9 @@ class Checkpoints:
         for candidate in reversed(steps):
             state = None
             try:
-                state = ocp.load(self.directory / str(candidate), abstract)
-                jax.block_until_ready([leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)])
+                folder = self.directory / str(candidate)
+                state = ocp.load(folder, abstract)
+                check_digests(state, (ocp.metadata(folder).custom_metadata or {}).get("digests"))
             except Exception as error:
                 self._pass_over(candidate, error)
                 state = None
@@ -239,7 +241,8 @@ class Checkpoints:
         for candidate in reversed(steps) if step is None else (step,):
             read = None
             try:
-                tree = ocp.metadata(self.directory / str(candidate)).metadata
+                about = ocp.metadata(self.directory / str(candidate))
+                tree = about.metadata
                 prefix = f"players/{player}/{self._place(tree['players'][player], ema)}/"
                 places = shardings(tree, mesh)
 
@@ -249,9 +252,9 @@ class Checkpoints:
                     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
                 read = ocp.load(self.directory / str(candidate), jax.tree_util.tree_map_with_path(pick, tree, places))
+                check_digests(read, (about.custom_metadata or {}).get("digests"))
                 for key in prefix.strip("/").split("/"):
                     read = read[int(key) if isinstance(read, list | tuple) else key]
-                jax.block_until_ready(read)
             except _NoSuchEMA:
                 raise
             except Exception as error:

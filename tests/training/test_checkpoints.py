@@ -13,6 +13,7 @@ import toy
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.checkpoints import Checkpoints
+from fae_jax.training.digests import digest
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.state import TrainState, create_state
 
@@ -68,6 +69,44 @@ def test_a_state_saved_is_the_one_handed_over_though_it_is_donated_at_once(tmp_p
     overwrite(state)
     checkpoints.close()
     assert_same(restore(checkpoints)[1], state_at(2))
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
+    rng = np.random.default_rng(0)
+    folder, passed_over = saved.directory / "5", 0
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    for number in range(24):
+        file = files[number % len(files)] if number < 2 * len(files) else largest(folder)
+        content = file.read_bytes()
+        spoilt = bytearray(content)
+        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bytes(spoilt))
+        step, state = restore(saved)
+        assert_same(state, state_at(step))
+        params = saved.read_params("toy", make_mesh())
+        kept = [state_at(step).players["toy"].optimizer[-1].averages["0.9"] for step in (3, 5)]
+        assert any(jax.tree.all(jax.tree.map(np.array_equal, params, average)) for average in kept)
+        passed_over += step == 3
+        file.write_bytes(content)
+    assert passed_over >= 8
+    assert restore(saved)[0] == 5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16, np.uint8, bool])
+def test_a_digest_tells_every_bit_and_every_place(dtype: type):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 2 if dtype is bool else 100, (3, 4, 5)).astype(dtype)
+    before = int(digest(jnp.asarray(x)))
+    places = np.arange(60, dtype=np.uint64)
+    width = x.dtype.itemsize
+    bits = x.reshape(-1).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[width])
+    assert before == int(((2 * places + 1) * bits.astype(np.uint64)).sum() % 2**32)
+    assert int(digest(jnp.asarray(np.roll(x, 1)))) != before
+    for _ in range(40 if dtype != bool else 0):
+        spoilt = bits.copy()
+        spoilt[rng.integers(60)] ^= spoilt.dtype.type(1 << int(rng.integers(8 * width)))
+        assert int(digest(jnp.asarray(spoilt.view(x.dtype).reshape(x.shape)))) != before
 
 
 def largest(folder: Path) -> Path:
