@@ -25,6 +25,7 @@ from running import (
 from tiny import STEPS
 
 import fae_jax
+from fae_jax.workdir import Workdir
 
 SWEEP = """\
 from fae_jax.sweeps import Sweep, grid
@@ -47,20 +48,18 @@ def test_an_experiment_in_a_bucket_is_the_one_on_a_disk(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = ("run", "--config", TINY, "--workdir", bucket)
-    moments = {
-        "features": half_written(bucket / "features" / "checkpoints", 3),
-        "cache": lambda: any(bucket.glob("latents/*/shard-*.json")),
-        "generator": half_written(bucket / "generator" / "checkpoints", 6),
-    }
-    for stage, reached in moments.items():
+    with Workdir(bucket).lock():
+        _, err = fae(*run, code=2)
+        waits, refused = err.splitlines()
+        assert "for a sign of life" in waits and not (bucket / "config.json").exists()
+        assert refused.startswith(f"fae: error: working directory {bucket} is in use by process {os.getpid()} on ")
+    moments = (
+        half_written(bucket / "features" / "checkpoints", 3),
+        lambda: any(bucket.glob("latents/*/shard-*.json")),
+        half_written(bucket / "generator" / "checkpoints", 6),
+    )
+    for reached in moments:
         process = start(*run)
-        if stage == "cache":  # there is time for a second one to be refused
-            while not (bucket / ".lock").exists():
-                time.sleep(0.1)
-            _, err = fae(*run, code=2)
-            last = err.splitlines()[-1]
-            assert last.startswith(f"fae: error: working directory {bucket} is in use by process {process.pid} on ")
-            assert "Traceback" not in err
         code, err = signal_when(process, reached, signal.SIGKILL)
         assert code == -signal.SIGKILL, err
     fae(*run)
