@@ -74,7 +74,7 @@ def kind_of(path: str, dataset: str) -> str:
     found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
     if found or (folder / "index.json").exists():
         return found or "tar"
-    if Path(folder_and_split(path)[0], "dataset_info.json").exists():
+    if (Path(folder_and_split(path)[0]).expanduser() / "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
         return "array_record"
@@ -111,12 +111,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         source, filters, out / "checked", threads=arguments.threads, progress=report_progress("prepare, checked")
     )
     summary = summarise(source, checked)
-    if not len(checked.used):
+    if not len(checked["used"]):
         raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
     if index is not None and not arguments.pack:
         _keep_index(out, index, checked, source)
     if arguments.pack:
-        write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
+        write_packed(out, source, checked["used"], progress=report_progress("prepare, packed"))
     from fae_jax.report.templates import render  # the page's room brings JAX, which checking data does without
 
     write_json(out / "summary.json", summary)
@@ -163,7 +163,7 @@ def _announce(source: StoredSource, filters: Filters) -> None:
 
 
 def _keep_index(out: Path, index: TarIndex, checked: Checked, source: StoredSource) -> None:
-    index.keep(checked.used).save(out, {"classes": source.classes})
+    index.keep(checked["used"]).save(out, {"classes": source.classes})
 
 
 def _most_frequent(summary: dict[str, Any]) -> str:

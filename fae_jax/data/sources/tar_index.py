@@ -25,6 +25,7 @@ from fae_jax.data.sources.listing import name_hashes
 from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
+from fae_jax.files.writing import write_json
 
 COLUMNS = {
     "shard": np.int32,
@@ -79,9 +80,7 @@ class TarIndex:
             "skipped": [list(skip) for skip in self.skipped],
             **about,
         }
-        temporary = folder / "index.json.part"
-        temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
-        temporary.rename(folder / "index.json")
+        write_json(folder / "index.json", header)
 
     @classmethod
     def load(cls, folder: str | Path) -> tuple[TarIndex, dict[str, Any]]:
