@@ -151,6 +151,11 @@ def _load(path: Path) -> pyarrow.Table | None:
     return table if table.schema == COLUMNS else None
 
 
+def _encodable(text: str) -> str:
+    """`text` with the bytes of file names that are not UTF-8 written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str, Any]:
     row: dict[str, Any] = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "content": 0, "detail": ""}
     try:
@@ -161,9 +166,9 @@ def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str,
             return row | {"reason": "its class is out of range", "detail": str(stored.label)}
         image = decode_image(stored.data, "")
     except BadImage as error:
-        return row | {"reason": "it cannot be decoded", "detail": str(error).removeprefix(": ")}
+        return row | {"reason": "it cannot be decoded", "detail": _encodable(str(error).removeprefix(": "))}
     except (OSError, ValueError) as error:
-        return row | {"reason": "it cannot be read", "detail": ascii(" ".join(map(str, error.args)))[1:-1]}
+        return row | {"reason": "it cannot be read", "detail": _encodable(" ".join(map(str, error.args)))}
     row |= {"height": image.shape[0], "width": image.shape[1]}
     reasons = [filters.of_size(*image.shape[:2]), *map(filters.of_caption, stored.captions)]
     return row | {"reason": next(filter(None, reasons), "")}
