@@ -62,6 +62,5 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     """Smallest, 5 %, half, 95 %, largest and mean."""
     if not len(values):
         return {}
-    points = {"min": 0, "5%": 5, "median": 50, "95%": 95, "max": 100}
-    spread = {name: float(np.percentile(values, point)) for name, point in points.items()}
-    return {**spread, "mean": float(values.mean())}
+    points = np.percentile(values, (0, 5, 50, 95, 100)).tolist()
+    return dict(zip(("min", "5%", "median", "95%", "max", "mean"), (*points, float(values.mean())), strict=True))
