@@ -17,14 +17,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from fae_jax.data.prepare.checking import Checked, Filters, check_source
+from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.prepare.summary import summarise
-from fae_jax.data.sources import tars
 from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import KINDS, WITH_COLUMNS, open_source
 from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
-from fae_jax.data.sources.tar_index import TarIndex
+from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files.paths import local_path
 from fae_jax.files.progress import duration, report_progress
@@ -74,7 +73,7 @@ def kind_of(path: str, dataset: str) -> str:
     found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
     if found or (folder / "index.json").exists():
         return found or "tar"
-    if Path(folder_and_split(path)[0], "dataset_info.json").exists():
+    if (Path(folder_and_split(path)[0]).expanduser() / "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
         return "array_record"
@@ -91,16 +90,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = {name: value for name, value in given.items() if value is not None}
     filters = dataclasses.replace(PRESETS[arguments.dataset], **chosen)
     kind = arguments.source or kind_of(arguments.path, arguments.dataset)
-    index = None
     if kind == "tar":
-        index, classes = tars.open_index(arguments.path, out / "scanned")
-        source: StoredSource = tars.TarSource.of_index(index, classes)
+        source: StoredSource = TarSource(arguments.path, split="train", holdout=0.0, seed=0, scanned=out / "scanned")
     else:
         opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, columns=columns)
         source = cast(StoredSource, opened)  # every kind but the digits, which need no preparing, is one
-    wanted = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
-    if wanted and len(source.classes) != wanted:
-        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {wanted}; see --classes")
+    classes = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
+    if classes and len(source.classes) != classes:
+        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {classes}; see --classes")
     if arguments.dataset == "cc12m" and not source.captioned:
         other = ", or name its captions with --config.data.columns.caption" if kind in WITH_COLUMNS else ""
         raise ValueError(f"{arguments.path} is read by its classes; prepare it as imagenet{other}")
@@ -109,12 +106,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         source, filters, out / "checked", threads=arguments.threads, progress=report_progress("prepare, checked")
     )
     summary = summarise(source, checked)
-    if not len(checked.used):
+    if not len(checked["used"]):
         raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
-    if index is not None and not arguments.pack:
-        _keep_index(out, index, checked, source)
+    if isinstance(source, TarSource) and not arguments.pack:
+        source.index.keep(checked["used"]).save(out, {"classes": source.classes})
     if arguments.pack:
-        write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
+        write_packed(out, source, checked["used"], progress=report_progress("prepare, packed"))
     from fae_jax.report.templates import render  # the page's room brings JAX, which checking data does without
 
     write_json(out / "summary.json", summary)
@@ -158,10 +155,6 @@ def _announce(source: StoredSource, filters: Filters) -> None:
         f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}",
         file=sys.stderr,
     )
-
-
-def _keep_index(out: Path, index: TarIndex, checked: Checked, source: StoredSource) -> None:
-    index.keep(checked.used).save(out, {"classes": source.classes})
 
 
 def _most_frequent(summary: dict[str, Any]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from fae_jax.config.composing import describe, flatten, root, thaw, tuples, unknown
 from fae_jax.files.python_files import find_file, run_file
+
+Read = TypeVar("Read")
 
 
 def load_config(path: str) -> ConfigDict:
@@ -24,17 +26,26 @@ def load_config(path: str) -> ConfigDict:
 
     def read(module: Any) -> ConfigDict:
         config = module.get_config()
-        flatten(config)
-        return config
-
-    file = find_file(path, shipped_configs(), "configuration")
-    config = run_file(file, "configuration", read)
-    try:
         for name in flatten(config):
             describe(name)
+        return config
+
+    return read_declared(path, shipped_configs(), "configuration", read)
+
+
+def read_declared(path: str, folder: Path, what: str, read: Callable[[Any], Read]) -> Read:
+    """What `read` takes from a Python file; a bare name means the file of that name in `folder`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be run or read; begins with `what` it is and the file.
+    """
+    file = find_file(path, folder, what)
+    try:
+        return run_file(file, what, read)
     except ValueError as error:
-        raise ValueError(f"configuration {file}: {error}") from error
-    return config
+        text = str(error)
+        raise ValueError(text if text.startswith(f"{what} ") else f"{what} {file}: {text}") from error
 
 
 def shipped_configs() -> Path:

@@ -128,11 +128,6 @@ class Loader:
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"the share of captions left empty must be in [0, 1], got {self.caption_dropout}")
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Batches in one pass over the source."""
-        return len(self.source) / self.batch
-
     def at(self, step: int) -> Batches:
         """This host's rows of the batches from `step` on.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from fae_jax.config import check, shipped_configs, to_json, with_values
 from fae_jax.config.composing import tuples
+from fae_jax.config.overriding import read_declared
 from fae_jax.evaluation.tasks import higher_is_better, task_names
 from fae_jax.files.names import nearest
 from fae_jax.files.paths import Path
-from fae_jax.files.python_files import find_file, run_file
 from fae_jax.stages import STAGES
 from fae_jax.stages.running import stage_of, stages_of
 from fae_jax.sweeps.axes import Points
@@ -89,15 +89,14 @@ def load_sweep(path: str) -> Sweep:
       FileNotFoundError: there is no such file; those that ship are named.
       ValueError: the file does not define a sweep.
     """
-    file = find_file(path, shipped_configs() / "sweeps", "sweep")
-    try:
-        sweep = run_file(file, "sweep", lambda module: module.get_sweep())
-    except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith("sweep ") else f"sweep {file}: {text}") from error
-    if not isinstance(sweep, Sweep):
-        raise ValueError(f"sweep {file}: get_sweep() must return a Sweep, got {type(sweep).__name__}")
-    return sweep
+
+    def read(module: Any) -> Sweep:
+        sweep = module.get_sweep()
+        if not isinstance(sweep, Sweep):
+            raise ValueError(f"get_sweep() must return a Sweep, got {type(sweep).__name__}")
+        return sweep
+
+    return read_declared(path, shipped_configs() / "sweeps", "sweep", read)
 
 
 def needed_stages(sweep: Sweep, config: Any) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def measure(batches: Iterable[Float[np.ndarray, "b n d"]]) -> LatentStatistics:
     """
     total = None
     for batch in batches:
-        piece = LatentStatistics.of_values(batch)
+        piece = LatentStatistics.of_parts(batch)
         total = piece if total is None else total.merge(piece)
     if total is None:
         raise ValueError("there are no images to take feature statistics over")

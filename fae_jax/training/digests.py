@@ -2,8 +2,8 @@
 
     digest(x) = Σ_i (2 i + 1) · bits(x_i)   mod 2³²                                                         (1)
 
-over the flattened array. A factor is odd, so that one flipped bit, wherever it is, always changes the sum. It is summed
-on the devices where the array lies, and does not depend on the mesh.
+over the flattened array. A factor is odd, so that one flipped bit, wherever it is, always changes the sum. It is
+summed on the devices where the array lies, and does not depend on the mesh.
 """
 
 from __future__ import annotations

@@ -137,13 +137,13 @@ KINDS = ("folder", "tar", "tfds", "array_record", "parquet")
 @pytest.fixture(scope="session")
 def images(photographs: Path) -> list[StoredFile]:
     """The photographs as JPEG files with keys and labels, by label."""
-    found = []
+    stored = []
     for label, name in enumerate(CLASSES):
         for path in sorted((photographs / name).iterdir()):
             buffer = io.BytesIO()
             Image.open(path).save(buffer, "JPEG", quality=95)
-            found.append((f"{name}-{path.stem}", label, buffer.getvalue()))
-    return found
+            stored.append((f"{name}-{path.stem}", label, buffer.getvalue()))
+    return stored
 
 
 @pytest.fixture(scope="session", name="repack")

@@ -82,12 +82,12 @@ def test_other_pixels_or_none_installed_mean_pillow(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = encoded()
-    for module, said in ((None, False), (SimpleNamespace(decode_jpeg=lambda *_: np.zeros((75, 101, 3))), True)):
+    for module, logged in ((None, False), (SimpleNamespace(decode_jpeg=lambda *_: np.zeros((75, 101, 3))), True)):
         jpeg._turbo.cache_clear()
         caplog.clear()
         monkeypatch.setitem(sys.modules, "simplejpeg", module)
         assert decode_plain_jpeg(data) is None and decode_image(data, "a").shape == (41, 50, 3)
-        assert ("its pixels are not those of this Pillow" in caplog.text) == said
+        assert ("its pixels are not those of this Pillow" in caplog.text) == logged
     jpeg._turbo.cache_clear()
 
 

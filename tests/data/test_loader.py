@@ -40,10 +40,10 @@ def global_batches(source: Any, steps: int, hosts: int, **options: Any) -> list[
 
 def test_stacked_is_what_numpy_stacks_mirrored_views_too_and_other_shapes_are_refused() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), np.uint8)
-    shown = [images[0], images[1][:, ::-1], images[2]]
-    examples = [{"image": image, "label": np.int32(row)} for row, image in enumerate(shown)]
+    views = [images[0], images[1][:, ::-1], images[2]]
+    examples = [{"image": image, "label": np.int32(row)} for row, image in enumerate(views)]
     batch = stack(iter(examples), 3)
-    np.testing.assert_array_equal(batch["image"], np.stack(shown))
+    np.testing.assert_array_equal(batch["image"], np.stack(views))
     np.testing.assert_array_equal(batch["label"], [0, 1, 2])
     assert list(batch) == ["image", "label"]
     examples[2]["image"] = images[2][:1]  # would fill all five rows if it were spread over them
@@ -137,12 +137,12 @@ class Nothing(FolderSource):
 
 
 def test_requests_that_cannot_be_met(folder: FolderSource) -> None:
-    for said, options in [
+    for message, options in [
         ("does not divide among 3 hosts", {"hosts": 3}),
         ("host 2 of 2 does not exist", {"hosts": 2, "host": 2}),
         ("at least 1, got 0", {"batch": 0}),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             loader(folder, **options)
     with pytest.raises(ValueError, match="a step is at least 0"):
         loader(folder).at(-1)

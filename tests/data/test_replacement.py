@@ -41,14 +41,14 @@ def batches(source: Any, steps: int, **options: Any) -> list[dict[str, np.ndarra
 
 def test_replacements_are_good_fixed_and_of_the_image_shown(folder: FolderSource) -> None:
     replaced = {position: int(Readable(folder)[position]["index"]) for position in range(39)}
-    assert {position for position, shown in replaced.items() if position != shown} == set(BAD)
+    assert {position for position, replacement in replaced.items() if position != replacement} == set(BAD)
     assert not set(replaced.values()) & set(BAD) and replaced == {
         position: int(Readable(folder)[position]["index"]) for position in range(39)
     }
     for position in BAD:
-        shown = Readable(folder)[position]
-        np.testing.assert_array_equal(shown["image"], folder[replaced[position]]["image"])
-        assert shown["label"] == folder[replaced[position]]["label"]
+        replacement = Readable(folder)[position]
+        np.testing.assert_array_equal(replacement["image"], folder[replaced[position]]["image"])
+        assert replacement["label"] == folder[replaced[position]]["label"]
 
 
 def test_batches_agree_and_hold_no_bad_image(folder: FolderSource, assert_equal: Callable[..., None]) -> None:
@@ -99,8 +99,8 @@ def test_a_source_without_one_good_image_stops(tmp_path: Path) -> None:
 def test_a_pass_in_order_masks_them(folder: FolderSource) -> None:
     with ordered_batches(folder, batch=8, image_size=24) as iterator:
         whole = list(iterator)
-    shown = np.concatenate([batch["index"][batch["mask"]] for batch in whole])
-    assert sorted(set(range(39)) - set(shown.tolist())) == list(BAD) and len(whole) == 5
+    indices = np.concatenate([batch["index"][batch["mask"]] for batch in whole])
+    assert sorted(set(range(39)) - set(indices.tolist())) == list(BAD) and len(whole) == 5
     with (
         pytest.raises(TooManyBadImages, match="3 images cannot be decoded, 2 are tolerated"),
         ordered_batches(folder, batch=8, image_size=24, bad=BadImages(folder, 2)) as iterator,

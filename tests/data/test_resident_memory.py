@@ -25,13 +25,13 @@ LOADERS = {"images": (), "latents": ("--latents", "300")}
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_thousands_of_batches_take_no_more_memory_than_one_thousand(loader: str) -> None:
-    found = resident("--memory", "6000", "--workers_list", "0", *LOADERS[loader])
-    assert found[-1] - found[2] < 6, found  # two kilobytes kept of each batch would be 8 MiB more
+    sizes = resident("--memory", "6000", "--workers_list", "0", *LOADERS[loader])
+    assert sizes[-1] - sizes[2] < 6, sizes  # two kilobytes kept of each batch would be 8 MiB more
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "batches"), [("0", "100000"), ("2", "30000")])  # workers pass batches on slowly
 @pytest.mark.parametrize("loader", LOADERS)
 def test_so_many_batches_take_no_more_memory_than_a_tenth(loader: str, workers: str, batches: str) -> None:
-    found = resident("--memory", batches, "--workers_list", workers, *LOADERS[loader])
-    assert max(found[5:]) - found[2] < 16, found  # 200 bytes kept of each of 100,000 would be 15 MiB more
+    sizes = resident("--memory", batches, "--workers_list", workers, *LOADERS[loader])
+    assert max(sizes[5:]) - sizes[2] < 16, sizes  # 200 bytes kept of each of 100,000 would be 15 MiB more

@@ -102,9 +102,9 @@ def test_random_resized_crop_resizes_the_rectangle_it_drew() -> None:
     transform = RandomResizedCrop(size=24)
     for seed in range(10):
         left, top, width, height = transform.rectangle(90, 70, np.random.default_rng(seed))
-        shown = transform.random_map({"image": image}, np.random.default_rng(seed))["image"]
+        changed = transform.random_map({"image": image}, np.random.default_rng(seed))["image"]
         expected = resample(image[top : top + height, left : left + width], 24, 24, cubic, 2.0)
-        np.testing.assert_array_equal(shown, expected)
+        np.testing.assert_array_equal(changed, expected)
 
 
 @pytest.mark.parametrize("shape", [(1000, 10), (10, 1000), (1, 1)])

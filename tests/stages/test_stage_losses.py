@@ -41,7 +41,7 @@ def test_the_generator_sees_standardised_samples_a_share_without_their_class():
     shape = (64, 4, 3)
     mean = np.random.default_rng(0).normal(5, 2, shape).astype(np.float32)
     log_variance = np.full(shape, np.log(9.0), np.float32)
-    generator, statistics = Recorder(), LatentStatistics.of(mean, log_variance)
+    generator, statistics = Recorder(), LatentStatistics.of_parts(mean, log_variance)
     batch = {
         "mean": jnp.asarray(mean),
         "log_variance": jnp.asarray(log_variance),

@@ -103,7 +103,7 @@ def test_a_digest_tells_every_bit_and_every_place(dtype: type):
     bits = x.reshape(-1).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[width])
     assert before == int(((2 * places + 1) * bits.astype(np.uint64)).sum() % 2**32)
     assert int(digest(jnp.asarray(np.roll(x, 1)))) != before
-    for _ in range(40 if dtype != bool else 0):
+    for _ in range(40 if dtype is not bool else 0):
         spoilt = bits.copy()
         spoilt[rng.integers(60)] ^= spoilt.dtype.type(1 << int(rng.integers(8 * width)))
         assert int(digest(jnp.asarray(spoilt.view(x.dtype).reshape(x.shape)))) != before

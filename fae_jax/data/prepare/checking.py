@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import feather
 
 from fae_jax.data.decode import BadImage, decode_image
-from fae_jax.data.sources.stored import StoredImage, StoredSource
+from fae_jax.data.sources.stored import StoredSource
 
 CHUNK = 1024
 
@@ -62,13 +66,12 @@ class Filters:
         if "\ufffd" in caption:
             return "its caption has characters that were lost"
         visible = [character for character in caption if not character.isspace()]
-        if sum(map(_is_letter, visible)) < self.min_letters * len(visible):
+        if sum(unicodedata.category(character)[0] in "LMN" for character in visible) < self.min_letters * len(
+            visible
+        ):
             return f"its caption is less than {self.min_letters:.0%} letters and digits"
         words = caption.lower().split()
-        run = longest = 1
-        for before, word in zip(words, words[1:], strict=False):
-            run = run + 1 if word == before else 1
-            longest = max(longest, run)
+        longest = max((len(list(run)) for _, run in itertools.groupby(words)), default=0)
         if longest > self.max_repeat:
             return f"its caption repeats a word more than {self.max_repeat} times"
         if re.fullmatch(r"\S+://\S+|\S+\.(jpe?g|png|gif|webp|bmp)", caption, re.IGNORECASE):
@@ -76,39 +79,20 @@ class Filters:
         return ""
 
 
-def _is_letter(character: str) -> bool:
-    import unicodedata
-
-    return unicodedata.category(character)[0] in "LMN"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What a check found, one row per image of the source.
-
-    Attributes:
-      height, width: in pixels; 0 if it does not decode.
-      size: bytes of the stored file.
-      label: its class, −1 if none.
-      caption: length of the longest caption, in characters.
-      content: 64 bits of the file's SHA-256.
-      reason: why it is not used, or "".
-      detail: what else is known of that.
-    """
-
-    height: np.ndarray
-    width: np.ndarray
-    size: np.ndarray
-    label: np.ndarray
-    caption: np.ndarray
-    content: np.ndarray
-    reason: np.ndarray
-    detail: np.ndarray
-
-    @property
-    def used(self) -> np.ndarray:
-        """Positions of the images that are."""
-        return np.flatnonzero(self.reason == "")
+# What is known of an image once it was looked at.
+COLUMNS = pyarrow.schema(
+    {
+        "height": pyarrow.int32(),  # in pixels; 0 if it does not decode
+        "width": pyarrow.int32(),
+        "size": pyarrow.int64(),  # bytes of the stored file
+        "label": pyarrow.int32(),  # its class, −1 if none
+        "caption": pyarrow.int32(),  # length of the longest caption, in characters
+        "content": pyarrow.uint64(),  # 64 bits of the file's SHA-256
+        "reason": pyarrow.string(),  # why it is not used, or ""
+        "detail": pyarrow.string(),  # what else is known of that
+    }
+)
+Checked = dict[str, np.ndarray]  # `COLUMNS`, a row per image; and "used", the positions of those that are
 
 
 def check_source(
@@ -137,68 +121,54 @@ def check_source(
     chunks = []
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for start in range(0, len(source), CHUNK):
-            path, positions = folder / f"{start:012d}.npz", range(start, min(start + CHUNK, len(source)))
+            path, positions = folder / f"{start:012d}.arrow", range(start, min(start + CHUNK, len(source)))
             chunk = _load(path)
             if chunk is None:
                 rows = list(pool.map(lambda position: _examine(source, position, filters), positions))
-                chunk = Checked(**{name: _column(name, [row[name] for row in rows]) for name in rows[0]})
-                _save(path, chunk)
+                chunk = pyarrow.Table.from_pylist(rows, COLUMNS)
+                feather.write_feather(chunk, path.with_suffix(".part"))
+                path.with_suffix(".part").rename(path)
             chunks.append(chunk)
             if progress:
                 progress(positions.stop, len(source))
-    names = [field.name for field in dataclasses.fields(Checked)]
-    whole = Checked(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
-    return whole if filters.duplicates else _without_duplicates(whole)
+    columns = pyarrow.concat_tables(chunks)
+    checked = {name: columns[name].to_numpy() for name in COLUMNS.names}
+    checked["used"] = np.flatnonzero(checked["reason"] == "")
+    if not filters.duplicates:
+        _, first = np.unique(checked["content"][checked["used"]], return_index=True)
+        kept = checked["used"][np.sort(first)]
+        checked["reason"][np.setdiff1d(checked["used"], kept)] = "it is identical to an earlier one"
+        checked["used"] = kept
+    return checked
+
+
+def _load(path: Path) -> pyarrow.Table | None:
+    """A chunk that an earlier check finished, or None."""
+    try:
+        table = feather.read_table(path, memory_map=False)
+    except (OSError, pyarrow.ArrowException):
+        return None
+    return table if table.schema == COLUMNS else None
+
+
+def _encodable(text: str) -> str:
+    """`text` with the bytes of file names that are not UTF-8 written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str, Any]:
-    row = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "content": 0, "reason": "", "detail": ""}
+    row: dict[str, Any] = {"height": 0, "width": 0, "size": 0, "label": -1, "caption": 0, "content": 0, "detail": ""}
     try:
         stored = source.stored(position)
-        row |= _of_bytes(stored)
+        row |= {"size": len(stored.data), "label": stored.label, "caption": max(map(len, stored.captions), default=0)}
+        row["content"] = int.from_bytes(hashlib.sha256(stored.data).digest()[:8], "little")
         if not source.captioned and not 0 <= stored.label < len(source.classes):
             return row | {"reason": "its class is out of range", "detail": str(stored.label)}
         image = decode_image(stored.data, "")
     except BadImage as error:
-        return row | {"reason": "it cannot be decoded", "detail": str(error).removeprefix(": ")}
+        return row | {"reason": "it cannot be decoded", "detail": _encodable(str(error).removeprefix(": "))}
     except (OSError, ValueError) as error:
-        return row | {"reason": "it cannot be read", "detail": " ".join(map(str, error.args))}
+        return row | {"reason": "it cannot be read", "detail": _encodable(" ".join(map(str, error.args)))}
     row |= {"height": image.shape[0], "width": image.shape[1]}
     reasons = [filters.of_size(*image.shape[:2]), *map(filters.of_caption, stored.captions)]
     return row | {"reason": next(filter(None, reasons), "")}
-
-
-def _of_bytes(stored: StoredImage) -> dict[str, Any]:
-    digest = hashlib.sha256(stored.data).digest()[:8]
-    longest = max(map(len, stored.captions), default=0)
-    content = int.from_bytes(digest, "little")
-    return {"size": len(stored.data), "label": stored.label, "caption": longest, "content": content}
-
-
-def _column(name: str, values: list[Any]) -> np.ndarray:
-    kinds = {"content": np.uint64, "reason": np.str_, "detail": np.str_, "size": np.int64}
-    return np.array(values, kinds.get(name, np.int32))
-
-
-def _without_duplicates(checked: Checked) -> Checked:
-    used = checked.used
-    _, first = np.unique(checked.content[used], return_index=True)
-    again = np.setdiff1d(used, used[first])
-    reason = checked.reason.astype(object)
-    reason[again] = "it is identical to an earlier one"
-    return dataclasses.replace(checked, reason=reason.astype(np.str_))
-
-
-def _save(path: Path, chunk: Checked) -> None:
-    temporary = path.with_suffix(".part")
-    with open(temporary, "wb") as file:
-        np.savez(file, **{field.name: getattr(chunk, field.name) for field in dataclasses.fields(Checked)})
-    temporary.rename(path)
-
-
-def _load(path: Path) -> Checked | None:
-    try:
-        with np.load(path) as columns:
-            return Checked(**dict(columns))
-    except (OSError, ValueError, TypeError, EOFError):
-        return None

@@ -30,7 +30,7 @@ class FolderSource(StoredSource):
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        self.root = path if storage.is_remote(path) else os.path.expanduser(path)
+        self.root = path
         listing, self.skipped = _listing(self.root)
         warn_of(self.skipped, self.root)
         self.classes = tuple(listing)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fae_jax.data.sources.columns import UNNAMED, Columns
 from fae_jax.data.sources.listing import SPLITS, Source
+from fae_jax.files import storage
 from fae_jax.files.names import nearest
 from fae_jax.kinds import own
 
@@ -54,5 +56,5 @@ def open_source(
     if kind != "digits":
         if not path:
             raise ValueError(f"a source of kind {kind!r} needs a path")
-        more["path"] = path
+        more["path"] = path if storage.is_remote(path) else os.path.expanduser(path)
     return own(KINDS, kind)(split=split, holdout=holdout, seed=seed, **more)

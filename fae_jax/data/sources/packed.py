@@ -11,9 +11,10 @@ UTF-8; the image file as it was. Little-endian. Pixels are never touched, so not
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fae_jax.data.sources.listing import listing_hash, split_positions
 from fae_jax.data.sources.record_files import RecordFiles
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
+from fae_jax.files.writing import write_atomically, write_json
 
 FORMAT = "fae_jax images 1"
 _PREFIX = struct.Struct("<iII")
@@ -38,7 +40,6 @@ class PackedSource(StoredSource):
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        path = path if storage.is_remote(path) else os.path.expanduser(path)
         header_path = storage.join(path, "header.json")
         if not storage.exists(header_path):
             raise FileNotFoundError(f"{path} holds no finished packed images; `fae prepare --pack` makes them")
@@ -49,7 +50,7 @@ class PackedSource(StoredSource):
             with np.load(storage.local_copy(storage.join(path, "images.npz"))) as columns:
                 keys, labels, sizes = (columns[name] for name in ("key", "label", "size"))
             files, counts = zip(*header["files"].items(), strict=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"packed images {path} cannot be opened: {error}") from error
         self._records = RecordFiles([storage.join(path, file) for file in files], counts)
         self._rows = split_positions(keys, labels, split=split, holdout=holdout, seed=seed)
@@ -110,12 +111,11 @@ def write_packed(
         if progress:
             progress(min((number + 1) * shard_size, len(rows)), len(rows))
     columns = {"key": source.keys[rows], "label": np.concatenate(labels), "size": np.concatenate(sizes)}
-    with open(folder / "images.npz.part", "wb") as file:
-        np.savez(file, **columns)
-    (folder / "images.npz.part").rename(folder / "images.npz")
+    table = io.BytesIO()
+    np.savez(table, **columns)
+    write_atomically(folder / "images.npz", table.getvalue())
     header = {"format": FORMAT, "classes": source.classes, "captioned": source.captioned, "files": files}
-    (folder / "header.json.part").write_text(json.dumps(header, indent=1), encoding="utf-8")
-    (folder / "header.json.part").rename(folder / "header.json")
+    write_json(folder / "header.json", header)
 
 
 def _pack_file(path: Path, source: StoredSource, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,14 +2,13 @@
 
 A column of {"bytes", "path"} holds the images, an integer column their classes (whose names are in the file's own
 "huggingface" note) or a string column their captions. Parquet is read by groups of rows, so one image at random
-costs a whole group; a few groups are kept. For many epochs, `fae prepare --pack` is the faster way.
+costs a whole group; the last ones are kept. For many epochs, `fae prepare --pack` is the faster way.
 """
 
 from __future__ import annotations
 
-import collections
+import functools
 import json
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,9 @@ from fae_jax.data.sources.columns import UNNAMED, USUAL, Chosen, Columns, choose
 from fae_jax.data.sources.listing import listing_hash, name_hashes, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
+from fae_jax.files.storage import StoredFile
 
-KEPT_GROUPS = 8
+KEPT_GROUPS = 8  # of all files that are read
 
 
 class ParquetSource(StoredSource):
@@ -31,18 +31,17 @@ class ParquetSource(StoredSource):
     """
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int, columns: Columns = UNNAMED):
-        files = shards(path, ".parquet")
-        self._paths = [file.path for file in files]
-        tables = [_open(path) for path in self._paths]
+        self._files = shards(path, ".parquet")
+        tables = [_open(file.path) for file in self._files]
         leaves = _leaves(tables[0])
-        self._image, label, self._text, marks = _chosen(columns, leaves, self._paths[0])
+        self._image, label, self._text, marks = _chosen(columns, leaves, self._files[0].path)
         self.captioned = not label
-        read = {name.split("/")[0] for name in (self._image, label, self._text) if name}
-        for path, table in zip(self._paths, tables, strict=True):
-            if missing := sorted(read - set(table.schema_arrow.names)):
-                raise ValueError(f"{path} has no column {missing[0]!r}, which {self._paths[0]} has")
+        self._read = tuple({name.split("/")[0]: None for name in (self._image, self._text) if name})
+        for file, table in zip(self._files, tables, strict=True):
+            for name in sorted({*self._read, label.split("/")[0]} - {"", *table.schema_arrow.names}):
+                raise ValueError(f"{file.path} has no column {name!r}, which {self._files[0].path} has")
         groups, keys, labels = [], [], []
-        for number, (file, table) in enumerate(zip(files, tables, strict=True)):
+        for number, (file, table) in enumerate(zip(self._files, tables, strict=True)):
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
                 groups += [(number, group, row) for row in range(rows)]
@@ -55,50 +54,33 @@ class ParquetSource(StoredSource):
         chosen = split_positions(all_keys, all_labels, split=split, holdout=holdout, seed=seed)
         self._places = np.array(groups, np.int32)[chosen]
         self.keys, self._labels = all_keys[chosen], all_labels[chosen]
-        sizes = np.array([file.size for file in files])
+        sizes = np.array([file.size for file in self._files])
         told = [name_hashes(marks)] if marks else []
         self.fingerprint = listing_hash("parquet", self.keys, self._labels, sizes, *told)
-        self._groups: collections.OrderedDict[tuple[int, int], Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_groups", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._groups, self._lock = collections.OrderedDict(), threading.Lock()
 
     def name(self, position: int) -> str:
         file, group, row = self._places[position]
-        return f"{self._paths[file]}, row {row} of group {group}"
+        return f"{self._files[file].path}, row {row} of group {group}"
 
     def stored(self, position: int) -> StoredImage:
         file, group, row = (int(part) for part in self._places[position])
-        table = self._group(file, group)
+        table = _group(self._files[file], group, self._read)
         data = _value(table, self._image, row)
         data = data["bytes"] if isinstance(data, dict) else data
         if not data:
             raise ValueError("the row holds no image")
         captions: tuple[str, ...] = ()
         if self.captioned:
-            text = _value(table, self._text, row) or ()
-            captions = tuple(caption for caption in ([text] if isinstance(text, str) else text) if caption)
+            texts = _value(table, self._text, row)
+            captions = tuple(filter(None, texts if isinstance(texts, list) else [texts]))
             if not captions:
                 raise ValueError("the row holds no caption")
         return StoredImage(data, int(self._labels[position]), captions)
 
-    def _group(self, file: int, group: int) -> Any:
-        with self._lock:
-            if (file, group) in self._groups:
-                self._groups.move_to_end((file, group))
-                return self._groups[file, group]
-        names = {name.split("/")[0] for name in (self._image, self._text) if name}
-        table = _open(self._paths[file]).read_row_group(group, columns=sorted(names))
-        with self._lock:
-            self._groups[file, group] = table
-            if len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        return table
+
+@functools.lru_cache(KEPT_GROUPS)
+def _group(file: StoredFile, group: int, columns: tuple[str, ...]) -> Any:
+    return _open(file.path).read_row_group(group, columns=list(columns))
 
 
 def _open(path: str) -> Any:

@@ -1,7 +1,7 @@
 """Where everything lies inside tar shards, so that they can be read at random, in place.
 
 WebDataset's and img2dataset's layout: files of one sample lie in one shard and share a name up to the first dot,
-`key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "status", "width", "height").
+`key.jpg`, `key.cls` (a class number), `key.txt` (a caption), `key.json` ("captions", "status").
 
     tar → members (name, offset, size) → samples by key → columns, one row per usable image
 
@@ -25,6 +25,7 @@ from fae_jax.data.sources.listing import name_hashes
 from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
+from fae_jax.files.writing import write_json
 
 COLUMNS = {
     "shard": np.int32,
@@ -34,8 +35,6 @@ COLUMNS = {
     "text_offset": np.int64,
     "text_size": np.int32,  # 0 where there is no caption
     "text_json": np.bool_,  # captions are the JSON's list "captions", not the text file
-    "width": np.int32,  # 0 where the JSON does not say
-    "height": np.int32,
     "key": np.uint64,  # name_hashes of the key
 }
 VERSION = 2  # 1 looked for the members of a sample beside each other; its columns are the same
@@ -79,9 +78,7 @@ class TarIndex:
             "skipped": [list(skip) for skip in self.skipped],
             **about,
         }
-        temporary = folder / "index.json.part"
-        temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
-        temporary.rename(folder / "index.json")
+        write_json(folder / "index.json", header)
 
     @classmethod
     def load(cls, folder: str | Path) -> tuple[TarIndex, dict[str, Any]]:
@@ -214,8 +211,6 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
         "text_offset": text[0],
         "text_size": text[1],
         "text_json": in_json,
-        "width": _side(about, "width"),
-        "height": _side(about, "height"),
         "key": name_hashes([key])[0],
     }
 
@@ -245,11 +240,6 @@ def _json(content: bytes) -> dict[str, Any]:
     except ValueError:
         raise Unusable("its JSON cannot be read") from None
     return about if isinstance(about, dict) else {}
-
-
-def _side(about: dict[str, Any], name: str) -> int:
-    value = about.get(name)
-    return int(value) if isinstance(value, int | float) and 0 < value < 2**31 else 0
 
 
 def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:

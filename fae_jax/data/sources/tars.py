@@ -29,39 +29,31 @@ class TarSource(StoredSource):
     without an index the shards are scanned each time. Names of classes are taken from a `classes.json` beside the
     shards, if there is one: a list of names, or of {"class": number, "name": text}.
 
+    Args:
+      scanned: a folder that keeps what each shard holds, so that it is scanned once; None: nothing is kept.
+
     Raises:
       FileNotFoundError: nothing is at `path`, or a shard of the index is gone.
       ValueError: no tars, unreadable ones, no usable images, neither classes nor captions, or a stale index.
     """
 
-    def __init__(self, path: str, *, split: str, holdout: float, seed: int):
-        self._open(*open_index(path), split=split, holdout=holdout, seed=seed)
-
-    @classmethod
-    def of_index(cls, index: TarIndex, classes: tuple[str, ...]) -> TarSource:
-        """All images of an index at hand."""
-        source = cls.__new__(cls)
-        source._open(index, classes, split="train", holdout=0.0, seed=0)
-        return source
-
-    def _open(self, index: TarIndex, classes: tuple[str, ...], *, split: str, holdout: float, seed: int) -> None:
-        labels = np.asarray(index.columns["label"])
-        chosen = split_positions(np.asarray(index.columns["key"]), labels, split=split, holdout=holdout, seed=seed)
-        everything = len(chosen) == len(index)
-        self._index = index if everything else index.keep(chosen)
-        self.keys = np.asarray(self._index.columns["key"])
-        self.classes, self.skipped = classes, index.skipped
-        self.captioned = not classes
+    def __init__(self, path: str, *, split: str, holdout: float, seed: int, scanned: Path | None = None):
+        index, self.classes = open_index(path, scanned)
+        keys, labels = (np.asarray(index.columns[name]) for name in ("key", "label"))
+        chosen = split_positions(keys, labels, split=split, holdout=holdout, seed=seed)
+        self.index = index if len(chosen) == len(index) else index.keep(chosen)
+        self.keys = np.asarray(self.index.columns["key"])
+        self.captioned, self.skipped = not self.classes, index.skipped
         listed = ("key", "size", "label", "text_size")
-        self.fingerprint = listing_hash("tar", *(np.asarray(self._index.columns[name]) for name in listed))
+        self.fingerprint = listing_hash("tar", *(np.asarray(self.index.columns[name]) for name in listed))
 
     def name(self, position: int) -> str:
-        shard = self._index.files[self._index.columns["shard"][position]]
-        return f"{shard.path}, image at byte {self._index.columns['offset'][position]}"
+        shard = self.index.files[self.index.columns["shard"][position]]
+        return f"{shard.path}, image at byte {self.index.columns['offset'][position]}"
 
     def stored(self, position: int) -> StoredImage:
         shard, offset, size, label = self._row(position, "shard", "offset", "size", "label")
-        path = self._index.files[shard].path
+        path = self.index.files[shard].path
         captions: tuple[str, ...] = ()
         if self.captioned:
             start, length, is_json = self._row(position, "text_offset", "text_size", "text_json")
@@ -69,13 +61,13 @@ class TarSource(StoredSource):
         return StoredImage(storage.read_bytes(path, offset, size), label, captions)
 
     def _row(self, position: int, *names: str) -> list[Any]:
-        return [self._index.columns[name][position].item() for name in names]
+        return [self.index.columns[name][position].item() for name in names]
 
 
 def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[str, ...]]:
     """An index made by `fae prepare`, or one made now; and the names of the classes.
 
-    What is found in each shard is kept in the folder `scanned`, if there is one, and not looked for again.
+    What each shard holds is kept in the folder `scanned`, if there is one, and not looked for again.
     """
     if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
         index, about = TarIndex.load(Path(path).expanduser())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,7 +88,6 @@ class TfdsSource(StoredSource):
 
 def folder_and_split(path: str) -> tuple[str, str]:
     """The folder and the split that a path names; "train" where it names none."""
-    path = path if storage.is_remote(path) else os.path.expanduser(path)
     before, slash, last = path.rpartition("/")
     name, _, split = last.partition(":")
     return before + slash + name, split or "train"

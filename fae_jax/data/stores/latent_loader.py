@@ -66,11 +66,6 @@ class LatentLoader:
                 f"{self.source.layout.noun} {self.source.directory} was made without mirrored twins; turn flips off"
             )
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Batches in one pass over the images."""
-        return len(self.source) / self.batch
-
     def at(self, step: int) -> Batches:
         """This host's rows of the batches from `step` on.
 

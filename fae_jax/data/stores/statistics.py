@@ -47,29 +47,19 @@ class LatentStatistics:
         return cls(count=0, mean=zero, deviation=zero, noise=zero)
 
     @classmethod
-    def of(cls, mean: np.ndarray, log_variance: np.ndarray) -> LatentStatistics:
-        """Statistics over posteriors (…, c), in any float dtype."""
-        values = mean.reshape(-1, mean.shape[-1]).astype(np.float64)
-        centre = values.mean(0)
-        noise = np.exp(log_variance.reshape(values.shape).astype(np.float64)).sum(0)
-        return cls(count=len(values), mean=centre, deviation=np.square(values - centre).sum(0), noise=noise)
-
-    @classmethod
-    def of_parts(cls, *parts: np.ndarray) -> LatentStatistics:
-        """Statistics over what a record holds: mean and log-variance, or values alone."""
-        return cls.of(*parts) if len(parts) == 2 else cls.of_values(*parts)
-
-    @classmethod
-    def of_values(cls, values: np.ndarray) -> LatentStatistics:
-        """Statistics over plain values (…, c): posteriors without variance, such as features."""
-        flat = values.reshape(-1, values.shape[-1])
-        total = cls.empty(flat.shape[-1])
+    def of_parts(cls, mean: np.ndarray, log_variance: np.ndarray | None = None) -> LatentStatistics:
+        """Statistics over posteriors (…, c), in any float dtype; without variance, over values such as features."""
+        total = cls.empty(mean.shape[-1])
+        means = mean.reshape(-1, mean.shape[-1])
         # In pieces, for a batch of features of a large encoder takes gigabytes in float64.
-        for start in range(0, len(flat), _ROWS):
-            piece = flat[start : start + _ROWS].astype(np.float64)
-            centre = piece.mean(0)
-            deviation = np.square(piece - centre).sum(0)
-            total = total.merge(cls(count=len(piece), mean=centre, deviation=deviation, noise=np.zeros(len(centre))))
+        for start in range(0, len(means), _ROWS):
+            values = means[start : start + _ROWS].astype(np.float64)
+            centre, noise = values.mean(0), np.zeros(mean.shape[-1])
+            if log_variance is not None:
+                piece = log_variance.reshape(means.shape)[start : start + _ROWS]
+                noise = np.exp(piece.astype(np.float64)).sum(0)
+            deviation = np.square(values - centre).sum(0)
+            total = total.merge(cls(count=len(values), mean=centre, deviation=deviation, noise=noise))
         return total
 
     def merge(self, other: LatentStatistics) -> LatentStatistics:

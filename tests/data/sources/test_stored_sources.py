@@ -163,7 +163,7 @@ def test_nested_columns_of_parquet_are_named_or_refused(images: list, tmp_path: 
     row = {
         "photo": {"image": {"bytes": images[0][2], "path": "a"}, "mask": {"bytes": images[1][2], "path": "b"}},
         "sentences": [{"text": "a cat", "id": 1}, {"text": "its tail", "id": 2}],
-        "said": {"text": "miaow"},
+        "spoken": {"text": "miaow"},
         "about": {"label": 1, "fur": 2},
     }
     rows = [row, row | {"sentences": [], "about": {"label": None, "fur": 0}}]
@@ -181,14 +181,14 @@ def test_nested_columns_of_parquet_are_named_or_refused(images: list, tmp_path: 
     assert captioned.captioned and captioned.stored(0) == (images[0][2], -1, ("a cat", "its tail"))
     with pytest.raises(ValueError, match="the row holds no caption"):
         captioned.stored(1)
-    prints = [plain, captioned, source(label="about/fur"), source(image="photo/mask"), source(caption="said/text")]
+    prints = [plain, captioned, source(label="about/fur"), source(image="photo/mask"), source(caption="spoken/text")]
     assert len({each.fingerprint for each in prints}) == 5
     assert plain.fingerprint == source(image="photo/image", label="about/label").fingerprint
     unlabelled = [{name: value for name, value in row.items() if name != "about"}] * 2
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(unlabelled), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="several columns of captions: sentences/text, said/text; choose one"):
+    with pytest.raises(ValueError, match="several columns of captions: sentences/text, spoken/text; choose one"):
         source()
-    assert source(caption="said/text").stored(1).captions == ("miaow",)
+    assert source(caption="spoken/text").stored(1).captions == ("miaow",)
     pyarrow.parquet.write_table(pyarrow.table({"one": [b"a"], "two": [b"b"], "words": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="several columns of images: one, two; choose one"):
         source()

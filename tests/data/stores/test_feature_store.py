@@ -48,9 +48,9 @@ def test_every_image_and_its_twin_are_there(stored: Experiment):
     for view in (0, 1):
         image = source[7]["image"][None, :, :: -1 if view else 1]
         want = np.asarray(stored.parts.encoder.features(stored.parts.encoder.params, to_pixels(image)))
-        found = store.read([7], [view])
-        assert found["features"].dtype == np.float16 and found["label"][0] == source.labels[7]
-        np.testing.assert_allclose(found["features"], want, rtol=2e-3, atol=2e-3)
+        stored_features = store.read([7], [view])
+        assert stored_features["features"].dtype == np.float16 and stored_features["label"][0] == source.labels[7]
+        np.testing.assert_allclose(stored_features["features"], want, rtol=2e-3, atol=2e-3)
 
 
 def test_statistics_are_those_of_all_that_is_stored(stored: Experiment):
@@ -107,12 +107,15 @@ def test_only_an_encoder_without_class_token_is_evaluated_from_a_store(stored: E
     bare = dataclasses.replace(whole, apply=lambda params, pixels: whole.apply(params, pixels)._replace(cls=None))
     monkeypatch.setitem(vars(stored.parts), "encoder", bare)
     monkeypatch.setitem(vars(stored.parts.tokenizer), "encoder", bare)
-    found = stored.parts.stored_features("heldout")
+    stored_features = stored.parts.stored_features("heldout")
     assert (
-        len(found) == len(stored.images.source("heldout"))
-        and found.directory != stored.parts.feature_store("train").directory
+        len(stored_features) == len(stored.images.source("heldout"))
+        and stored_features.directory != stored.parts.feature_store("train").directory
     )
-    batch = {"image": stored.images.source("heldout")[5]["image"][None], "features": found.read([5], [0])["features"]}
+    batch = {
+        "image": stored.images.source("heldout")[5]["image"][None],
+        "features": stored_features.read([5], [0])["features"],
+    }
     view = View(FAE(stored.parts), {**batch, "mask": np.array([True])})
     want = stored.parts.encode_here(batch["image"])
     np.testing.assert_allclose(view.features, want, rtol=2e-3, atol=2e-3)
@@ -139,9 +142,9 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_pa
     experiment = begun(finished, tmp_path / "run", ("data.features", str(tmp_path / "a" / "b")))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 10**5))
     images = len(experiment.images.source("train"))
-    wanted = 1.01 * 2 * images * (16 + 2 * 16 * 16)
+    needed = 1.01 * 2 * images * (16 + 2 * 16 * 16)
     with pytest.raises(
-        ValueError, match=f"feature store of {images} images takes {wanted / 1e6:.2f} MB more in .*free"
+        ValueError, match=f"feature store of {images} images takes {needed / 1e6:.2f} MB more in .*free"
     ):
         check_request(experiment, "features")
     assert not (tmp_path / "a").exists()

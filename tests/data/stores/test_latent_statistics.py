@@ -21,7 +21,7 @@ def posteriors(count: int, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]
 def merged(mean: np.ndarray, log_variance: np.ndarray, cuts: list[int]) -> LatentStatistics:
     total = LatentStatistics.empty(6)
     for piece in zip(np.split(mean, cuts), np.split(log_variance, cuts), strict=True):
-        total = total.merge(LatentStatistics.of(*piece))
+        total = total.merge(LatentStatistics.of_parts(*piece))
     return total
 
 
@@ -40,7 +40,7 @@ def test_merging_is_exact_in_any_pieces(cuts: list[int], offset: float) -> None:
 def test_json_keeps_every_bit() -> None:
     import json
 
-    total = LatentStatistics.of(*posteriors(50))
+    total = LatentStatistics.of_parts(*posteriors(50))
     again = LatentStatistics.from_json(json.loads(json.dumps(total.to_json())))
     for name in ("count", "mean", "deviation", "noise"):
         np.testing.assert_array_equal(getattr(again, name), getattr(total, name))
@@ -48,7 +48,7 @@ def test_json_keeps_every_bit() -> None:
 
 def test_standardised_samples_have_unit_variance_and_return() -> None:
     mean, log_variance = posteriors(4000)
-    total = LatentStatistics.of(mean, log_variance)
+    total = LatentStatistics.of_parts(mean, log_variance)
     keys = jax.random.split(jax.random.key(0), 4000)
     z = sample_latents({"mean": mean, "log_variance": log_variance}, keys, total)
     assert z.dtype == jnp.float32

@@ -69,8 +69,8 @@ def test_every_image_and_twin_is_stored_in_bfloat16(cache: Path, digits: DigitsS
     source = open_cache(cache, identity_of(digits))
     assert len(source) == len(digits) and len(source.header.shards) == 4 and source.classes == digits.classes
     images = np.stack([digits[i]["image"] for i in range(16)])
-    for view, shown in enumerate([images, images[:, :, ::-1]]):
-        mean, log_variance = encode(shown)
+    for view, images_seen in enumerate([images, images[:, :, ::-1]]):
+        mean, log_variance = encode(images_seen)
         batch = source.read(range(16), [view] * 16)
         np.testing.assert_array_equal(batch["mean"], mean.astype(ml_dtypes.bfloat16))
         np.testing.assert_array_equal(batch["log_variance"], log_variance.astype(ml_dtypes.bfloat16))
@@ -286,9 +286,13 @@ def test_a_cache_of_something_else_is_refused_field_by_field(cache: Path, digits
     other = identity_of(digits, encoder_weights="cc", encoder_settings={"positions": "bilinear"})
     with pytest.raises(ValueError) as caught:
         open_cache(cache, other)
-    said = str(caught.value)
-    assert "encoder_weights: 'aa' here, 'cc' wanted" in said and "'bilinear'" in said and "compressor" not in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert (
+        "encoder_weights: 'aa' here, 'cc' wanted" in message
+        and "'bilinear'" in message
+        and "compressor" not in message
+    )
+    assert "\n" not in message
     with pytest.raises(ValueError, match="was begun with"):
         write(cache, digits, identity=other)
 
@@ -347,7 +351,7 @@ def test_latent_batches_name_what_they_hold_and_use_both_views(cache: Path, digi
     twins = 0
     for batch in batches:
         images = np.stack([digits[int(index)]["image"] for index in batch["index"]])
-        as_is, mirrored = (encode_any(shown).astype(ml_dtypes.bfloat16) for shown in (images, images[:, :, ::-1]))
+        as_is, mirrored = (encode_any(view).astype(ml_dtypes.bfloat16) for view in (images, images[:, :, ::-1]))
         plain = (batch["mean"] == as_is).all((1, 2))
         assert (plain | (batch["mean"] == mirrored).all((1, 2))).all()
         np.testing.assert_array_equal(batch["label"], digits.labels[batch["index"]])
