@@ -16,13 +16,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from fae_jax.data.prepare.checking import Checked, Filters, check_source
+from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.prepare.summary import summarise
 from fae_jax.data.sources import tars
 from fae_jax.data.sources.kinds import KINDS, open_source
 from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
-from fae_jax.data.sources.tar_index import TarIndex
 from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files import storage
 from fae_jax.files.progress import duration, report_progress
@@ -54,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if kind is bool:
             parser.add_argument("--drop_duplicates", action="store_true", help="use only one of identical files")
         else:
-            shown = ", ".join(f"{preset} {getattr(filters, field.name):g}" for preset, filters in PRESETS.items())
-            parser.add_argument(name, type=kind, metavar="N", help=f"default: {shown}")
+            values = ", ".join(f"{preset} {getattr(filters, field.name):g}" for preset, filters in PRESETS.items())
+            parser.add_argument(name, type=kind, metavar="N", help=f"default: {values}")
 
 
 def kind_of(path: str, dataset: str) -> str:
@@ -68,9 +67,9 @@ def kind_of(path: str, dataset: str) -> str:
         return "folder"
     folder = Path(path).expanduser()
     endings = (".tar", ".parquet")
-    found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
-    if found or (folder / "index.json").exists():
-        return found or "tar"
+    ending = next((end for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
+    if ending or (folder / "index.json").exists():
+        return ending[1:] if ending else "tar"
     if Path(folder_and_split(path)[0], "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
@@ -98,9 +97,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, image_size=1)
         source = cast(StoredSource, opened)  # every kind but the digits, which need no preparing, is one
-    wanted = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
-    if wanted and len(source.classes) != wanted:
-        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {wanted}; see --classes")
+    classes_needed = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
+    if classes_needed and len(source.classes) != classes_needed:
+        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {classes_needed}; see --classes")
     if arguments.dataset == "cc12m" and not source.captioned:
         raise ValueError(f"{arguments.path} has classes and no captions; prepare it as imagenet")
     _announce(source, filters)
@@ -109,9 +108,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     summary = summarise(source, checked, index.skipped if index else ())
     if not len(checked.used):
-        raise ValueError(f"{arguments.path} holds no image that can be used: {_most_frequent(summary)}")
+        raise ValueError(
+            f"{arguments.path} holds no image that can be used: {next(iter(summary['reasons']), 'it is empty')}"
+        )
     if index is not None and not arguments.pack:
-        _keep_index(out, index, checked, source)
+        index.keep(checked.used).save(out, {"classes": source.classes})
     if arguments.pack:
         write_packed(out, source, checked.used, progress=report_progress("prepare, packed"))
     from fae_jax.report.templates import render  # the page's room brings JAX, which checking data does without
@@ -123,8 +124,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
     for reason, entry in summary["reasons"].items():
         print(f"prepare: {entry['count']} left out: {reason}")
-    shown = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
-    return {"out": str(out), "source": kind, **shown}
+    counts = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
+    return {"out": str(out), "source": kind, **counts}
 
 
 def _announce(source: StoredSource, filters: Filters) -> None:
@@ -144,11 +145,3 @@ def _announce(source: StoredSource, filters: Filters) -> None:
         f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}",
         file=sys.stderr,
     )
-
-
-def _keep_index(out: Path, index: TarIndex, checked: Checked, source: StoredSource) -> None:
-    index.keep(checked.used).save(out, {"classes": source.classes})
-
-
-def _most_frequent(summary: dict[str, Any]) -> str:
-    return next(iter(summary["reasons"]), "it is empty")

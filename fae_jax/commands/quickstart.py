@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fae_jax.cli.opening import holding
 from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import Evaluation, evaluate
 from fae_jax.model import FAE
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import check_request, run_stages
+from fae_jax.stages.running import run_stages
 from fae_jax.stages.sampling import write_sizes
 from fae_jax.workdir import Workdir
 
@@ -47,10 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     workdir = Workdir(arguments.out)
     config = configure(arguments.data, arguments.overrides)
     workdir.check_config(config)
-    experiment = Experiment(config, workdir)
-    check_request(experiment)
-    with workdir.lock():
-        workdir.begin(config)
+    with holding(Experiment(config, workdir)) as experiment:
         run_stages(experiment)
         results = {}
         evaluation: Evaluation | None = None

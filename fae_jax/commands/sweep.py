@@ -20,8 +20,8 @@ from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed
 from fae_jax.evaluation.tasks import TASKS
+from fae_jax.launchers import LAUNCHERS, needed_program
 from fae_jax.launchers.plan import find_program, parse_settings
-from fae_jax.launchers.registry import LAUNCHERS, needed_program
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.sweeps.declaration import check_sweep, load_sweep
@@ -61,11 +61,9 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
     Raises:
       ValueError, FileNotFoundError: see `check_sweep`, `SweepDirectory.open` and `SweepDirectory.check`.
     """
-    if bool(arguments.config) != bool(arguments.sweep):
+    if bool(arguments.config) != bool(arguments.sweep) or not (arguments.config or arguments.workdir):
         raise ValueError("a new sweep needs both --config and --sweep; one that was begun needs only --workdir")
     if not arguments.config:
-        if not arguments.workdir:
-            raise ValueError("a new sweep needs --config and --sweep; one that was begun needs --workdir")
         if arguments.overrides:
             raise ValueError("--config.section.field=value needs --config and --sweep beside it")
         return SweepDirectory.open(Path(arguments.workdir))

@@ -156,11 +156,10 @@ def stack(
     *shared: object,
     scan: bool,
     remat: str,
-    name: str = "blocks",
 ) -> Float[Array, "b n d"]:
     """Applies `depth` blocks built by `block(name=…)` to `x`; `shared` goes to each of them unchanged.
 
-    Call it inside a `@nn.compact` method. Parameters lie under `name` with a leading axis of size `depth`.
+    Call it inside a `@nn.compact` method. Parameters lie under `blocks` with a leading axis of size `depth`.
 
     Args:
       scan: compile the block once and loop over it; otherwise unroll (faster to run on a CPU).
@@ -169,7 +168,7 @@ def stack(
     Raises:
       ValueError: `remat` is unknown.
     """
-    return stack_keeping(block, depth, x, *shared, scan=scan, remat=remat, name=name, keep=False)[0]
+    return stack_keeping(block, depth, x, *shared, scan=scan, remat=remat, keep=False)[0]
 
 
 def stack_keeping(
@@ -179,8 +178,7 @@ def stack_keeping(
     *shared: object,
     scan: bool,
     remat: str,
-    name: str = "blocks",
-    keep: bool = True,
+    keep: bool,
 ) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
     """`stack`, and beside its result the output of every block where `keep`, else None."""
     if remat not in REMAT_POLICIES:
@@ -202,4 +200,4 @@ def stack_keeping(
         length=depth,
         unroll=1 if scan else depth,
     )
-    return loop(name=name)(x, *shared)
+    return loop(name="blocks")(x, *shared)

@@ -46,17 +46,13 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tup
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[offset:], size, steps)).reshape(size)
 
 
-def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
-    return tensor
-
-
 class _Unpickler(pickle.Unpickler):
     """Finds the names that make tensors, and no other."""
 
     allowed = {
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
         ("torch", "Size"): tuple,
         **{("torch", name): np.dtype(dtype) for name, dtype in STORAGES.items()},
     }

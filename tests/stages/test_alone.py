@@ -13,8 +13,8 @@ import fae_jax
 from fae_jax.encoders import registry
 from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.stage import read_record
 from fae_jax.stages.running import stage_of
+from fae_jax.stages.stage import read_record
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
