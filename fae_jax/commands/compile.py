@@ -10,14 +10,13 @@ fae compile --config C                          the GPUs, TPUs or CPU that are h
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
 from typing import Any
 
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
 from fae_jax.compiler.programs import STAGES, stages_to_compile
 from fae_jax.config import check, load_config, override
+from fae_jax.files.progress import say
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
 GIB = 2**30
@@ -68,7 +67,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     topology = None if automatic or not word else parse_topology(word)
     candidates = _candidates(word) if automatic else []
     check_compiler(word)
-    say = functools.partial(print, file=sys.stderr, flush=True)
 
     def asked(config: Any, stage: str, name: str | None, quick: bool = True) -> dict[str, Any]:
         say(f"compiling {stage} for {name or 'this machine'} …")

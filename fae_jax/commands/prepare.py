@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +23,7 @@ from fae_jax.data.sources.packed import write_packed
 from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files import storage
-from fae_jax.files.progress import duration, report_progress
+from fae_jax.files.progress import duration, report_progress, say
 from fae_jax.files.writing import write_atomically, write_json
 
 # what is asked of images by default; every field is an option
@@ -140,8 +139,7 @@ def _announce(source: StoredSource, filters: Filters) -> None:
             continue
     rate = len(places) / (time.monotonic() - begun)
     total = size / len(places) * len(source)
-    print(
+    say(
         f"prepare: {len(source):,} images, about {total / 1e9:,.2f} GB; "
-        f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}",
-        file=sys.stderr,
+        f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fae_jax.cli.opening import holding
 from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import Evaluation, evaluate
+from fae_jax.files.progress import say
 from fae_jax.model import FAE
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
@@ -62,5 +62,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     evaluate(evaluation, task)
             results[task] = json.loads(file.read_text())
         report = write_report(workdir.root)
-    print(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}", file=sys.stderr)
+    say(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}")
     return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

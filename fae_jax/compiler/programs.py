@@ -126,7 +126,7 @@ def lower(config: Any, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device
 def _training(shapes: Shapes, stage: Stage) -> Program:
     assert stage.players is not None
     section, config = stage.section(shapes.config), shapes.config
-    check_batch(shapes, f"{stage.name}.batch", section.batch, section.microbatches)
+    check_batch(f"{stage.name}.batch", section.batch, batch_divisor(shapes.mesh) * section.microbatches)
     players = stage.players(shapes)
     frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
     state = abstract_state(players, shapes.mesh)
@@ -135,13 +135,12 @@ def _training(shapes: Shapes, stage: Stage) -> Program:
     return Program(lowered, (state, frozen), section.batch)
 
 
-def check_batch(shapes: Shapes, field: str, size: int, parts: int = 1) -> None:
+def check_batch(field: str, size: int, divisor: int) -> None:
     """Refuses a batch that does not divide over the mesh.
 
     Raises:
       ValueError: it names the field.
     """
-    divisor = batch_divisor(shapes.mesh) * parts
     if size % divisor:
         raise ValueError(f"field {field}={size} must be a multiple of {divisor} on these devices")
 
@@ -168,11 +167,8 @@ def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct
 
 def _cache(shapes: Shapes) -> Program:
     """The program of one host, on its own devices: hosts encode each by themselves."""
-    mesh, total = shapes.own_mesh, shapes.config.cache.batch
-    batch = total // shapes.hosts
-    if batch * shapes.hosts != total or batch % batch_divisor(mesh):
-        multiple = shapes.hosts * batch_divisor(mesh)
-        raise ValueError(f"field cache.batch={total} must be a multiple of {multiple} on these devices")
+    mesh, batch = shapes.own_mesh, shapes.config.cache.batch // shapes.hosts
+    check_batch("cache.batch", shapes.config.cache.batch, shapes.hosts * batch_divisor(mesh))
     params = {part: shapes.params(part, mesh=mesh) for part in shapes.tokenizer.encodes}
     size, place = shapes.config.data.image_size, batch_sharding(mesh)
     image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=place)
@@ -182,7 +178,7 @@ def _cache(shapes: Shapes) -> Program:
 
 def _sample(shapes: Shapes) -> Program:
     batch = shapes.config.sampling.batch
-    check_batch(shapes, "sampling.batch", batch)
+    check_batch("sampling.batch", batch, batch_divisor(shapes.mesh))
     params = {part: shapes.params(part) for part in (*shapes.tokenizer.decodes, "generator")}
     model: Any = FAE(shapes)
     run = model._sampling(model.settings())

@@ -138,13 +138,14 @@ def _opened(path: Path) -> tuple[Encode, Number]:
         return _sentencepiece(path)
     if path.name.endswith(".txt.gz"):
         raw = _clip_published(path)
-    elif path.name == "vocab.json":
-        raw = _clip(*t.models.BPE.read_file(str(path), str(path.with_name("merges.txt"))))
     else:
         try:
-            raw = t.Tokenizer.from_file(str(path))
+            if path.name == "vocab.json":
+                raw = _clip(*t.models.BPE.read_file(str(path), str(path.with_name("merges.txt"))))
+            else:
+                raw = t.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"{path} is not a tokenizer.json ({error}); fetch it again") from None
+            raise ValueError(f"{path} is not a {path.name} ({error}); fetch it again") from None
     raw.no_padding()
     raw.no_truncation()
     return lambda text: raw.encode(text).ids, raw.token_to_id

@@ -59,7 +59,6 @@ class Encoder:
       width: channels of a patch token.
       weights_hash: SHA-256 of the weights, hexadecimal.
       settings: whatever else changes its output (position interpolation, resize kind), as plain JSON values.
-      feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
       head: (params, patches, cls) → logits of the encoder's own published head, or None.
       pool: (params, patches, cls) → the vector a text embedding is compared with, (b, p), or None.
       keep: (params, pixels, count) → what `apply` gives, with the last `count` blocks as its `layers`, or None.
@@ -73,8 +72,6 @@ class Encoder:
     width: int
     weights_hash: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    feature_mean: np.ndarray | None = None
-    feature_std: np.ndarray | None = None
     head: Callable[[Any, Array, Array | None], Array] | None = None
     pool: Callable[[Any, Array, Array | None], Array] | None = None
     keep: Callable[[Any, Array, int], EncoderOutput] | None = None

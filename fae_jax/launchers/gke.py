@@ -10,7 +10,6 @@ import dataclasses
 import math
 import re
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import yaml
 
 from fae_jax.errors import RunFailed
+from fae_jax.files.progress import say
 from fae_jax.files.writing import write_atomically
-from fae_jax.launchers.plan import REQUIRED, Phase, Task, cloud_name, find_program, run_phases, run_quietly
+from fae_jax.launchers.plan import REQUIRED, Phase, Task, cloud_name, run_phases, run_quietly
 from fae_jax.section import at_least, one_of, option
 
 WAITS = True
@@ -51,9 +51,9 @@ class Settings:
     service_account: str = option("", "Kubernetes service account")
     bucket: str = option("", "Cloud Storage bucket")
     mount: str = option("/mnt/fae", "where pods see the bucket")
-    restarts: int = option(20, "restarts of a JobSet before it fails")
-    grace: int = option(120, "seconds a pod has to save after SIGTERM")
-    poll: int = option(30, "seconds between checks of a JobSet's state")
+    restarts: int = option(20, "restarts of a JobSet before it fails", at_least(0))
+    grace: int = option(120, "seconds a pod has to save after SIGTERM", at_least(0))
+    poll: int = option(30, "seconds between checks of a JobSet's state", at_least(0))
 
     def check(self) -> None:
         for name in NEEDED[self.via]:
@@ -206,10 +206,8 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """Starts every task of a phase, and waits for all of them before the next.
 
     Raises:
-      ValueError: kubectl or xpk is not installed here.
       RunFailed: a task cannot be started, or failed.
     """
-    find_program(settings.via, "gke")
 
     def run(phase: Phase) -> list[str]:
         for task in phase.tasks:
@@ -218,7 +216,7 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
                 write_atomically(file, as_yaml(manifest(task, settings, name)))
             for words in _begin(task, settings, name, file):
                 run_quietly(words, f"starting {task.name}")
-            print(f"sweep: {task.name} started", file=sys.stderr, flush=True)
+            say(f"sweep: {task.name} started")
         return [failure for task in phase.tasks if (failure := _wait(task, settings, name))]
 
     run_phases(phases, run, "the same command tries again")

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from fae_jax.errors import Stopped
+from fae_jax.files.progress import say
 from fae_jax.launchers.plan import Phase, Task, run_phases
 from fae_jax.section import at_least, option
 
@@ -27,7 +28,7 @@ class Settings:
     """Settings of the local launcher."""
 
     parallel: int = option(1, "processes side by side", at_least(1))
-    gpus_each: int = option(0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone")
+    gpus_each: int = option(0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0))
 
     def environment(self, number: int) -> dict[str, str]:
         """What task `number` of a phase sees beside this process's environment."""
@@ -84,7 +85,7 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
                 if waiting and lane not in running:
                     number, task = waiting.pop(0)
                     log = folder / f"{task.name}.log"
-                    print(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})", file=sys.stderr, flush=True)
+                    say(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})")
                     with open(log, "a") as file:
                         process = subprocess.Popen(
                             [sys.executable, "-m", "fae_jax", *task.words],
@@ -100,7 +101,7 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
                     if process.returncode and not came:
                         last = (folder / f"{task.name}.log").read_text().strip().splitlines()[-1:] or ["no output"]
                         failures.append(f"{task.name} ended with code {process.returncode} ({last[0]})")
-                        print(f"sweep: {failures[-1]}", file=sys.stderr, flush=True)
+                        say(f"sweep: {failures[-1]}")
             time.sleep(POLL)
     if came:
         raise Stopped(f"stopped by {came[-1]}; what was finished is kept, the same command continues")

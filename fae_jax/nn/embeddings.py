@@ -94,18 +94,15 @@ class TimeEmbedding(nn.Module):
 
     Attributes:
       width: channels of the result.
-      frequencies: size of the signal of equation (2), even.
       scale: k of equation (2).
     """
 
     width: int
-    frequencies: int = 256
     scale: float = 1000.0
 
     @nn.compact
     def __call__(self, time: Float[Array, " b"]) -> Float[Array, "b d"]:
-        half = self.frequencies // 2
-        rates = jnp.exp(-np.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+        rates = jnp.exp(-np.log(10000.0) * jnp.arange(128, dtype=jnp.float32) / 128)
         angle = self.scale * time.astype(jnp.float32)[:, None] * rates[None]
         signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         init = nn.initializers.normal(0.02)

@@ -17,13 +17,13 @@ import json
 import secrets
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 
+from fae_jax.files.progress import say
 from fae_jax.parallel.ending import end_now, on_ending
 from fae_jax.parallel.hosts import gather_text
 
@@ -248,5 +248,5 @@ def watch_hosts(limit: float) -> HostWatch | None:
     )
     on_ending(watch.leave)
     if number == 0:
-        print(f"run: {len(hosts)} hosts, {jax.device_count()} devices", file=sys.stderr, flush=True)
+        say(f"run: {len(hosts)} hosts, {jax.device_count()} devices")
     return watch
