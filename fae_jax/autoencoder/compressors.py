@@ -202,6 +202,6 @@ class TransformerCompressor(nn.Module):
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )
-        x = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
+        x, _ = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
         x = make_norm("rms", name="last_norm")(x)
         return self.posterior.of(x, self.latent_width, self.dtype)

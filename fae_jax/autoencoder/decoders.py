@@ -100,7 +100,7 @@ class FeatureDecoder(nn.Module):
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="rms", dtype=self.dtype, kernel=self.kernel
         )
-        x = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
+        x, _ = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
         if inner != self.width:
             x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="to_features")(x)
         if self.last_norm:
@@ -174,7 +174,7 @@ class PixelDecoder(nn.Module):
         block = functools.partial(
             Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel
         )
-        x = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
+        x, _ = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
         x = make_norm("layer", name="last_norm")(x).astype(self.dtype)
         pixels = Dense(self.patch * self.patch * 3, dtype=self.dtype, kernel_init=init, name="to_pixels")(x)
         return unpatchify(pixels.astype(jnp.float32), self.grid, self.patch)

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.nn.attention import attention
-from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack_keeping
+from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, rotary_table
 from fae_jax.nn.resample import resize_table
@@ -209,7 +209,7 @@ class Trunk(nn.Module):
             dtype=self.dtype,
             kernel=self.kernel,
         )
-        return stack_keeping(block, config.depth, x, rotary, scan=self.scan, remat=self.remat, keep=keep)
+        return stack(block, config.depth, x, rotary, scan=self.scan, remat=self.remat, keep=keep)
 
     def _embed(self, pixels: Array, grid: tuple[int, int]) -> Array:
         config, small = self.config, nn.initializers.truncated_normal(0.02)
