@@ -22,8 +22,7 @@ from jaxtyping import Array
 from machine import describe
 
 from fae_jax.nn import attention as module
-from fae_jax.parallel.host_memory import keep_freed_memory
-from fae_jax.parallel.xla_flags import set_flags
+from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 
 
 def ours(joint: np.ndarray, queries: int, gradient: bool) -> Callable[[], np.ndarray]:

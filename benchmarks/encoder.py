@@ -21,8 +21,7 @@ import numpy as np
 
 from fae_jax.encoders import create
 from fae_jax.encoders.published import ENCODERS
-from fae_jax.parallel.host_memory import keep_freed_memory
-from fae_jax.parallel.xla_flags import set_flags
+from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 
 
 def reference(name: str, folder: str, pixels: np.ndarray, threads: int) -> Callable[[], np.ndarray]:

@@ -34,9 +34,8 @@ from fae_jax.generators import make_generator
 from fae_jax.losses.pixel import pixel_loss, pixel_terms
 from fae_jax.model import guidance_schedule
 from fae_jax.nn.params import init_params
-from fae_jax.parallel.host_memory import keep_freed_memory
 from fae_jax.parallel.mesh import make_mesh
-from fae_jax.parallel.xla_flags import set_flags
+from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 from fae_jax.stages.features import features_loss
 from fae_jax.tokenizers.fae import Facts, FAETokenizer
 from fae_jax.training.optimizer import make_optimizer

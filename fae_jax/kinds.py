@@ -1,6 +1,6 @@
 """Kinds of anything: a table of names in the folder they live in, and those that other packages bring.
 
-    COMPRESSORS = {"attention": "fae_jax.autoencoder.compressor:Compressor", …}      a name and where the kind is
+    COMPRESSORS = {"attention": "fae_jax.autoencoder.compressors:Compressor", …}      a name and where the kind is
 
 Another package brings one by an entry point, without touching this repository:
 

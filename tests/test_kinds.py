@@ -110,7 +110,7 @@ def test_a_kind_brings_its_section_or_is_one():
 
 
 def test_a_kind_of_another_package_has_its_fields_in_the_configuration(packages: Path):
-    from fae_jax.autoencoder import make_compressor
+    from fae_jax.autoencoder.kinds import make_compressor
 
     config = override(
         default_config(), [("compressor.kind", "convolutional"), ("compressor.convolutional.sharpness", "5")]

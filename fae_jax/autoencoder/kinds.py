@@ -15,14 +15,14 @@ from fae_jax.nn.compute import ComputeSection
 from fae_jax.section import at_least, option, plug, subsection
 
 COMPRESSORS = {
-    "attention": "fae_jax.autoencoder.compressor:Compressor",
-    "linear": "fae_jax.autoencoder.plain_compressors:LinearCompressor",
-    "transformer": "fae_jax.autoencoder.transformer_compressor:TransformerCompressor",
-    "identity": "fae_jax.autoencoder.plain_compressors:IdentityCompressor",
+    "attention": "fae_jax.autoencoder.compressors:Compressor",
+    "linear": "fae_jax.autoencoder.compressors:LinearCompressor",
+    "transformer": "fae_jax.autoencoder.compressors:TransformerCompressor",
+    "identity": "fae_jax.autoencoder.compressors:IdentityCompressor",
 }
 FEATURE_DECODERS = {
-    "transformer": "fae_jax.autoencoder.feature_decoder:FeatureDecoder",
-    "identity": "fae_jax.autoencoder.feature_decoder:IdentityFeatureDecoder",
+    "transformer": "fae_jax.autoencoder.decoders:FeatureDecoder",
+    "identity": "fae_jax.autoencoder.decoders:IdentityFeatureDecoder",
 }
 
 

@@ -15,7 +15,7 @@ from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import check_request
+from fae_jax.stages.running import check_request, check_stages
 from fae_jax.workdir import Workdir
 
 
@@ -27,6 +27,30 @@ def add_experiment_arguments(parser: argparse.ArgumentParser, *, config: bool = 
             "--config", metavar="C", help="configuration file or name; default: the working directory's"
         )
         parser.epilog = "--config.section.field=value overrides a field of the configuration"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--workdir, and which parameters of its generator are meant."""
+    add_experiment_arguments(parser, config=False)
+    parser.add_argument("--ema", default="", help="EMA decay to use (default: the largest kept; none = raw weights)")
+    parser.add_argument(
+        "--checkpoint",
+        type=int,
+        metavar="STEP",
+        help="step of the generator to use, also while it trains (default: the last)",
+    )
+
+
+def open_model(arguments: argparse.Namespace, what: str, needs: tuple[str, ...]) -> tuple[Experiment, str | None]:
+    """The experiment whose finished stages `needs` the verb `what` reads, and the EMA that is meant, or None.
+
+    Raises:
+      ValueError, FileNotFoundError: see `open_experiment` and `check_stages`.
+    """
+    experiment = open_experiment(arguments)
+    check_stages(experiment, what, [stage for stage in needs if stage != "generator" or arguments.checkpoint is None])
+    experiment.parts.step = arguments.checkpoint
+    return experiment, None if arguments.ema == "none" else arguments.ema
 
 
 def open_experiment(arguments: argparse.Namespace) -> Experiment:

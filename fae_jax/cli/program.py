@@ -23,8 +23,7 @@ from fae_jax.cli.stopping import ending_at_sigterm
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.names import nearest
 from fae_jax.parallel.ending import leave_now
-from fae_jax.parallel.host_memory import keep_freed_memory
-from fae_jax.parallel.xla_flags import set_flags
+from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 
 # verb → what it does; each is a module of fae_jax.commands with add_arguments(parser) and run(arguments) → result
 COMMANDS = {
@@ -104,12 +103,6 @@ def _overrides(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return pairs, others
 
 
-def _quiet_threads() -> None:
-    """Libraries log the stack of an error in each thread it passes; the program reports it once, in one line."""
-    logging.set_verbosity(logging.FATAL)
-    threading.excepthook = lambda arguments: None
-
-
 def _print(text: str, stream: Any) -> None:
     """Prints and flushes; a stream whose reader has gone, or whose disk is full, is given up: it never ends a run."""
     try:
@@ -145,7 +138,9 @@ def _run(words: list[str]) -> int:
         keep_freed_memory()
         set_flags()
     if not os.environ.get("FAE_TRACEBACK"):
-        _quiet_threads()
+        # Libraries log the stack of an error in each thread it passes; the program reports it once, in one line.
+        logging.set_verbosity(logging.FATAL)
+        threading.excepthook = lambda arguments: None
     try:
         with ending_at_sigterm():
             parser = make_parser(verb)

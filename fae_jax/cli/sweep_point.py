@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from fae_jax.cli.opening import holding
 from fae_jax.config import with_values
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import prepare
+from fae_jax.files.progress import say
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
 from fae_jax.report import write_report
@@ -105,7 +105,7 @@ def run_point(directory: SweepDirectory, point: PlacedPoint, rung: int = 0) -> d
                 return {**known, "outcome": "", "rung": rung}
             if jax.process_count() > 1 and directory.sweep.tasks:
                 here = f"fae sweep --workdir {directory.root} --point {point.number}"
-                print(f"sweep: trained; evaluated by one host: `{here}`", file=sys.stderr)
+                say(f"sweep: trained; evaluated by one host: `{here}`")
                 return {**known, "outcome": ""}
             _evaluate(experiment, directory.sweep.tasks)
         except RunFailed as error:

@@ -10,15 +10,13 @@ fae compile --config C                          the GPUs, TPUs or CPU that are h
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
-from collections.abc import Callable
 from typing import Any
 
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
 from fae_jax.compiler.programs import STAGES, stages_to_compile
 from fae_jax.config import check, load_config, override
+from fae_jax.files.progress import say
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
 GIB = 2**30
@@ -42,8 +40,8 @@ def _candidates(word: str) -> list[Topology]:
     _, _, generation = word.partition(":")
     if generation and generation not in SHAPES:
         raise ValueError(f"generation {generation!r} is unknown; choose one of {', '.join(SHAPES)}")
-    found = [slice for name in SHAPES if generation in ("", name) for slice in slices(name)]
-    return sorted(found, key=lambda slice: slice.chips)
+    candidates = [slice for name in SHAPES if generation in ("", name) for slice in slices(name)]
+    return sorted(candidates, key=lambda slice: slice.chips)
 
 
 def describe(figures: dict[str, Any]) -> str:
@@ -61,22 +59,6 @@ def describe(figures: dict[str, Any]) -> str:
     )
 
 
-def _smallest(
-    asked: Callable[..., dict[str, Any]], config: Any, stages: list[str], candidates: list[Topology], quick: bool
-) -> list[dict[str, Any]]:
-    """The smallest slice by quick compilations, each stage then compiled for it in full unless `quick`."""
-    while True:
-        found = smallest(asked, config, stages, candidates)
-        if quick:
-            return found
-        name = found[0]["topology"]
-        full = [{**asked(config, stage, name, False), "topology": name} for stage in stages]
-        if all(figures["fits"] for figures in full):
-            return full
-        place = [candidate.slice_name for candidate in candidates].index(name)
-        candidates = candidates[place + 1 :]
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = check(override(load_config(arguments.config), arguments.overrides))
     word = arguments.topology
@@ -85,25 +67,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     topology = None if automatic or not word else parse_topology(word)
     candidates = _candidates(word) if automatic else []
     check_compiler(word)
-    say = functools.partial(print, file=sys.stderr, flush=True)
 
     def asked(config: Any, stage: str, name: str | None, quick: bool = True) -> dict[str, Any]:
         say(f"compiling {stage} for {name or 'this machine'} …")
         return ask(config, stage, name, quick=quick)
 
     if automatic:
-        found = _smallest(asked, config, stages, candidates, arguments.quick)
+        weighed = smallest(asked, config, stages, candidates, arguments.quick)
     else:
-        found = []
+        weighed = []
         for stage in stages:
             figures = asked(config, stage, topology.name if topology else None, arguments.quick)
             if not figures["fits"]:
                 figures["advice"] = advise(asked, config, stage, topology, figures["devices"], arguments.tries)
-            found.append({**figures, "topology": topology.slice_name if topology else "here"})
-    for figures in found:
+            weighed.append({**figures, "topology": topology.slice_name if topology else "here"})
+    for figures in weighed:
         print(describe(figures))
         if "advice" in figures:
             print(f"{'':9} {figures['advice']}")
     if automatic:
-        print(f"smallest slice: {found[0]['topology']}")
-    return {"config": config.name, "fits": all(figures["fits"] for figures in found), "stages": found}
+        print(f"smallest slice: {weighed[0]['topology']}")
+    return {"config": config.name, "fits": all(figures["fits"] for figures in weighed), "stages": weighed}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files.paths import local_path
-from fae_jax.files.progress import duration, report_progress
+from fae_jax.files.progress import duration, report_progress, say
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.section import validate
 
@@ -56,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if kind is bool:
             parser.add_argument("--drop_duplicates", action="store_true", help="use only one of identical files")
         else:
-            shown = ", ".join(f"{preset} {getattr(filters, field.name):g}" for preset, filters in PRESETS.items())
-            parser.add_argument(name, type=kind, metavar="N", help=f"default: {shown}")
+            values = ", ".join(f"{preset} {getattr(filters, field.name):g}" for preset, filters in PRESETS.items())
+            parser.add_argument(name, type=kind, metavar="N", help=f"default: {values}")
 
 
 def kind_of(path: str, dataset: str) -> str:
@@ -70,9 +69,9 @@ def kind_of(path: str, dataset: str) -> str:
         return "folder"
     folder = Path(path).expanduser()
     endings = (".tar", ".parquet")
-    found = next((end[1:] for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
-    if found or (folder / "index.json").exists():
-        return found or "tar"
+    ending = next((end for end in endings if path.endswith(end) or any(folder.glob(f"*{end}"))), None)
+    if ending or (folder / "index.json").exists():
+        return ending[1:] if ending else "tar"
     if (Path(folder_and_split(path)[0]).expanduser() / "dataset_info.json").exists():
         return "tfds"
     if (folder / "header.json").exists():
@@ -95,9 +94,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         opened = open_source(kind, path=arguments.path, split="train", holdout=0.0, seed=0, columns=columns)
         source = cast(StoredSource, opened)  # every kind but the digits, which need no preparing, is one
-    classes = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
-    if classes and len(source.classes) != classes:
-        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {classes}; see --classes")
+    classes_needed = arguments.classes or (1000 if arguments.dataset == "imagenet" else None)
+    if classes_needed and len(source.classes) != classes_needed:
+        raise ValueError(f"{arguments.path} has {len(source.classes)} classes, not {classes_needed}; see --classes")
     if arguments.dataset == "cc12m" and not source.captioned:
         other = ", or name its captions with --config.data.columns.caption" if kind in WITH_COLUMNS else ""
         raise ValueError(f"{arguments.path} is read by its classes; prepare it as imagenet{other}")
@@ -121,8 +120,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
     for reason, entry in summary["reasons"].items():
         print(f"prepare: {entry['count']} left out: {reason}")
-    shown = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
-    return {"out": str(out), "source": kind, **shown}
+    counts = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
+    return {"out": str(out), "source": kind, **counts}
 
 
 def _columns(overrides: Sequence[tuple[str, str]]) -> Columns:
@@ -150,10 +149,9 @@ def _announce(source: StoredSource, filters: Filters) -> None:
             continue
     rate = len(places) / (time.monotonic() - begun)
     total = size / len(places) * len(source)
-    print(
+    say(
         f"prepare: {len(source):,} images, about {total / 1e9:,.2f} GB; "
-        f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}",
-        file=sys.stderr,
+        f"one thread decodes {rate:,.0f} images/s, so at most {duration(len(source) / rate)}"
     )
 
 

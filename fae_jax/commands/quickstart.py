@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from fae_jax.cli.opening import holding
 from fae_jax.config import check, load_config, override
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import prepare
+from fae_jax.files.progress import say
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import check_request, run_stages
+from fae_jax.stages.running import run_stages
 from fae_jax.workdir import Workdir
 
 TASKS = ("probe", "reconstruction", "generation")
@@ -43,15 +44,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     workdir = Workdir(arguments.out)
     config = configure(arguments.data, arguments.overrides)
     workdir.check_config(config)
-    experiment = Experiment(config, workdir)
-    check_request(experiment)
-    with workdir.lock():
-        workdir.begin(config)
+    with holding(Experiment(config, workdir)) as experiment:
         run_stages(experiment)
         missing = [task for task in TASKS if not (workdir.evaluation / f"{task}.json").is_file()]
         if missing:
             prepare(experiment, missing)()
         results = {task: json.loads((workdir.evaluation / f"{task}.json").read_text()) for task in TASKS}
         report = write_report(workdir.root)
-    print(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}", file=sys.stderr)
+    say(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}")
     return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

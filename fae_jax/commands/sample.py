@@ -7,18 +7,17 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from fae_jax.cli.opening import add_experiment_arguments, open_experiment
+from fae_jax.cli.opening import add_model_arguments, open_model
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, guidance_schedule
 from fae_jax.section import seed as seed_problem
-from fae_jax.stages.running import check_stages
 from fae_jax.stages.sampling import balanced_labels, draw
 
 MOST = 10_000_000  # images of one set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_experiment_arguments(parser, config=False)
+    add_model_arguments(parser)
     parser.add_argument("--name", default="samples", help="folder under W/samples (default: samples)")
     parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
     parser.add_argument("--number", type=int, default=100, help="images, spread evenly over the classes")
@@ -28,13 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help="euler, heun or euler_maruyama; default: the configuration's")
     parser.add_argument("--steps", type=int, help="steps of the sampler; default: the configuration's")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
-    parser.add_argument("--ema", default="", help="EMA decay to use (default: the largest kept; none = raw weights)")
-    parser.add_argument(
-        "--checkpoint",
-        type=int,
-        metavar="STEP",
-        help="step of the generator to use, also while it trains (default: the last)",
-    )
 
 
 def parse_guidance(text: str) -> Any:
@@ -76,7 +68,6 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    experiment = open_experiment(arguments)
     if not 1 <= arguments.number <= MOST:
         raise ValueError(f"--number must be from 1 to {MOST:,}, got {arguments.number}; several seeds draw more")
     problem = seed_problem(arguments.seed)
@@ -85,11 +76,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
         raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
     guidance = parse_guidance(arguments.guidance)
+    experiment, ema = open_model(arguments, "sampling", ("features", "pixels", "generator"))
     guidance_schedule(guidance, experiment.config.sampling.guidance)
-    check_stages(experiment, "sampling", ("features", "pixels"))
-    if arguments.checkpoint is None:
-        check_stages(experiment, "sampling", ("generator",))
-    experiment.parts.step = arguments.checkpoint
     fae = FAE(experiment.parts)
     chosen = parse_classes(arguments.classes, fae.classes)
     fae.settings(sampler=arguments.sampler, steps=arguments.steps)
@@ -106,7 +94,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         steps=arguments.steps,
         guidance=guidance,
         seed=arguments.seed,
-        ema=None if arguments.ema == "none" else arguments.ema,
+        ema=ema,
         progress=progress,
     )
     say(f"{arguments.number} images in {folder}")

@@ -12,7 +12,6 @@ interrupted ones go on. `--launch NAME=VALUE` gives a launcher its settings (doc
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from fae_jax.config import check, load_config, override
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.files.paths import absolute, as_path, is_remote
-from fae_jax.launchers.plan import Phase, Task, find_program, parse_settings
-from fae_jax.launchers.registry import LAUNCHERS, needed_program
+from fae_jax.files.progress import say
+from fae_jax.launchers import LAUNCHERS, check_program
+from fae_jax.launchers.plan import Phase, Task, parse_settings
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.sweeps.declaration import check_sweep, load_sweep
@@ -62,11 +62,9 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
     Raises:
       ValueError, FileNotFoundError: see `check_sweep`, `SweepDirectory.open` and `SweepDirectory.check`.
     """
-    if bool(arguments.config) != bool(arguments.sweep):
+    if bool(arguments.config) != bool(arguments.sweep) or not (arguments.config or arguments.workdir):
         raise ValueError("a new sweep needs both --config and --sweep; one that was begun needs only --workdir")
     if not arguments.config:
-        if not arguments.workdir:
-            raise ValueError("a new sweep needs --config and --sweep; one that was begun needs --workdir")
         if arguments.overrides:
             raise ValueError("--config.section.field=value needs --config and --sweep beside it")
         return SweepDirectory.open(as_path(arguments.workdir))
@@ -105,7 +103,7 @@ def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:
     text = write_table(directory, rows, chosen)
     plots = write_plots(directory, rows, chosen, text)
     print(text, end="")
-    print(f"sweep: {directory.root / 'index.html'}", file=sys.stderr)
+    say(f"sweep: {directory.root / 'index.html'}")
     best = next((row.point.name for row in rows if row.place == 1), None)
     return {"sweep": str(directory.root), "best": best, "plots": plots}
 
@@ -147,9 +145,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
         print("".join(f"# point {point.number}: {point.name}\n" for point in directory.points), end="")
         print(launcher.describe(phases, settings, name, folder) if phases else "# nothing is left to run")
         return {"sweep": str(directory.root), "points": len(directory.points), "phases": len(phases)}
-    program = needed_program(arguments.launcher, settings)
-    if program:
-        find_program(program, arguments.launcher)
+    check_program(arguments.launcher, settings)
     directory.begin()
     for stage in handed:
         assert source is not None

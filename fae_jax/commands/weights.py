@@ -21,17 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fae_jax.encoders import registry
-from fae_jax.encoders.pretrained import find_files, shapes
-from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS, Published
+from fae_jax.encoders.pretrained import find_files
+from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS
 from fae_jax.encoders.recognise import FAMILIES, recognise
 from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
 from fae_jax.encoders.recognise_text import recognise_text
-from fae_jax.encoders.towers import text_shapes
 from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
 from fae_jax.weights.pickles import read_pickle
 from fae_jax.weights.tensors import FILE, PICKLES
 from fae_jax.weights.tree import check_finite
 
+KNOWN = {**ENCODERS, **TEXT_TOWERS}
 ACTIONS = ("list", "pull", "check", "convert")
 IMAGE_SIZE = 256  # side of the images that a registered encoder is built for, to be checked
 DTYPES = ("float32", "bfloat16", "float16")
@@ -54,22 +54,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"pull": _pull, "check": _check, "convert": _convert}[arguments.action](arguments)
 
 
-def _known(name: str | None) -> Published | None:
-    return {**ENCODERS, **TEXT_TOWERS}.get(name or "")
-
-
 def _list() -> dict[str, Any]:
-    known = {**ENCODERS, **TEXT_TOWERS}
-    for name, entry in known.items():
+    for name, entry in KNOWN.items():
         print(f"{name:22} {entry.repository}")
-    registered = sorted({*registry.names()} - {*known})
+    registered = sorted({*registry.names()} - {*KNOWN})
     for name in registered:
         print(f"{name:22} registered, without a repository of its own")
-    return {"weights": {name: entry.repository for name, entry in known.items()}, "registered": registered}
+    return {"weights": {name: entry.repository for name, entry in KNOWN.items()}, "registered": registered}
 
 
 def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
-    entry = _known(arguments.weights)
+    entry = KNOWN.get(arguments.weights)
     name = entry.repository if entry else arguments.weights
     if not hub.is_hub_name(name):
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
@@ -81,29 +76,24 @@ def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _networks(fields: Mapping[str, Any]) -> dict[str, tuple[mapping.NameMap, dict[str, tuple[int, ...]]]]:
     """The towers a config.json describes: how each is named in the file, and its leaves' shapes."""
-    networks = {}
-    if fields.get("model_type") in FAMILIES:
-        found = recognise(fields)
-        networks["images"] = (found.names, shapes(found.config))
-    if fields.get("model_type") in TEXT_FAMILIES:
-        text = recognise_text(fields)
-        networks["text"] = (text.names, text_shapes(text))
-    if not networks:
-        recognise(fields)  # says what is known
+    kind = fields.get("model_type")
+    networks = {"images": recognise(fields)} if kind in FAMILIES or kind not in TEXT_FAMILIES else {}
+    if kind in TEXT_FAMILIES:
+        networks["text"] = recognise_text(fields)
     return {
-        tower: (names, {name: tuple(leaf.shape) for name, leaf in flatten(like).items()})
-        for tower, (names, like) in networks.items()
+        tower: (network.names, {name: tuple(leaf.shape) for name, leaf in flatten(network.shapes()).items()})
+        for tower, network in networks.items()
     }
 
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     name = arguments.known or arguments.weights
-    entry = _known(name)
+    entry = KNOWN.get(name)
     if entry is None and name in registry.names():
         return _check_registered(name, arguments.weights if arguments.known else None)
     if arguments.known and entry is None:
         raise ValueError(f"{arguments.known!r} is not a known name; see `fae weights list`")
-    given = None if arguments.weights in (*ENCODERS, *TEXT_TOWERS) else arguments.weights
+    given = None if arguments.weights in KNOWN else arguments.weights
     files = find_files(given, entry, revision=arguments.revision)
     counts = {}
     expected = _networks(entry.fields) if entry else {}
@@ -113,11 +103,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         counts[tower] = sum(int(np.prod(shape)) for shape in leaves.values())
     for tensor in files.tensors:
         check_finite(files.source, tensor, files.tensors.read(tensor))
-    digest = files.tensors.hash()
-    for tower, count in counts.items():
-        print(f"{tower}: {count:,} parameters")
-    print(f"{len(files.tensors)} tensors, {files.tensors.size / 1e6:.1f} MB, all finite\nweights {digest}")
-    return {"source": files.source, "parameters": counts, "tensors": len(files.tensors), "hash": digest}
+    return _report(files.source, counts, len(files.tensors), files.tensors.size, files.tensors.hash())
 
 
 def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
@@ -126,16 +112,17 @@ def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(encoder.params).items()}
     for path, leaf in leaves.items():
         check_finite(weights or name, path, leaf)
-    count = sum(leaf.size for leaf in leaves.values())
-    grid = "×".join(map(str, encoder.grid))
-    print(f"images: {count:,} parameters, features {grid}×{encoder.width} of images of {IMAGE_SIZE} pixels")
-    print(f"{len(leaves)} tensors, all finite\nweights {encoder.weights_hash}")
-    return {
-        "source": weights or name,
-        "parameters": {"images": count},
-        "tensors": len(leaves),
-        "hash": encoder.weights_hash,
-    }
+    print(f"features {'×'.join(map(str, (*encoder.grid, encoder.width)))} of images of {IMAGE_SIZE} pixels")
+    counts = {"images": sum(leaf.size for leaf in leaves.values())}
+    size = sum(leaf.nbytes for leaf in leaves.values())
+    return _report(weights or name, counts, len(leaves), size, encoder.weights_hash)
+
+
+def _report(source: str, counts: dict[str, int], tensors: int, size: int, digest: str) -> dict[str, Any]:
+    for tower, count in counts.items():
+        print(f"{tower}: {count:,} parameters")
+    print(f"{tensors} tensors, {size / 1e6:.1f} MB, all finite\nweights {digest}")
+    return {"source": source, "parameters": counts, "tensors": tensors, "hash": digest}
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -168,8 +155,7 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
             shutil.copyfile(folder / companion, out / companion)
     written = open_tensors(out)
     digest = written.hash()
-    size = sum(tensor.size for tensor in written.values())
-    print(f"{len(written)} tensors, {size / 1e6:.1f} MB, in {out}\nweights {digest}")
+    print(f"{len(written)} tensors, {written.size / 1e6:.1f} MB, in {out}\nweights {digest}")
     if not (out / "config.json").is_file():
         print(json.dumps({"note": "no config.json stood beside it; put the network's own there"}))
-    return {"folder": str(out), "tensors": len(written), "bytes": size, "hash": digest}
+    return {"folder": str(out), "tensors": len(written), "bytes": written.size, "hash": digest}

@@ -1,4 +1,4 @@
-"""What would make a stage fit that does not, found by compiling it so."""
+"""What would make a stage fit that does not: it is compiled so, and weighed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fae_jax.config import check, override
 from fae_jax.parallel.topologies import Topology, slices
 
-Ask = Callable[[Any, str, str | None], dict[str, Any]]
+Ask = Callable[..., dict[str, Any]]
 Change = tuple[tuple[str, str], ...]
 _BATCHES = {"cache": "cache.batch", "sample": "sampling.batch"}
 
@@ -27,9 +27,9 @@ def changes(config: Any, stage: str, devices: int) -> Iterator[Change]:
         yield remat
     section = getattr(config, stage)
     for parts in (2, 4, 8):
-        wanted = section.microbatches * parts
-        if section.batch % (wanted * devices) == 0:
-            yield (*remat, (f"{stage}.microbatches", str(wanted)))
+        microbatches = section.microbatches * parts
+        if section.batch % (microbatches * devices) == 0:
+            yield (*remat, (f"{stage}.microbatches", str(microbatches)))
     if config.compute.residual == "float32":
         yield (*remat, ("compute.residual", "bfloat16"))
     if config.mesh.tensor == 1 and devices % 2 == 0:
@@ -48,40 +48,53 @@ def advise(ask: Ask, config: Any, stage: str, topology: Topology | None, devices
         if len(tried) >= tries:
             break
         words = " ".join(f"--config.{field}={value}" for field, value in change)
-        found = ask(check(override(config, change)), stage, topology.name if topology else None)
-        if found["fits"]:
-            return f"fits with {words} ({found['peak'] / 2**30:.1f} GiB)"
+        figures = ask(check(override(config, change)), stage, topology.name if topology else None)
+        if figures["fits"]:
+            return f"fits with {words} ({figures['peak'] / 2**30:.1f} GiB)"
         tried.append(words)
     larger = [each for each in slices(topology.generation) if each.chips > devices] if topology else []
     for slice in larger[: max(tries - len(tried), 0)]:
-        found = ask(config, stage, slice.name)
-        if found["fits"]:
-            return f"fits on {slice.slice_name} ({found['peak'] / 2**30:.1f} GiB)"
+        figures = ask(config, stage, slice.name)
+        if figures["fits"]:
+            return f"fits on {slice.slice_name} ({figures['peak'] / 2**30:.1f} GiB)"
         tried.append(slice.slice_name)
     return f"does not fit with any of: {'; '.join(tried)}" if tried else "nothing was tried (--tries 0)"
 
 
-def smallest(ask: Ask, config: Any, stages: list[str], candidates: list[Topology]) -> list[dict[str, Any]]:
+def smallest(
+    ask: Ask, config: Any, stages: list[str], candidates: list[Topology], quick: bool = True
+) -> list[dict[str, Any]]:
     """Every stage's figures on the first of `candidates` on which all of them fit.
+
+    Args:
+      ask: as `fae_jax.compiler.child.ask`, quick where nothing else is asked for.
+      quick: quick compilations decide; otherwise each is then done in full.
 
     Raises:
       ValueError: there is none.
     """
     for topology in candidates:
-        found = []
-        for stage in stages:
-            try:
-                figures = ask(config, stage, topology.name)
-            except ValueError as error:
-                if "must be a multiple of" not in str(error):
-                    raise
-                break  # the batch does not divide over so many
-            if not figures["fits"]:
-                break
-            found.append({**figures, "topology": topology.slice_name})
-        if len(found) == len(stages):
-            return found
+        figures = _all_fitting(lambda stage, name=topology.name: ask(config, stage, name), stages)
+        if figures and not quick:
+            figures = _all_fitting(lambda stage, name=topology.name: ask(config, stage, name, False), stages)
+        if figures:
+            return [{**each, "topology": topology.slice_name} for each in figures]
     tried = ", ".join(each.slice_name for each in candidates)
     raise ValueError(
         f"{', '.join(stages)} fits none of {tried}; try --config.compute.remat=full or more microbatches"
     )
+
+
+def _all_fitting(ask: Callable[[str], dict[str, Any]], stages: list[str]) -> list[dict[str, Any]]:
+    """The figures of all stages, or none where one does not fit, or its batch does not divide over the devices."""
+    figures = []
+    for stage in stages:
+        try:
+            figures.append(ask(stage))
+        except ValueError as error:
+            if "must be a multiple of" not in str(error):
+                raise
+            return []
+        if not figures[-1]["fits"]:
+            return []
+    return figures

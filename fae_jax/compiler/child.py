@@ -15,8 +15,7 @@ from typing import Any
 
 import jax
 
-from fae_jax.compiler.report import read_report
-from fae_jax.compiler.weigh import judge, weigh
+from fae_jax.compiler.weigh import judge, read_report, weigh
 from fae_jax.config import check, from_json, to_json
 from fae_jax.errors import RunFailed
 from fae_jax.parallel.topologies import parse_topology

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,16 +17,73 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fae_jax.compiler.shapes import Shapes
-from fae_jax.model import FAE
-from fae_jax.parallel.mesh import batch_divisor, batch_sharding
+from fae_jax.config import check
+from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.model import FAE, Parts, generator_of
+from fae_jax.parallel.mesh import batch_divisor, batch_sharding, make_mesh
+from fae_jax.parallel.rules import shardings
 from fae_jax.stages.cache import make_posterior
 from fae_jax.stages.running import stage_of, stages_of
 from fae_jax.stages.stage import Stage
+from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.step import compile_step
 
 STAGES = ("features", "pixels", "finetune", "cache", "generator", "sample")
+
+
+class Shapes(Parts):
+    """The parts of a model as shapes, placed on devices that need not be there.
+
+    The same builders as in a run, under `jax.eval_shape`. Statistics, which a real run measures, are ones: no shape
+    depends on them.
+
+    Args:
+      config: what the experiment is.
+      mesh: the devices it would run on.
+      own: one host's devices, for what hosts do each by themselves; None for the first host's of `mesh`.
+    """
+
+    def __init__(self, config: Any, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None):
+        self.config, self.mesh, self._own = check(config), mesh, own
+
+    @functools.cached_property
+    def hosts(self) -> int:
+        """Machines that the devices are spread over."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
+    @functools.cached_property
+    def own_mesh(self) -> jax.sharding.Mesh:
+        """One host's devices."""
+        first = self.mesh.devices.flat[0].process_index
+        own = self._own or [device for device in self.mesh.devices.flat if device.process_index == first]
+        return self.mesh if self.hosts == 1 else make_mesh(devices=own)
+
+    @property
+    def has_generator(self) -> bool:
+        return True
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        return tokenizer_kind(self.config).outline(self.config)
+
+    @functools.cached_property
+    def statistics(self) -> LatentStatistics:
+        ones = np.ones(self.tokenizer.channels)
+        return LatentStatistics(count=1, mean=ones, deviation=ones, noise=ones)
+
+    def params(self, part: str, ema: str | None = "", mesh: jax.sharding.Mesh | None = None) -> Any:
+        """See `fae_jax.model.Parts`; on `mesh` where it is given."""
+        if part == "generator":
+            shapes = jax.eval_shape(generator_of(self).init, jax.random.key(0))
+        else:
+            shapes = self.tokenizer.shapes(part)
+        places = shardings(shapes, mesh or self.mesh)
+        return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
 
 
 class Program(NamedTuple):
@@ -68,7 +126,7 @@ def lower(config: Any, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device
 def _training(shapes: Shapes, stage: Stage) -> Program:
     assert stage.players is not None
     section, config = stage.section(shapes.config), shapes.config
-    check_batch(shapes, f"{stage.name}.batch", section.batch, section.microbatches)
+    check_batch(f"{stage.name}.batch", section.batch, batch_divisor(shapes.mesh) * section.microbatches)
     players = stage.players(shapes)
     frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
     state = abstract_state(players, shapes.mesh)
@@ -77,13 +135,12 @@ def _training(shapes: Shapes, stage: Stage) -> Program:
     return Program(lowered, (state, frozen), section.batch)
 
 
-def check_batch(shapes: Shapes, field: str, size: int, parts: int = 1) -> None:
+def check_batch(field: str, size: int, divisor: int) -> None:
     """Refuses a batch that does not divide over the mesh.
 
     Raises:
       ValueError: it names the field.
     """
-    divisor = batch_divisor(shapes.mesh) * parts
     if size % divisor:
         raise ValueError(f"field {field}={size} must be a multiple of {divisor} on these devices")
 
@@ -110,11 +167,8 @@ def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct
 
 def _cache(shapes: Shapes) -> Program:
     """The program of one host, on its own devices: hosts encode each by themselves."""
-    mesh, total = shapes.own_mesh, shapes.config.cache.batch
-    batch = total // shapes.hosts
-    if batch * shapes.hosts != total or batch % batch_divisor(mesh):
-        multiple = shapes.hosts * batch_divisor(mesh)
-        raise ValueError(f"field cache.batch={total} must be a multiple of {multiple} on these devices")
+    mesh, batch = shapes.own_mesh, shapes.config.cache.batch // shapes.hosts
+    check_batch("cache.batch", shapes.config.cache.batch, shapes.hosts * batch_divisor(mesh))
     params = {part: shapes.params(part, mesh=mesh) for part in shapes.tokenizer.encodes}
     size, place = shapes.config.data.image_size, batch_sharding(mesh)
     image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=place)
@@ -124,7 +178,7 @@ def _cache(shapes: Shapes) -> Program:
 
 def _sample(shapes: Shapes) -> Program:
     batch = shapes.config.sampling.batch
-    check_batch(shapes, "sampling.batch", batch)
+    check_batch("sampling.batch", batch, batch_divisor(shapes.mesh))
     params = {part: shapes.params(part) for part in (*shapes.tokenizer.decodes, "generator")}
     model: Any = FAE(shapes)
     run = model._sampling(model.settings())

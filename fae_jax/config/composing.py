@@ -21,10 +21,10 @@ from fae_jax.section import seed as seed_check
 # Where each section is declared; imported when a configuration is first made.
 SECTIONS = {
     "data": "fae_jax.data.section:DataSection",
-    "encoder": "fae_jax.encoders.section:EncoderSection",
+    "encoder": "fae_jax.encoders.frozen:EncoderSection",
     "compressor": "fae_jax.autoencoder.kinds:CompressorSection",
     "feature_decoder": "fae_jax.autoencoder.kinds:FeatureDecoderSection",
-    "pixel_decoder": "fae_jax.autoencoder.pixel_decoder:PixelDecoderSection",
+    "pixel_decoder": "fae_jax.autoencoder.decoders:PixelDecoderSection",
     "tokenizer": "fae_jax.tokenizers:TokenizerSection",
     "condition": "fae_jax.conditions:ConditionSection",
     "pixel_losses": "fae_jax.losses.pixel:PixelLossesSection",

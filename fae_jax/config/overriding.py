@@ -63,7 +63,7 @@ def override(config: Any, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
     """
     fields = flatten(config)
     return with_values(
-        config, {name: _parsed(name, text, fields[name]) if name in fields else text for name, text in overrides}
+        config, {name: parse_value(name, text, fields[name]) if name in fields else text for name, text in overrides}
     )
 
 
@@ -115,7 +115,7 @@ def _check_chosen(config: ConfigDict, name: str) -> None:
         section, values, prefix = field.default_factory, values[word], f"{prefix}{word}."
 
 
-def _parsed(name: str, text: str, current: Any) -> Any:
+def parse_value(name: str, text: str, current: Any) -> Any:
     """Reads `text` as a value of the type of `current`.
 
     Raises:
@@ -127,6 +127,6 @@ def _parsed(name: str, text: str, current: Any) -> Any:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
         alone = isinstance(current, tuple) and isinstance(value, int | float)
         return _converted(name, (value,) if alone else value, current)
-    except (ValueError, SyntaxError, TypeError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         kind = type(current).__name__
         raise ValueError(f"field {name} is of type {kind} (now {current!r}), got {text!r}") from None

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,27 +56,6 @@ def initial_noise(keys: Key[Array, " b"], shape: tuple[int, ...]) -> Float[Array
     return _normal(keys, 0, shape)
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """What a sampler can do: say when it will evaluate the velocity, and integrate it."""
-
-    def evaluation_times(self) -> Float[np.ndarray, " k"]:
-        """The model's own time of each evaluation of the velocity, in order, float32."""
-        ...
-
-    def __call__(
-        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
-    ) -> Float[Array, "b n c"]:
-        """Latents at t = 0 from noise at t = 1, float32.
-
-        Args:
-          velocity: velocity(z, t): float32 (b, n, c), float32 (b,) → (b, n, c).
-          noise: the state at t = 1.
-          keys: one key per sample, read by samplers that add noise.
-        """
-        ...
-
-
 def _at(velocity: Velocity, z: Array, time: Array) -> Array:
     """The velocity in float32 with one time for the whole batch."""
     return velocity(z, jnp.full(z.shape[:1], time, jnp.float32)).astype(jnp.float32)
@@ -84,7 +63,7 @@ def _at(velocity: Velocity, z: Array, time: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Euler:
-    """Equation (2): `steps` evaluations.
+    """Equation (2): `steps` evaluations. Other samplers override its `step` and its times.
 
     Attributes:
       steps: number of steps, at least 1.
@@ -103,13 +82,19 @@ class Euler:
         return shift_time(np.linspace(1.0, 0.0, self.steps + 1), self.shift).astype(np.float32)
 
     def evaluation_times(self) -> Float[np.ndarray, " k"]:
-        """See `Sampler`."""
+        """The model's own time of each evaluation of the velocity, in order, float32."""
         return self.times()[:-1]
 
     def __call__(
         self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
     ) -> Float[Array, "b n c"]:
-        """See `Sampler`."""
+        """Latents at t = 0 from noise at t = 1, float32.
+
+        Args:
+          velocity: velocity(z, t): float32 (b, n, c), float32 (b,) → (b, n, c).
+          noise: the state at t = 1.
+          keys: one key per sample, read by samplers that add noise.
+        """
         times = jnp.asarray(self.times())
 
         def step(i: Array, z: Array) -> Array:
@@ -127,7 +112,7 @@ class Heun(Euler):
     """Equation (3): 2 · `steps` evaluations, the last one at t = 0, where a velocity is still well defined."""
 
     def evaluation_times(self) -> Float[np.ndarray, " k"]:
-        """See `Sampler`."""
+        """See `Euler`."""
         times = self.times()
         return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
 
@@ -218,7 +203,7 @@ class SamplingSection:
 
 def make_sampler(
     name: str, *, steps: int = 250, shift: float = 1.0, last_step: float = 0.04, last: str = "mean"
-) -> Sampler:
+) -> Euler:
     """Builds the sampler called `name`, a key of `SAMPLERS`.
 
     Args:
@@ -237,7 +222,7 @@ def make_sampler(
 
 
 def sample(
-    sampler: Sampler, velocity: Velocity, keys: Key[Array, " b"], shape: tuple[int, int]
+    sampler: Euler, velocity: Velocity, keys: Key[Array, " b"], shape: tuple[int, int]
 ) -> Float[Array, "b n c"]:
     """Draws one latent of `shape` (n, c) per key, float32: `initial_noise`, then the sampler. Jit-able."""
     return sampler(velocity, initial_noise(keys, shape), keys)

@@ -2,8 +2,6 @@
 
 from fae_jax.encoders import pretrained, small, towers
 from fae_jax.encoders.registry import (
-    ENTRY_POINT_GROUP,
-    TEXT_ENTRY_POINT_GROUP,
     Encoder,
     EncoderOutput,
     TextEncoder,
@@ -14,16 +12,11 @@ from fae_jax.encoders.registry import (
     register_text,
     text_names,
 )
-from fae_jax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
-    "TEXT_ENTRY_POINT_GROUP",
     "Encoder",
     "EncoderOutput",
     "TextEncoder",
-    "ViT",
-    "ViTConfig",
     "create",
     "create_text",
     "names",

@@ -73,12 +73,6 @@ def without_punctuation(text: str) -> str:
     return re.sub(r"\s+", " ", kept).strip()
 
 
-def _byte_letters() -> list[str]:
-    """GPT-2's printable stand-in for each byte, in the order of CLIP's vocabulary."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in plain] + [chr(256 + i) for i in range(256 - len(plain))]
-
-
 def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     import tokenizers as t
 
@@ -99,16 +93,13 @@ def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
 
 def _clip_published(path: Path) -> Any:
     """CLIP's own file: a list of merges from which the vocabulary follows."""
+    import tokenizers as t
+
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : CLIP_MERGES + 1]
     merges = [(first, second) for first, second in map(str.split, lines)]
-    letters = _byte_letters()
+    letters = sorted(t.pre_tokenizers.ByteLevel.alphabet())  # GPT-2's printable stand-ins for bytes, in CLIP's order
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return _clip({word: number for number, word in enumerate(words)}, merges)
-
-
-def _clip_pair(vocabulary: Path, merges: Path) -> Any:
-    lines = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#v")]
-    return _clip(json.loads(vocabulary.read_text(encoding="utf-8")), [tuple(line.split()) for line in lines])
 
 
 Encode, Number = Callable[[str], list[int]], Callable[[str], int | None]
@@ -147,13 +138,14 @@ def _opened(path: Path) -> tuple[Encode, Number]:
         return _sentencepiece(path)
     if path.name.endswith(".txt.gz"):
         raw = _clip_published(path)
-    elif path.name == "vocab.json":
-        raw = _clip_pair(path, path.with_name("merges.txt"))
     else:
         try:
-            raw = t.Tokenizer.from_file(str(path))
+            if path.name == "vocab.json":
+                raw = _clip(*t.models.BPE.read_file(str(path), str(path.with_name("merges.txt"))))
+            else:
+                raw = t.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"{path} is not a tokenizer.json ({error}); fetch it again") from None
+            raise ValueError(f"{path} is not a {path.name} ({error}); fetch it again") from None
     raw.no_padding()
     raw.no_truncation()
     return lambda text: raw.encode(text).ids, raw.token_to_id

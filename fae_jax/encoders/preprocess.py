@@ -77,30 +77,26 @@ class Preprocessing:
             raise ValueError(f"preprocessor_config.json has rescale_factor={fields['rescale_factor']}, not 1/255")
         normalise = fields.get("do_normalize", True)
         return cls(
-            **_sides(fields.get("size", 224), clip="CLIP" in kind) if fields.get("do_resize", True) else {},
+            **(_resize(fields.get("size", 224), clip="CLIP" in kind) if fields.get("do_resize", True) else {}),
             resample=numbers[resample],
             rounded=not dinov3,
-            crop=_crop(fields.get("crop_size", 224)) if fields.get("do_center_crop", False) else None,
+            crop=_square("crop_size", fields.get("crop_size", 224)) if fields.get("do_center_crop", False) else None,
             mean=tuple(fields.get("image_mean", (0.5,) * 3)) if normalise else (0.0,) * 3,
             std=tuple(fields.get("image_std", (0.5,) * 3)) if normalise else (1.0,) * 3,
         )
 
 
-def _sides(size: Any, *, clip: bool) -> dict[str, int]:
+def _resize(size: Any, *, clip: bool) -> dict[str, int]:
     if isinstance(size, int):  # the way of older files: CLIP meant the shorter side, ViT both
         return {"shortest": size} if clip else {"square": size}
-    if "shortest_edge" in size:
-        return {"shortest": size["shortest_edge"]}
-    if size.get("height") != size.get("width") or not size.get("height"):
-        raise ValueError(f"preprocessor_config.json has size={size}; only squares and shortest_edge are known")
-    return {"square": size["height"]}
+    return {"shortest": size["shortest_edge"]} if "shortest_edge" in size else {"square": _square("size", size)}
 
 
-def _crop(size: Any) -> int:
+def _square(field: str, size: Any) -> int:
     if isinstance(size, int):
         return size
-    if size["height"] != size["width"]:
-        raise ValueError(f"preprocessor_config.json has crop_size={size}; only squares are known")
+    if size.get("height") != size.get("width") or not size.get("height"):
+        raise ValueError(f"preprocessor_config.json has {field}={size}; only squares and shortest_edge are known")
     return size["height"]
 
 
@@ -119,14 +115,9 @@ def _resized(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocess
 
 def _centred(values: np.ndarray, side: int) -> np.ndarray:
     """A square centre crop, with zeros where the image does not reach."""
-    height, width = values.shape[:2]
-    if height < side or width < side:
-        tall, wide = max(side, height), max(side, width)
-        canvas = np.zeros((tall, wide, values.shape[2]), values.dtype)
-        top, left = -(-(tall - height) // 2), -(-(wide - width) // 2)
-        canvas[top : top + height, left : left + width] = values
-        values, height, width = canvas, tall, wide
-    top, left = (height - side) // 2, (width - side) // 2
+    missing = [max(side - extent, 0) for extent in values.shape[:2]]
+    values = np.pad(values, [*((-(-pixels // 2), pixels // 2) for pixels in missing), (0, 0)])
+    top, left = ((extent - side) // 2 for extent in values.shape[:2])
     return values[top : top + side, left : left + side]
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from fae_jax.encoders.preprocess import RESIZES, Preprocessing, prepare
 from fae_jax.encoders.published import ENCODERS, Published
-from fae_jax.encoders.recognise import recognise
+from fae_jax.encoders.recognise import Recognised, recognise
 from fae_jax.encoders.registry import Encoder, EncoderOutput, register
 from fae_jax.encoders.vit import INTERPOLATIONS, ViT, ViTConfig
 from fae_jax.weights import hub, mapping, open_tensors
@@ -37,6 +37,14 @@ class Files:
     fields: Mapping[str, Any]
     preprocessing: Preprocessing | None
     commit: str | None = None
+
+    def params(self, network: Recognised, dtype: str, place: Callable[[Any], Any] | None) -> dict[str, Any]:
+        """The parameters of the network that they hold; `dtype` and `place` as in `build`."""
+        like = network.shapes()
+        shardings = None if place is None else place(like)
+        return mapping.load(
+            self.source, network.names, self.tensors, like, dtype=jnp.dtype(dtype), shardings=shardings
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -69,17 +77,13 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
         path, commit = pulled.folder, pulled.commit
     tensors = open_tensors(path)
     folder = path if path.is_dir() else path.parent
-    fields: Mapping[str, Any]
+    fields, preprocessing = (entry.fields, entry.preprocessing) if entry else (None, None)
     if (folder / "config.json").is_file():
         fields = _json(folder / "config.json")
-    elif entry is not None:
-        fields = entry.fields
-    else:
+    if fields is None:
         raise FileNotFoundError(f"{folder} has no config.json, which names the network of the weights")
-    prepared = folder / "preprocessor_config.json"
-    preprocessing = Preprocessing.from_json(_json(prepared)) if prepared.is_file() else None
-    if preprocessing is None and entry is not None:
-        preprocessing = entry.preprocessing
+    if (folder / "preprocessor_config.json").is_file():
+        preprocessing = Preprocessing.from_json(_json(folder / "preprocessor_config.json"))
     return Files(
         source=source, folder=folder, tensors=tensors, fields=fields, preprocessing=preprocessing, commit=commit
     )
@@ -117,20 +121,6 @@ def input_side(image_size: int, patch: int) -> int:
             f"set input_size to the side the encoder should read"
         )
     return image_size // 16 * patch
-
-
-def shapes(config: ViTConfig) -> dict[str, Any]:
-    """The parameters' shapes, a nested dict of `jax.ShapeDtypeStruct`s, without allocating any."""
-    side = config.patch * 2
-    pixels = jax.ShapeDtypeStruct((1, side, side, config.channels), jnp.float32)
-    return jax.eval_shape(ViT(config, scan=True).init, jax.random.key(0), pixels)["params"]
-
-
-def combined(output: EncoderOutput, combine: str) -> EncoderOutput:
-    """An output whose patches are the mean or the sum of those of the layers it holds (RAEv2's feature)."""
-    patches = [patches for patches, _ in output.layers]
-    total = functools.reduce(jnp.add, patches)
-    return output._replace(patches=total / len(patches) if combine == "mean" else total)
 
 
 def build(
@@ -189,30 +179,26 @@ def build(
     side = input_size or input_side(image_size, config.patch)
     grid = config.grid(side, side)
     preprocessing = described.preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-    like, held = shapes(config), jnp.dtype(parameter_dtype)
     if files is None:
-        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), like)
+        held = jnp.dtype(parameter_dtype)
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), recognised.shapes())
     else:
-        shardings = None if place is None else place(like)
-        params = mapping.load(files.source, recognised.names, files.tensors, like, dtype=held, shardings=shardings)
+        params = files.params(recognised, parameter_dtype, place)
     module = ViT(config, dtype=jnp.dtype(dtype), kernel=kernel, scan=scan)
-
-    def apply(params: Any, pixels: jax.Array) -> EncoderOutput:
-        output = module.apply({"params": params}, pixels, layers)
-        return combined(output, combine) if layers else output
 
     def keep(params: Any, pixels: jax.Array, count: int) -> EncoderOutput:
         output = module.apply({"params": params}, pixels, (*layers, *range(-count, 0)))
-        own, last = output.layers[: len(layers)], output.layers[len(layers) :]
-        feature = combined(output._replace(layers=own), combine) if layers else output
-        return feature._replace(layers=last)
+        if layers:  # RAEv2's feature
+            total = functools.reduce(jnp.add, (patches for patches, _ in output.layers[: len(layers)]))
+            output = output._replace(patches=total / len(layers) if combine == "mean" else total)
+        return output._replace(layers=output.layers[len(layers) :])
 
     def method(which: str) -> Callable[..., jax.Array]:
         return lambda params, patches, cls: module.apply({"params": params}, patches, cls, method=which)
 
     return Encoder(
         name=name,
-        apply=apply,
+        apply=lambda params, pixels: keep(params, pixels, 0),
         params=params,
         preprocess=functools.partial(
             prepare, side=side, resize_kind=resize, mean=preprocessing.mean, std=preprocessing.std

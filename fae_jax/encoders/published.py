@@ -44,17 +44,19 @@ def _dinov2() -> dict[str, Published]:
         "g": ("giant", {**_size(1536, 40, 24), "use_swiglu_ffn": True}),
     }
     prepare = Preprocessing(shortest=256, crop=224, resample="bicubic", **IMAGENET)
-    table = {}
-    for letter, (word, size) in sizes.items():
-        fields = {**size, "patch_size": 14, "image_size": 518}
-        for suffix, kind, infix in (("", "dinov2", ""), ("_reg", "dinov2_with_registers", "-with-registers")):
-            entry = {**fields, "model_type": kind}
-            if suffix:
-                entry["num_register_tokens"] = 4
-            table[f"dinov2_{letter}14{suffix}"] = Published(
-                repository=f"facebook/dinov2{infix}-{word}", fields=entry, preprocessing=prepare
-            )
-    return table
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "": ("", {"model_type": "dinov2"}),
+        "_reg": ("-with-registers", {"model_type": "dinov2_with_registers", "num_register_tokens": 4}),
+    }
+    return {
+        f"dinov2_{letter}14{suffix}": Published(
+            repository=f"facebook/dinov2{infix}-{word}",
+            fields={**kind, **size, "patch_size": 14, "image_size": 518},
+            preprocessing=prepare,
+        )
+        for letter, (word, size) in sizes.items()
+        for suffix, (infix, kind) in kinds.items()
+    }
 
 
 def _dinov3() -> dict[str, Published]:
@@ -101,7 +103,7 @@ def _siglip() -> dict[str, Published]:
     table = {}
     for (family, letter, patch), resolutions in published.items():
         word, vision, text = sizes[letter]
-        second = family == "siglip2"
+        vocabulary, resample = (256000, "bilinear") if family == "siglip2" else (32000, "bicubic")
         for pixels in resolutions:
             length = 16 if (family, letter, pixels) == ("siglip", "so400m", 224) else 64
             table[f"{family}_{letter}{patch}_{pixels}"] = Published(
@@ -109,35 +111,23 @@ def _siglip() -> dict[str, Published]:
                 fields={
                     "model_type": "siglip",
                     "vision_config": {**vision, "patch_size": patch, "image_size": pixels},
-                    "text_config": {
-                        **text,
-                        "vocab_size": 256000 if second else 32000,
-                        "max_position_embeddings": length,
-                    },
+                    "text_config": {**text, "vocab_size": vocabulary, "max_position_embeddings": length},
                 },
-                preprocessing=Preprocessing(square=pixels, resample="bilinear" if second else "bicubic", **HALF),
+                preprocessing=Preprocessing(square=pixels, resample=resample, **HALF),
             )
     return table
 
 
 def _clip() -> dict[str, Published]:
     quick, exact = {"hidden_act": "quick_gelu"}, {"hidden_act": "gelu"}
-    small_text, base_text = _size(512, 12, 8, 2048), _size(768, 12, 12, 3072)
+    small_text, bigg = _size(512, 12, 8, 2048), (_size(1664, 48, 16, 8192), _size(1280, 32, 20, 5120))
     rows = {  # name: repository, side, patch, projection, vision, text, activation
         "b32": ("openai/clip-vit-base-patch32", 224, 32, 512, BASE, small_text, quick),
         "b16": ("openai/clip-vit-base-patch16", 224, 16, 512, BASE, small_text, quick),
-        "l14": ("openai/clip-vit-large-patch14", 224, 14, 768, LARGE, base_text, quick),
-        "l14_336": ("openai/clip-vit-large-patch14-336", 336, 14, 768, LARGE, base_text, quick),
+        "l14": ("openai/clip-vit-large-patch14", 224, 14, 768, LARGE, BASE, quick),
+        "l14_336": ("openai/clip-vit-large-patch14-336", 336, 14, 768, LARGE, BASE, quick),
         "h14": ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 224, 14, 1024, HUGE, LARGE, exact),
-        "bigg14": (
-            "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
-            224,
-            14,
-            1280,
-            _size(1664, 48, 16, 8192),
-            _size(1280, 32, 20, 5120),
-            exact,
-        ),
+        "bigg14": ("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", 224, 14, 1280, *bigg, exact),
     }
     return {
         f"clip_{name}": Published(

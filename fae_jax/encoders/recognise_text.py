@@ -2,86 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fae_jax.encoders.name_maps import contrastive_blocks, table
-from fae_jax.encoders.recognise import activation
+from fae_jax.encoders.recognise import (
+    Family,
+    Recognised,
+    activation,
+    contrastive_blocks,
+    projection,
+    recognise,
+    sizes,
+    table,
+)
 from fae_jax.encoders.text import T5Config, T5Encoder, TextConfig, TextTower
 from fae_jax.weights.mapping import NameMap, Part, Rule, linear, norm
 
 _OTHER_TOWER = r"^vision_model\.|^visual_projection\.|^logit_(scale|bias)$|position_ids$"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecognisedText:
-    """What a `config.json` says of text: the family's name, the network and where its file keeps the weights."""
-
-    family: str
-    config: TextConfig | T5Config
-    names: NameMap
-
-    def module(self, **fields: Any) -> TextTower | T5Encoder:
-        """The network itself."""
-        return (T5Encoder if isinstance(self.config, T5Config) else TextTower)(self.config, **fields)
-
-
-def _tower_map(config: TextConfig, projection: str, *, absolute: bool) -> NameMap:
+def _tower_map(config: TextConfig, head: str) -> NameMap:
     rules = [
         Rule("token_table", (Part("embeddings.token_embedding.weight"),)),
         Rule("position_table", (Part("embeddings.position_embedding.weight"),)),
         *contrastive_blocks("blocks.block."),
         *norm("last_norm", "final_layer_norm"),
+        *(linear("projection_head", head, bias=config.pooling == "last") if config.projection else ()),
     ]
-    if config.projection:
-        rules += linear("projection_head", projection, bias=config.pooling == "last")
-    return NameMap(
-        tuple(rules),
-        anchor="embeddings.token_embedding.weight",
-        prefixes=("text_model.", ""),
-        ignored=_OTHER_TOWER,
-        absolute=(f"{projection}.",) if absolute else (),
-    )
+    return NameMap(tuple(rules), prefixes=("text_model.", ""), ignored=_OTHER_TOWER)
 
 
 def _clip(fields: Mapping[str, Any]) -> tuple[TextConfig, NameMap]:
-    both = fields["model_type"] == "clip"
-    text = fields.get("text_config", {}) if both else fields
-    projects = both or any(name.endswith("WithProjection") for name in fields.get("architectures") or ())
+    text = fields.get("text_config", {}) if fields["model_type"] == "clip" else fields
     end = text.get("eos_token_id", 49407)
     config = TextConfig(
+        **sizes(text, width=512, heads=8, hidden=2048, epsilon=1e-5),
         vocabulary=text.get("vocab_size", 49408),
         length=text.get("max_position_embeddings", 77),
-        width=text.get("hidden_size", 512),
-        depth=text.get("num_hidden_layers", 12),
-        heads=text.get("num_attention_heads", 8),
-        hidden=text.get("intermediate_size", 2048),
         feed_forward=activation(text, "quick_gelu"),
-        norm_epsilon=text.get("layer_norm_eps", 1e-5),
         pooling="end",
         end_token=None if end == 2 else end,
-        projection=fields.get("projection_dim", 512) if projects else 0,
+        projection=projection(fields),
     )
-    return config, _tower_map(config, "text_projection", absolute=True)
+    return config, _tower_map(config, "/text_projection")
 
 
 def _siglip(fields: Mapping[str, Any]) -> tuple[TextConfig, NameMap]:
     text = fields.get("text_config", {}) if fields["model_type"] == "siglip" else fields
-    width = text.get("hidden_size", 768)
+    shape = sizes(text)
     config = TextConfig(
+        **shape,
         vocabulary=text.get("vocab_size", 32000),
         length=text.get("max_position_embeddings", 64),
-        width=width,
-        depth=text.get("num_hidden_layers", 12),
-        heads=text.get("num_attention_heads", 12),
-        hidden=text.get("intermediate_size", 3072),
         feed_forward=activation(text, "gelu_pytorch_tanh"),
-        norm_epsilon=text.get("layer_norm_eps", 1e-6),
         pooling="last",
-        projection=text.get("projection_size") or width,
+        projection=text.get("projection_size") or shape["width"],
     )
-    return config, _tower_map(config, "head", absolute=False)
+    return config, _tower_map(config, "head")
 
 
 def _t5(fields: Mapping[str, Any]) -> tuple[T5Config, NameMap]:
@@ -118,30 +95,18 @@ def _t5(fields: Mapping[str, Any]) -> tuple[T5Config, NameMap]:
         *table("blocks.block.", "encoder.block.{layer}.layer.", block, bias=False),
         *norm("last_norm", "encoder.final_layer_norm", bias=False),
     ]
-    ignored = r"^decoder\.|^lm_head\.|^encoder\.embed_tokens\.weight$"
-    return config, NameMap(tuple(rules), anchor="shared.weight", ignored=ignored)
+    return config, NameMap(tuple(rules), ignored=r"^decoder\.|^lm_head\.|^encoder\.embed_tokens\.weight$")
 
 
-FAMILIES: dict[str, tuple[str, Callable[..., Any]]] = {
-    "clip": ("clip", _clip),
-    "clip_text_model": ("clip", _clip),
-    "siglip": ("siglip", _siglip),
-    "siglip_text_model": ("siglip", _siglip),
-    "t5": ("t5", _t5),
+FAMILIES: dict[str, Family] = {
+    "clip": ("clip", TextTower, _clip),
+    "clip_text_model": ("clip", TextTower, _clip),
+    "siglip": ("siglip", TextTower, _siglip),
+    "siglip_text_model": ("siglip", TextTower, _siglip),
+    "t5": ("t5", T5Encoder, _t5),
 }
 
 
-def recognise_text(fields: Mapping[str, Any]) -> RecognisedText:
-    """Reads the contents of a `config.json`.
-
-    Raises:
-      ValueError: the model type has no text tower that is known here.
-    """
-    kind = fields.get("model_type")
-    if kind not in FAMILIES:
-        raise ValueError(
-            f"config.json describes a {kind!r}; text towers of these types are known: {', '.join(FAMILIES)}"
-        )
-    family, read = FAMILIES[kind]
-    config, names = read(fields)
-    return RecognisedText(family=family, config=config, names=names)
+def recognise_text(fields: Mapping[str, Any]) -> Recognised:
+    """`recognise` for the text tower that a `config.json` describes."""
+    return recognise(fields, FAMILIES, "text towers")

@@ -59,7 +59,6 @@ class Encoder:
       width: channels of a patch token.
       weights_hash: SHA-256 of the weights, hexadecimal.
       settings: whatever else changes its output (position interpolation, resize kind), as plain JSON values.
-      feature_mean, feature_std: published per-channel statistics of its features, each (width,), or None.
       head: (params, patches, cls) → logits of the encoder's own published head, or None.
       pool: (params, patches, cls) → the vector a text embedding is compared with, (b, p), or None.
       keep: (params, pixels, count) → what `apply` gives, with the last `count` blocks as its `layers`, or None.
@@ -73,8 +72,6 @@ class Encoder:
     width: int
     weights_hash: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    feature_mean: np.ndarray | None = None
-    feature_std: np.ndarray | None = None
     head: Callable[[Any, Array, Array | None], Array] | None = None
     pool: Callable[[Any, Array, Array | None], Array] | None = None
     keep: Callable[[Any, Array, int], EncoderOutput] | None = None
@@ -145,20 +142,24 @@ def register_text(name: str, builder: Callable[..., TextEncoder]) -> None:
 
 def names() -> list[str]:
     """Every encoder that can be asked for, those of installed packages included."""
-    return sorted({*_builders, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return _names(_builders, ENTRY_POINT_GROUP)
 
 
 def text_names() -> list[str]:
     """Every text tower that can be asked for, those of installed packages included."""
-    return sorted({*_text_builders, *(point.name for point in entry_points(group=TEXT_ENTRY_POINT_GROUP))})
+    return _names(_text_builders, TEXT_ENTRY_POINT_GROUP)
 
 
-def _find(kind: str, name: str, builders: dict[str, Any], group: str, known: Callable[[], list[str]]) -> Any:
+def _names(builders: dict[str, Any], group: str) -> list[str]:
+    return sorted({*builders, *(point.name for point in entry_points(group=group))})
+
+
+def _find(kind: str, name: str, builders: dict[str, Any], group: str) -> Any:
     if name not in builders:
         for point in entry_points(group=group, name=name):
             builders[name] = point.load()
     if name not in builders:
-        raise ValueError(f"{kind} {name!r} is unknown; {nearest(name, known(), limit=99)}")
+        raise ValueError(f"{kind} {name!r} is unknown; {nearest(name, _names(builders, group), limit=99)}")
     return builders[name]
 
 
@@ -176,18 +177,17 @@ def create(name: str, *, weights: str | None, image_size: int, **options: Any) -
         not fit it.
       FileNotFoundError, OSError: they are not there or cannot be read.
     """
-    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP)
     taken = inspect.signature(builder).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         for option in options:
             if option not in taken:
                 raise ValueError(f"encoder {name!r} has no option {option!r}; leave encoder.{option} at its default")
-    return _made(
-        "encoder",
-        name,
-        weights,
-        lambda: _tried(builder(weights=weights, image_size=image_size, **options), image_size),
-    )
+
+    def build() -> Encoder:
+        return _tried(builder(weights=weights, image_size=image_size, **options), image_size)
+
+    return _made("encoder", name, weights, build)
 
 
 def _made(kind: str, name: str, weights: str | None, build: Callable[[], Any]) -> Any:
@@ -233,7 +233,7 @@ def outline(name: str, *, weights: str | None, image_size: int, **options: Any) 
       ValueError: no encoder has that name; the nearest one is suggested.
       FileNotFoundError: it cannot be told without weights, and they are not there.
     """
-    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP, names)
+    builder = _find("encoder", name, _builders, ENTRY_POINT_GROUP)
     told = _outlines.get(name) or getattr(builder, "outline", None)
     if told is not None:
         return told(image_size=image_size, **options)
@@ -249,5 +249,5 @@ def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncode
       ValueError: no text tower has that name (the nearest one is suggested), or its weights do not fit it.
       FileNotFoundError, OSError: they are not there or cannot be read.
     """
-    builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP, text_names)
+    builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP)
     return _made("text tower", name, weights, lambda: builder(weights=weights, **options))

@@ -27,22 +27,6 @@ NAME = "vit"
 CONFIG = "config.json"
 
 
-def small_config(*, image_size: int = 32, classes: int = 0, **changes: Any) -> ViTConfig:
-    """A ViT with patches of 8, 128 wide, 4 blocks of 4 heads, a class token; `changes` are fields of `ViTConfig`."""
-    patch = changes.get("patch", 8)
-    fields: dict[str, Any] = {
-        "patch": patch,
-        "width": 128,
-        "depth": 4,
-        "heads": 4,
-        "hidden": 512,
-        "table_grid": (image_size // patch, image_size // patch),
-        "classes": classes,
-        "classifier": "cls_mean",
-    }
-    return ViTConfig(**{**fields, **changes})
-
-
 def save(
     folder: str | os.PathLike[str], config: ViTConfig, params: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str:
@@ -53,7 +37,7 @@ def save(
       settings: plain JSON values that say how it was trained; they come back as `Encoder.settings["training"]`.
     """
     outbox = Outbox(as_path(folder))
-    content = {"model_type": "fae_vit", "vit": config.to_json(), "training": dict(settings)}
+    content = {"model_type": "fae_vit", "vit": dataclasses.asdict(config), "training": dict(settings)}
     (outbox.folder / CONFIG).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     save_tree(outbox.folder / FILE, params)  # last: where there are weights, everything is there
     outbox.close()

@@ -100,7 +100,7 @@ class TextTower(nn.Module):
             dtype=self.dtype,
             kernel=self.kernel,
         )
-        x = stack(block, config.depth, x, None, allowed, scan=self.scan, remat=self.remat)
+        x, _ = stack(block, config.depth, x, None, allowed, scan=self.scan, remat=self.remat)
         x = make_norm("layer", epsilon=config.norm_epsilon, name="last_norm")(x)
         if config.pooling == "last":
             place = jnp.full(len(tokens), length - 1)
@@ -181,5 +181,5 @@ class T5Encoder(nn.Module):
             kernel="xla",
         )
         x = jnp.take(table, tokens, axis=0).astype(jnp.float32)
-        x = stack(block, config.depth, x, None, allowed, bias, scan=self.scan, remat=self.remat)
+        x, _ = stack(block, config.depth, x, None, allowed, bias, scan=self.scan, remat=self.remat)
         return TextOutput(make_norm("rms", epsilon=config.norm_epsilon, name="last_norm")(x))

@@ -12,31 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fae_jax.encoders.captions import load_tokenizer
-from fae_jax.encoders.pretrained import Files, find_files
+from fae_jax.encoders.pretrained import find_files
 from fae_jax.encoders.published import TEXT_TOWERS, Published
-from fae_jax.encoders.recognise_text import RecognisedText, recognise_text
+from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.encoders.registry import TextEncoder, register_text
 from fae_jax.encoders.text import T5Config, TextOutput
-from fae_jax.weights import mapping
 
 T5_LENGTH = 77  # tokens of a caption where nothing else is asked for
-
-
-def text_shapes(text: RecognisedText) -> dict[str, Any]:
-    """The parameters' shapes, a nested dict of `jax.ShapeDtypeStruct`s, without allocating any."""
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return jax.eval_shape(text.module(scan=True).init, jax.random.key(0), tokens)["params"]
-
-
-def _temperature(files: Files, family: str) -> tuple[float | None, float | None]:
-    """exp(logit_scale) and logit_bias, where the file holds them."""
-    if family == "t5" or "logit_scale" not in files.tensors:
-        return None, None
-    scale = math.exp(float(np.asarray(files.tensors.read("logit_scale"), np.float64).reshape(())))
-    bias = None
-    if "logit_bias" in files.tensors:
-        bias = float(np.asarray(files.tensors.read("logit_bias"), np.float64).reshape(()))
-    return scale, bias
 
 
 def build_text(
@@ -72,32 +54,26 @@ def build_text(
     length = length or limit or T5_LENGTH
     if limit is not None and length > limit:
         raise ValueError(f"length={length} is beyond what the text tower {name!r} takes: {limit} tokens")
-    like = text_shapes(text)
-    params = mapping.load(
-        files.source,
-        text.names,
-        files.tensors,
-        like,
-        dtype=jnp.dtype(parameter_dtype),
-        shardings=None if place is None else place(like),
-    )
+    params = files.params(text, parameter_dtype, place)
     module = text.module(dtype=jnp.dtype(dtype), scan=scan)
-    reader = load_tokenizer(tokenizer or files.folder, text.family, length=length)
+    scale, bias = (
+        float(files.tensors.read(name).astype(np.float64).reshape(())) if name in files.tensors else None
+        for name in ("logit_scale", "logit_bias")
+    )
 
     def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
         # CLIP and SigLIP were trained on padded captions without a mask; T5 masks padding
         return module.apply({"params": params}, tokens, mask if text.family == "t5" else None)
 
-    scale, bias = _temperature(files, text.family)
     return TextEncoder(
         name=name,
         apply=apply,
         params=params,
-        tokenize=reader,
+        tokenize=load_tokenizer(tokenizer or files.folder, text.family, length=length),
         length=length,
         width=config.width,
         weights_hash=files.tensors.hash(),
-        scale=scale,
+        scale=None if scale is None else math.exp(scale),
         bias=bias,
     )
 

@@ -24,15 +24,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float
 
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.nn.attention import attention
-from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack_keeping
+from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack
 from fae_jax.nn.dense import Dense
-from fae_jax.nn.embeddings import patchify
+from fae_jax.nn.embeddings import patchify, rotary_table
 from fae_jax.nn.resample import resize_table
 
 INTERPOLATIONS: dict[str, dict[str, Any]] = {
@@ -134,13 +133,9 @@ class ViTConfig:
             )
         return height // self.patch, width // self.patch
 
-    def to_json(self) -> dict[str, Any]:
-        """Its fields as plain JSON values."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ViTConfig:
-        """Inverse of `to_json`.
+        """Inverse of `dataclasses.asdict`, over JSON.
 
         Raises:
           ValueError: a field is unknown or missing.
@@ -150,21 +145,6 @@ class ViTConfig:
             return cls(**{**fields, "table_grid": None if grid is None else tuple(grid)})
         except TypeError as error:
             raise ValueError(f"this is not the configuration of a ViT: {error}") from None
-
-
-def unit_rotary_table(
-    head_width: int, grid: tuple[int, int], *, theta: float, prefix: int
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
-    """DINOv3's rotary angles, for `fae_jax.nn.embeddings.apply_rotary`; the first `prefix` tokens are not rotated.
-
-    The centre of row i of n lies at 2 (i + ½)/n − 1, the angle is 2π times that times theta^(−4j/d), j < d/4, first
-    for the rows, then for the columns; pairs are neighbouring channels.
-    """
-    rates = theta ** (-4 * np.arange(head_width // 4, dtype=np.float64) / head_width)
-    places = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in grid), indexing="ij")
-    angle = np.concatenate([2 * np.pi * np.outer(place.reshape(-1), rates) for place in places], axis=1)
-    angle = np.concatenate([np.zeros((prefix, head_width)), np.repeat(angle, 2, axis=1)])
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
 class AttentionPool(nn.Module):
@@ -212,9 +192,8 @@ class Trunk(nn.Module):
         x = self._embed(pixels, grid)
         rotary = None
         if config.rotary_theta is not None:
-            rotary = unit_rotary_table(
-                config.width // config.heads, grid, theta=config.rotary_theta, prefix=config.prefix
-            )
+            head_width = config.width // config.heads
+            rotary = rotary_table(head_width, grid, theta=config.rotary_theta, prefix=config.prefix, unit=True)
         block = functools.partial(
             Block,
             config.heads,
@@ -230,7 +209,7 @@ class Trunk(nn.Module):
             dtype=self.dtype,
             kernel=self.kernel,
         )
-        return stack_keeping(block, config.depth, x, rotary, scan=self.scan, remat=self.remat, keep=keep)
+        return stack(block, config.depth, x, rotary, scan=self.scan, remat=self.remat, keep=keep)
 
     def _embed(self, pixels: Array, grid: tuple[int, int]) -> Array:
         config, small = self.config, nn.initializers.truncated_normal(0.02)

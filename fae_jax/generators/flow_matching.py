@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from fae_jax.conditions import Condition
 from fae_jax.diffusion.guidance import function_evaluations, guided, make_schedule
 from fae_jax.diffusion.path import training_pair
-from fae_jax.diffusion.samplers import Sampler, make_sampler, sample
+from fae_jax.diffusion.samplers import Euler, make_sampler, sample
 from fae_jax.generators.networks import NETWORKS
 from fae_jax.kinds import find
 from fae_jax.nn.params import init_params, looped
@@ -33,7 +33,7 @@ class FlowMatchingSection:
     network: str = plug("dit", "the network that predicts the velocity: dit", "networks", NETWORKS)
 
 
-def sampler_of(settings: Any) -> Sampler:
+def sampler_of(settings: Any) -> Euler:
     """The sampler that the section `sampling` describes.
 
     Raises:

@@ -10,7 +10,6 @@ import dataclasses
 import math
 import re
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,62 +17,48 @@ from typing import Any
 import yaml
 
 from fae_jax.errors import RunFailed
+from fae_jax.files.progress import say
 from fae_jax.files.writing import write_atomically
-from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_phases, run_quietly
+from fae_jax.launchers.plan import REQUIRED, Phase, Task, cloud_name, run_phases, run_quietly
+from fae_jax.section import at_least, one_of, option
 
 WAITS = True
 NAME_LIMIT = 36  # so that the names of the pods stay within 63 letters
 PORTS = (8471, 8080)  # TPU runtime, and JAX's coordinator
+NEEDED = {"kubectl": ("accelerator", "topology"), "xpk": ("cluster", "type")}  # settings without a default
+
+
+def _looks_like_a_topology(value: str) -> str | None:
+    return None if re.fullmatch(r"(\d+(x\d+)+)?", value) else "must look like 4x4 or 4x4x4"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the GKE launcher.
+    """Settings of the GKE launcher."""
 
-    Attributes:
-      image: container image, built from launch/Dockerfile.
-      via: program that starts JobSets, kubectl or xpk.
-      accelerator, topology: a slice, as GKE labels its nodes: tpu-v6e-slice, 4x4 (kubectl).
-      chips_per_host: chips on one host of that accelerator (kubectl).
-      cluster, type: the cluster's name, and the slice as xpk names it: v6e-16 (xpk).
-      zone, project: Google Cloud zone and project; default: gcloud's own (xpk).
-      slices: slices per point.
-      namespace, queue, service_account: Kubernetes namespace, Kueue's local queue, Kubernetes service account.
-      bucket, mount: Cloud Storage bucket, and where pods see it.
-      restarts: restarts of a JobSet before it fails.
-      grace: seconds a pod has to save after SIGTERM.
-      poll: seconds between checks of a JobSet's state.
-    """
+    image: str = option(REQUIRED, "container image, built from launch/Dockerfile")
+    via: str = option("kubectl", "program that starts JobSets, kubectl or xpk", one_of(*NEEDED))
+    accelerator: str = option("", "kubectl: a slice's kind, as GKE labels its nodes: tpu-v6e-slice")
+    topology: str = option("", "kubectl: its chips along each side: 4x4", _looks_like_a_topology)
+    chips_per_host: int = option(4, "kubectl: chips on one host of that accelerator", at_least(1))
+    cluster: str = option("", "xpk: the cluster's name")
+    type: str = option("", "xpk: the slice as it names it: v6e-16")
+    zone: str = option("", "xpk: Google Cloud zone; default: gcloud's own")
+    project: str = option("", "xpk: Google Cloud project; default: gcloud's own")
+    slices: int = option(1, "slices per point", at_least(1))
+    namespace: str = option("default", "Kubernetes namespace")
+    queue: str = option("", "Kueue's local queue")
+    service_account: str = option("", "Kubernetes service account")
+    bucket: str = option("", "Cloud Storage bucket")
+    mount: str = option("/mnt/fae", "where pods see the bucket")
+    restarts: int = option(20, "restarts of a JobSet before it fails", at_least(0))
+    grace: int = option(120, "seconds a pod has to save after SIGTERM", at_least(0))
+    poll: int = option(30, "seconds between checks of a JobSet's state", at_least(0))
 
-    image: str
-    via: str = "kubectl"
-    accelerator: str = ""
-    topology: str = ""
-    chips_per_host: int = 4
-    cluster: str = ""
-    type: str = ""
-    zone: str = ""
-    project: str = ""
-    slices: int = 1
-    namespace: str = "default"
-    queue: str = ""
-    service_account: str = ""
-    bucket: str = ""
-    mount: str = "/mnt/fae"
-    restarts: int = 20
-    grace: int = 120
-    poll: int = 30
-
-    def __post_init__(self) -> None:
-        at_least_one("gke", slices=self.slices, chips_per_host=self.chips_per_host)
-        needed = {"kubectl": ("accelerator", "topology"), "xpk": ("cluster", "type")}
-        if self.via not in needed:
-            raise ValueError(f"launcher gke: via must be kubectl or xpk, got {self.via!r}")
-        missing = [name for name in needed[self.via] if not getattr(self, name)]
-        if missing:
-            raise ValueError(f"launcher gke by {self.via} needs --launch {missing[0]}=…")
-        if self.topology and not re.fullmatch(r"\d+(x\d+)+", self.topology):
-            raise ValueError(f"launcher gke: topology must look like 4x4 or 4x4x4, got {self.topology!r}")
+    def check(self) -> None:
+        for name in NEEDED[self.via]:
+            if not getattr(self, name):
+                raise ValueError(f"{name} is needed by {self.via}: --launch {name}=…")
 
     @property
     def chips(self) -> int:
@@ -221,10 +206,8 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """Starts every task of a phase, and waits for all of them before the next.
 
     Raises:
-      ValueError: kubectl or xpk is not installed here.
       RunFailed: a task cannot be started, or failed.
     """
-    find_program(settings.via, "gke")
 
     def run(phase: Phase) -> list[str]:
         for task in phase.tasks:
@@ -233,7 +216,7 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
                 write_atomically(file, as_yaml(manifest(task, settings, name)))
             for words in _begin(task, settings, name, file):
                 run_quietly(words, f"starting {task.name}")
-            print(f"sweep: {task.name} started", file=sys.stderr, flush=True)
+            say(f"sweep: {task.name} started")
         return [failure for task in phase.tasks if (failure := _wait(task, settings, name))]
 
     run_phases(phases, run, "the same command tries again")

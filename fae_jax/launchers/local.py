@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from fae_jax.errors import Stopped
-from fae_jax.launchers.plan import Phase, Task, at_least_one, run_phases
-from fae_jax.parallel.ending import heeded
+from fae_jax.files.progress import say
+from fae_jax.launchers.plan import Phase, Task, run_phases
+from fae_jax.section import at_least, option
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes
@@ -23,18 +25,10 @@ POLL = 0.1  # seconds between looks at the running processes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the local launcher.
+    """Settings of the local launcher."""
 
-    Attributes:
-      parallel: processes side by side.
-      gpus_each: GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone.
-    """
-
-    parallel: int = 1
-    gpus_each: int = 0
-
-    def __post_init__(self) -> None:
-        at_least_one("local", parallel=self.parallel)
+    parallel: int = option(1, "processes side by side", at_least(1))
+    gpus_each: int = option(0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0))
 
     def environment(self, number: int) -> dict[str, str]:
         """What task `number` of a phase sees beside this process's environment."""
@@ -55,27 +49,22 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
     return "\n".join(lines) + "\n"
 
 
-class _Forward:
-    """Passes SIGTERM, SIGHUP and SIGINT on to running processes as SIGTERM, and remembers that they came."""
+@contextlib.contextmanager
+def _passing_on(running: dict[int, tuple[Task, subprocess.Popen]]) -> Iterator[list[str]]:
+    """Passes SIGTERM, SIGHUP and SIGINT on to running processes as SIGTERM; yields the names of those that have come."""
+    came: list[str] = []
 
-    def __init__(self, running: dict[int, tuple[Task, subprocess.Popen]]):
-        self.came: str | None = None
-        self._running = running
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Forward:
-        for number in (*heeded(), signal.SIGINT):
-            self._before[number] = signal.signal(number, self._pass_on)
-        return self
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.came = signal.Signals(number).name
-        for _, process in list(self._running.values()):
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number).name)
+        for _, process in list(running.values()):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+    before = {number: signal.signal(number, pass_on) for number in (*heeded(), signal.SIGINT)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -88,15 +77,15 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
     lanes = [list(enumerate(phase.tasks))[lane :: settings.parallel] for lane in range(settings.parallel)]
     running: dict[int, tuple[Task, subprocess.Popen]] = {}
     failures = []
-    with _Forward(running) as forward:
+    with _passing_on(running) as came:
         while any(lanes) or running:
             for lane, waiting in enumerate(lanes):
-                if forward.came:
+                if came:
                     waiting.clear()
                 if waiting and lane not in running:
                     number, task = waiting.pop(0)
                     log = folder / f"{task.name}.log"
-                    print(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})", file=sys.stderr, flush=True)
+                    say(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})")
                     with open(log, "a") as file:
                         process = subprocess.Popen(
                             [sys.executable, "-m", "fae_jax", *task.words],
@@ -109,13 +98,13 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
             for lane, (task, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[lane]
-                    if process.returncode and not forward.came:
+                    if process.returncode and not came:
                         last = (folder / f"{task.name}.log").read_text().strip().splitlines()[-1:] or ["no output"]
                         failures.append(f"{task.name} ended with code {process.returncode} ({last[0]})")
-                        print(f"sweep: {failures[-1]}", file=sys.stderr, flush=True)
+                        say(f"sweep: {failures[-1]}")
             time.sleep(POLL)
-    if forward.came:
-        raise Stopped(f"stopped by {forward.came}; what was finished is kept, the same command continues")
+    if came:
+        raise Stopped(f"stopped by {came[-1]}; what was finished is kept, the same command continues")
     return failures
 
 

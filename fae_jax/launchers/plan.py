@@ -1,4 +1,4 @@
-"""What a launcher is given: tasks in phases, and its own settings; and how it finds the programs it needs."""
+"""What a launcher is given: tasks in phases, and its own settings; and how it runs programs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import dataclasses
 import hashlib
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from fae_jax.config.overriding import parse_value
 from fae_jax.errors import RunFailed
 from fae_jax.files.names import nearest
+from fae_jax.section import validate
 
 Settings = TypeVar("Settings")
+REQUIRED = dataclasses.MISSING  # the default of a setting that has none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +49,8 @@ def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) ->
     """Settings of a launcher from words NAME=VALUE.
 
     Raises:
-      ValueError: a name is unknown (the nearest is given), a value not of its type, or a required one is missing.
+      ValueError: a name is unknown (the nearest is given), a value wrong, or a required one is missing.
     """
-    hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for word in given:
@@ -58,49 +59,14 @@ def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) ->
             raise ValueError(f"launcher {launcher} has no setting {name!r}; {nearest(name, fields)}")
         if not equals:
             raise ValueError(f"--launch {word} needs a value: {word}=VALUE")
-        values[name] = _value(f"--launch {name}", text, hints[name])
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+        default = fields[name].default
+        values[name] = parse_value(f"{launcher}.{name}", text, "" if default is REQUIRED else default)
+    missing = [name for name, field in fields.items() if field.default is REQUIRED and name not in values]
     if missing:
         raise ValueError(f"launcher {launcher} needs {' and '.join(f'--launch {name}=…' for name in missing)}")
-    return kind(**values)
-
-
-def _value(name: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{name} must be true or false, got {text!r}")
-        return text.lower() == "true"
-    if kind is int:
-        if not text.isdigit():
-            raise ValueError(f"{name} must be a whole number, got {text!r}")
-        return int(text)
-    return text
-
-
-def at_least_one(launcher: str, **values: int) -> None:
-    """Refuses numbers below 1.
-
-    Raises:
-      ValueError: it names the setting.
-    """
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"launcher {launcher}: {name} must be at least 1, got {value}")
-
-
-def find_program(program: str, launcher: str) -> str:
-    """The path of a program a launcher cannot do without.
-
-    Raises:
-      ValueError: it is not installed here.
-    """
-    path = shutil.which(program)
-    if path is None:
-        raise ValueError(
-            f"launcher {launcher} needs the program `{program}`, which is not on the PATH; install it, "
-            "run this where it is installed, or see what would run with --dry_run"
-        )
-    return path
+    settings = kind(**values)
+    validate(settings, launcher)
+    return settings
 
 
 def run_quietly(words: list[str], what: str) -> str:

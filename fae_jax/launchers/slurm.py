@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shlex
 import stat
-import sys
 from pathlib import Path
 
+from fae_jax.files.progress import say
 from fae_jax.files.writing import write_atomically
-from fae_jax.launchers.plan import Phase, at_least_one, find_program, run_quietly
+from fae_jax.launchers.plan import Phase, run_quietly
+from fae_jax.section import at_least, option
 
 WAITS = False  # `launch` submits, and returns
 SCRIPT = """\
@@ -54,35 +56,21 @@ exit "$code"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the Slurm launcher; empty and 0 leave the choice to Slurm.
+    """Settings of the Slurm launcher; empty and 0 leave the choice to Slurm."""
 
-    Attributes:
-      nodes, tasks_per_node: per point; one process per task.
-      cpus_per_task, gpus_per_task: per process.
-      time: time limit, as 24:00:00.
-      partition, account, qos, constraint: as `sbatch` has them.
-      grace: seconds before the limit at which the run is told to save.
-      parallel: points at a time; 0 = all.
-      prelude: shell line before the run, such as `source venv/bin/activate`.
-      options: more words for `sbatch`.
-    """
-
-    nodes: int = 1
-    tasks_per_node: int = 1
-    cpus_per_task: int = 0
-    gpus_per_task: int = 0
-    time: str = ""
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    grace: int = 120
-    parallel: int = 0
-    prelude: str = ""
-    options: str = ""
-
-    def __post_init__(self) -> None:
-        at_least_one("slurm", nodes=self.nodes, tasks_per_node=self.tasks_per_node, grace=self.grace)
+    nodes: int = option(1, "nodes per point", at_least(1))
+    tasks_per_node: int = option(1, "tasks of a point on a node, one process each", at_least(1))
+    cpus_per_task: int = option(0, "processors per process", at_least(0))
+    gpus_per_task: int = option(0, "GPUs per process", at_least(0))
+    time: str = option("", "time limit, as 24:00:00")
+    partition: str = option("", "as `sbatch` has it")
+    account: str = option("", "as `sbatch` has it")
+    qos: str = option("", "as `sbatch` has it")
+    constraint: str = option("", "as `sbatch` has it")
+    grace: int = option(120, "seconds before the limit at which the run is told to save", at_least(1))
+    parallel: int = option(0, "points at a time; 0 = all", at_least(0))
+    prelude: str = option("", "shell line before the run, such as `source venv/bin/activate`")
+    options: str = option("", "more words for `sbatch`")
 
 
 def script(phase: Phase, settings: Settings, name: str, folder: Path) -> str:
@@ -119,7 +107,7 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
     for phase in phases:
         file = folder / f"{phase.name}.sh"
         scripts.append(f"# {file}\n{script(phase, settings, name, folder)}")
-        variable = "job_" + "".join(letter if letter.isalnum() else "_" for letter in phase.name)
+        variable = "job_" + re.sub(r"\W", "_", phase.name)
         after = f" --dependency=afterany:${before}" if before else ""
         commands.append(f"{variable}=$(sbatch --parsable{after} {shlex.quote(str(file))})\n")
         before = variable
@@ -130,10 +118,8 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """Writes and submits the scripts; returns the jobs' numbers.
 
     Raises:
-      ValueError: sbatch is not installed here.
       RunFailed: sbatch refused a script.
     """
-    program = find_program("sbatch", "slurm")
     folder = folder.absolute()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     jobs: list[str] = []
@@ -142,7 +128,7 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
         write_atomically(file, script(phase, settings, name, folder))
         os.chmod(file, file.stat().st_mode | stat.S_IXUSR)
         after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
-        words = [program, "--parsable", *after, str(file)]
+        words = ["sbatch", "--parsable", *after, str(file)]
         jobs.append(run_quietly(words, f"sbatch refused {file}").split(";")[0])
-        print(f"sweep: job {jobs[-1]}: {phase.name}, {len(phase.tasks)} tasks ({file})", file=sys.stderr, flush=True)
+        say(f"sweep: job {jobs[-1]}: {phase.name}, {len(phase.tasks)} tasks ({file})")
     return jobs

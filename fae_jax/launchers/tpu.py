@@ -10,13 +10,14 @@ import dataclasses
 import itertools
 import shlex
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fae_jax.errors import RunFailed
-from fae_jax.launchers.plan import Phase, Task, at_least_one, cloud_name, find_program, run_phases, run_quietly
+from fae_jax.files.progress import say
+from fae_jax.launchers.plan import REQUIRED, Phase, Task, cloud_name, run_phases, run_quietly
+from fae_jax.section import at_least, option
 
 WAITS = True
 UP = ("ACTIVE", "READY")
@@ -26,36 +27,20 @@ LOST = 255  # what ssh returns when the connection, not the command, failed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the TPU launcher.
+    """Settings of the TPU launcher."""
 
-    Attributes:
-      zone, type, version: as gcloud names them: us-east5-b, v6e-64, v2-alpha-tpuv6e.
-      project: Google Cloud project; default: gcloud's own.
-      queued: request a queued resource, which waits for its turn; False creates the VM at once or fails.
-      spot: cheaper, but preempted at any time; the slice is then made again and the run continues.
-      parallel: slices at a time; points take turns on them.
-      setup: shell line run once on each worker of a new slice, such as launch/tpu_setup.sh does.
-      program: command that starts `fae` there.
-      restarts: how often a slice may be made again for one point.
-      keep: leave the slices up at the end.
-      poll: seconds between checks of a slice's state.
-    """
-
-    zone: str
-    type: str
-    version: str
-    project: str = ""
-    queued: bool = True
-    spot: bool = False
-    parallel: int = 1
-    setup: str = ""
-    program: str = "fae"
-    restarts: int = 20
-    keep: bool = False
-    poll: int = 30
-
-    def __post_init__(self) -> None:
-        at_least_one("tpu", parallel=self.parallel)
+    zone: str = option(REQUIRED, "as gcloud names it: us-east5-b")
+    type: str = option(REQUIRED, "the slice, as gcloud names it: v6e-64")
+    version: str = option(REQUIRED, "of the machines' software, as gcloud names it: v2-alpha-tpuv6e")
+    project: str = option("", "Google Cloud project; default: gcloud's own")
+    queued: bool = option(True, "a queued resource, which waits for its turn; False creates the VM at once or fails")
+    spot: bool = option(False, "cheaper, preempted at any time; the slice is then made again and the run continues")
+    parallel: int = option(1, "slices at a time; points take turns on them", at_least(1))
+    setup: str = option("", "shell line run once on each worker of a new slice, such as launch/tpu_setup.sh does")
+    program: str = option("fae", "command that starts `fae` there")
+    restarts: int = option(20, "how often a slice may be made again for one point", at_least(0))
+    keep: bool = option(False, "leave the slices up at the end")
+    poll: int = option(30, "seconds between checks of a slice's state", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +122,7 @@ def bring_up(made: Slice) -> None:
     if state in UP:
         return
     if state and state not in COMING:
-        print(f"tpu: {made.name} is {state}; making it again", file=sys.stderr, flush=True)
+        say(f"tpu: {made.name} is {state}; making it again")
         run_quietly(made.delete, f"deleting {made.name}")
         state = ""
     if not state:
@@ -162,7 +147,7 @@ def run_task(made: Slice, task: Task, logs: Path) -> str | None:
         time.sleep(made.settings.poll)  # a preemption shows in the state a little later
         if code != LOST and _state(made) in UP:
             return f"{task.name} ended with code {code}"
-        print(f"tpu: {task.name}: {made.name} was lost; it continues on a new one", file=sys.stderr, flush=True)
+        say(f"tpu: {task.name}: {made.name} was lost; it continues on a new one")
     return f"{task.name}: {made.name} was lost {made.settings.restarts + 1} times"
 
 
@@ -170,10 +155,8 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """Runs everything on `parallel` slices, task i on slice i mod parallel, and deletes them at the end.
 
     Raises:
-      ValueError: there is no gcloud here.
       RunFailed: tasks failed, or a slice could not be made.
     """
-    find_program("gcloud", "tpu")
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     slices = _slices(phases, settings, name)

@@ -156,33 +156,20 @@ def stack(
     *shared: object,
     scan: bool,
     remat: str,
-    name: str = "blocks",
-) -> Float[Array, "b n d"]:
+    keep: bool = False,
+) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
     """Applies `depth` blocks built by `block(name=…)` to `x`; `shared` goes to each of them unchanged.
 
-    Call it inside a `@nn.compact` method. Parameters lie under `name` with a leading axis of size `depth`.
+    Call it inside a `@nn.compact` method. Parameters lie under `blocks` with a leading axis of size `depth`.
 
     Args:
       scan: compile the block once and loop over it; otherwise unroll (faster to run on a CPU).
       remat: what the backward pass keeps, a key of `REMAT_POLICIES`.
+      keep: also return the output of every block, else None.
 
     Raises:
       ValueError: `remat` is unknown.
     """
-    return stack_keeping(block, depth, x, *shared, scan=scan, remat=remat, name=name, keep=False)[0]
-
-
-def stack_keeping(
-    block: Callable[..., nn.Module],
-    depth: int,
-    x: Float[Array, "b n d"],
-    *shared: object,
-    scan: bool,
-    remat: str,
-    name: str = "blocks",
-    keep: bool = True,
-) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
-    """`stack`, and beside its result the output of every block where `keep`, else None."""
     if remat not in REMAT_POLICIES:
         raise ValueError(f"remat policy {remat!r} is unknown; choose one of {', '.join(REMAT_POLICIES)}")
 
@@ -202,4 +189,4 @@ def stack_keeping(
         length=depth,
         unroll=1 if scan else depth,
     )
-    return loop(name=name)(x, *shared)
+    return loop(name="blocks")(x, *shared)

@@ -57,8 +57,14 @@ def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
     return np.concatenate([encode(columns), encode(rows)], axis=1).astype(np.float32)
 
 
-def rotary_table(head_width: int, grid: tuple[int, int], *, theta: float = 10000.0, prefix: int = 0) -> Rotary:
+def rotary_table(
+    head_width: int, grid: tuple[int, int], *, theta: float = 10000.0, prefix: int = 0, unit: bool = False
+) -> Rotary:
     """Cosine and sine of the angles of equation (1); `prefix` tokens in front of the grid are not rotated.
+
+    Args:
+      theta: in the place of 10000.
+      unit: as in DINOv3, row y of n (and so a column) counts as its centre in (−1, 1), 2 (y + ½)/n − 1, times 2π.
 
     Raises:
       ValueError: `head_width` is not a multiple of 4.
@@ -66,9 +72,10 @@ def rotary_table(head_width: int, grid: tuple[int, int], *, theta: float = 10000
     if head_width % 4:
         raise ValueError(f"2-D rotary positions need a head width that is a multiple of 4, got {head_width}")
     frequencies = theta ** (-4 * np.arange(head_width // 4, dtype=np.float64) / head_width)
-    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
-    halves = [np.outer(axis.reshape(-1), np.repeat(frequencies, 2)) for axis in (rows, columns)]
-    angle = np.concatenate([np.zeros((prefix, head_width)), np.concatenate(halves, axis=1)])
+    places = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 if unit else np.arange(n) for n in grid), indexing="ij")
+    halves = [np.outer(place.reshape(-1), np.repeat(frequencies, 2)) for place in places]
+    turns = (2 * np.pi if unit else 1) * np.concatenate(halves, axis=1)
+    angle = np.concatenate([np.zeros((prefix, head_width)), turns])
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
@@ -87,18 +94,15 @@ class TimeEmbedding(nn.Module):
 
     Attributes:
       width: channels of the result.
-      frequencies: size of the signal of equation (2), even.
       scale: k of equation (2).
     """
 
     width: int
-    frequencies: int = 256
     scale: float = 1000.0
 
     @nn.compact
     def __call__(self, time: Float[Array, " b"]) -> Float[Array, "b d"]:
-        half = self.frequencies // 2
-        rates = jnp.exp(-np.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+        rates = jnp.exp(-np.log(10000.0) * jnp.arange(128, dtype=jnp.float32) / 128)
         angle = self.scale * time.astype(jnp.float32)[:, None] * rates[None]
         signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         init = nn.initializers.normal(0.02)

@@ -7,6 +7,7 @@ bfloat16 products with float32 sums. One device of JAX is a chip, on v4 and v5p 
 from __future__ import annotations
 
 import dataclasses
+import re
 
 GIB = 2**30
 
@@ -17,7 +18,7 @@ class Chip:
 
     Attributes:
       name: as `fae compile` calls it.
-      kinds: what `jax.Device.device_kind` holds, in lower case.
+      kinds: what `jax.Device.device_kind` is, or a word of it, in lower case.
       teraflops: bfloat16 peak, 10¹² FLOP/s.
       memory: bytes of HBM.
     """
@@ -42,15 +43,10 @@ CHIPS = (
 
 def chip_of(device_kind: str) -> Chip | None:
     """The chip that a `jax.Device.device_kind` is of, or None where it is not in the table (a CPU, say)."""
+    # A GPU's board names hold its kind as a word of its own: "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB".
     kind = device_kind.lower()
-    exact = [chip for chip in CHIPS if kind in chip.kinds]
-    held = [chip for chip in CHIPS if chip.name[0] != "v" and any(word in kind.split() for word in _words(chip))]
-    return next(iter(exact or held), None)
-
-
-def _words(chip: Chip) -> tuple[str, ...]:
-    """A GPU's board names hold its kind as a word of its own or led by it: "NVIDIA H100 80GB HBM3", "A100-SXM4"."""
-    return (*chip.kinds, *(f"{kind}-sxm4-80gb" for kind in chip.kinds), *(f"{kind}-sxm4-40gb" for kind in chip.kinds))
+    words = (kind,) if kind.startswith("tpu") else re.findall(r"\w+", kind)
+    return next((chip for chip in CHIPS if set(chip.kinds) & set(words)), None)
 
 
 def peak_flops(device_kind: str) -> float | None:

@@ -24,7 +24,7 @@ def on_ending(call: Callable[[str], object]) -> None:
     _farewells.append(call)
 
 
-def end_now(message: str, code: int = 1) -> NoReturn:
+def end_now(message: str) -> NoReturn:
     """Prints `fae: failed: message`, ends worker processes, and leaves without waiting for anything.
 
     For threads that find the main one stuck where no exception reaches it: in a compilation, a collective of hosts
@@ -35,7 +35,7 @@ def end_now(message: str, code: int = 1) -> NoReturn:
     for call in _farewells:
         with contextlib.suppress(Exception):
             call(message)
-    leave_now(code)
+    leave_now(1)
 
 
 def leave_now(code: int) -> NoReturn:

@@ -17,13 +17,13 @@ import json
 import secrets
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 
+from fae_jax.files.progress import say
 from fae_jax.parallel.ending import end_now, on_ending
 from fae_jax.parallel.hosts import gather_text
 
@@ -98,7 +98,7 @@ class HostWatch:
         self._number, self._names, self._limit, self._token, self._end = number, names, limit, token, end
         self._selector, self._peers = selectors.DefaultSelector(), dict[int, _Peer]()
         self._leaving = False
-        self._lost: str | None = None
+        self.lost: str | None = None  # the message about the host that is lost, once one is
         self._server = server
         self._begun = self._beaten = time.monotonic()
         if server is not None:
@@ -111,18 +111,13 @@ class HostWatch:
 
     def leave(self, reason: str | None = None) -> None:
         """Says goodbye, so that the end of this process is no surprise; with a reason, that the run has failed."""
-        if self._lost is not None:
+        if self.lost is not None:
             return  # the others know already
         self._leaving = True
         for peer in list(self._peers.values()):
             _send(peer.connection, left=self._number, reason=reason)
         if reason is not None and self._server is not None:
             self._drain()
-
-    @property
-    def lost(self) -> str | None:
-        """The message about the host that is lost, once one is."""
-        return self._lost
 
     def _connect(self, addresses: Sequence[str], port: int) -> socket.socket:
         for address in addresses:
@@ -143,7 +138,7 @@ class HostWatch:
 
     def _run(self) -> None:
         pause = self._limit / 6
-        while self._lost is None:
+        while self.lost is None:
             for key, _ in self._selector.select(timeout=min(pause, 1.0)):
                 if key.data is None:
                     self._welcome()
@@ -202,11 +197,11 @@ class HostWatch:
         return f"host {number} of {len(self._names)} ({self._names[number]})"
 
     def _lose(self, message: str, told: bool = False) -> None:
-        if self._leaving or self._lost is not None:
+        if self._leaving or self.lost is not None:
             return
         if not told:
             message += "; the run ends on all hosts; the same command continues from the last checkpoint"
-        self._lost = message
+        self.lost = message
         if self._server is not None:
             for peer in list(self._peers.values()):
                 _send(peer.connection, lost=message)
@@ -253,5 +248,5 @@ def watch_hosts(limit: float) -> HostWatch | None:
     )
     on_ending(watch.leave)
     if number == 0:
-        print(f"run: {len(hosts)} hosts, {jax.device_count()} devices", file=sys.stderr, flush=True)
+        say(f"run: {len(hosts)} hosts, {jax.device_count()} devices")
     return watch

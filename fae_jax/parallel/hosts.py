@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
-from fae_jax.parallel.mesh import AXES
+from fae_jax.parallel.mesh import make_mesh
 
 
 def is_first() -> bool:
@@ -62,8 +62,4 @@ def fetch(tree: Any) -> Any:
 
 def own_mesh(mesh: Mesh) -> Mesh:
     """A mesh of this host's devices, for work that hosts do each by themselves; `mesh` where there is one host."""
-    if jax.process_count() == 1:
-        return mesh
-    devices = jax.local_devices()
-    sizes = (1, len(devices), 1)
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return mesh if jax.process_count() == 1 else make_mesh(devices=jax.local_devices())

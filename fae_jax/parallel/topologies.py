@@ -63,23 +63,19 @@ def parse_topology(name: str) -> Topology:
     word = name.strip().lower()
     if word in known:
         return known[word]
-    generation, colon, shape = word.partition(":")
-    if colon and generation in SHAPES and re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
+    parts = re.fullmatch(r"(v4|v5p|v5e|v6e)(?:-([1-9]\d*)|:([1-9]\d*(?:x[1-9]\d*)*))", word)
+    if not parts:
+        hint = nearest(word, [*known, *(slice.name for slice in known.values())], cutoff=0.0)
+        raise ValueError(f"topology {name!r} is unknown; {hint} Others are v4-16, v5e:4x4, v5p-16, v6e-8, auto")
+    generation, number, shape = parts.groups()
+    if shape:
         asked = _of(generation, shape)
-        dimensions = 3 if generation in ("v4", "v5p") else 2
-        whole = all(side == 1 or side % 2 == 0 for side in asked.sides)
-        if len(asked.sides) == dimensions and whole and max(asked.sides) <= 32:
+        whole = all(side == 1 or side % 2 == 0 for side in asked.sides) and max(asked.sides) <= 32
+        if whole and len(asked.sides) == len(slices(generation)[0].sides):
             return asked
-        near = min(slices(generation), key=lambda slice: abs(math.log(slice.chips / asked.chips)))
-        raise ValueError(f"topology {name!r} is not a slice of {generation}; the nearest is {near.name}")
-    number = re.fullmatch(r"(v4|v5p|v5e|v6e)-([1-9]\d*)", word)
-    if number:
-        chips = int(number[2]) / CORES[number[1]]
-        close = min(slices(number[1]), key=lambda slice: abs(math.log(slice.chips / chips)))
-        raise ValueError(
-            f"topology {name!r} is not a slice; the nearest is {close.slice_name} ({close.name}); "
-            "numbers count TensorCores on v4 and v5p, chips on v5e and v6e"
-        )
-    all_names = [*known, *(slice.name for slice in known.values())]
-    hint = nearest(word, all_names, cutoff=0.0)
-    raise ValueError(f"topology {name!r} is unknown; {hint} Others are v4-16, v5e:4x4, v5p-16, v6e-8, auto")
+    chips = asked.chips if shape else int(number) / CORES[generation]
+    near = min(slices(generation), key=lambda slice: abs(math.log(slice.chips / chips)))
+    raise ValueError(
+        f"topology {name!r} is not a slice; the nearest is {near.slice_name} ({near.name}); "
+        "numbers count TensorCores on v4 and v5p, chips on v5e and v6e"
+    )

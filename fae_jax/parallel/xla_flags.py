@@ -1,4 +1,4 @@
-"""What XLA is told at start-up, by chip: one table, beneath whatever the user has set.
+"""What XLA and the C library are told before JAX starts, by chip: beneath whatever the user has set.
 
 TPU flags go into LIBTPU_INIT_ARGS, the others into XLA_FLAGS; both are read once, when JAX meets its devices. A flag
 that the installed library does not hold would end the process, so each is looked for in the library first.
@@ -6,9 +6,11 @@ that the installed library does not hold would end the process, so each is looke
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import mmap
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -23,9 +25,6 @@ _TPU = (
     # Small shards are gathered, not summed with zeros, which sends twice as much (docs/scaling.md)
     "--xla_tpu_prefer_async_allgather_to_allreduce=true",
 )
-_GPU = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
-# XLA gives products on a CPU to YNNPACK, slower at them than Eigen (docs/performance.md); at sums it is faster
-_CPU = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
 # On-chip memory for a fusion. The compiler then searches twice as long, for the same program in HBM: two per cent off
 # the peak, the same traffic (docs/scaling.md)
 ON_CHIP = "--xla_tpu_scoped_vmem_limit_kib=98304"
@@ -34,8 +33,16 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "v5e": _TPU,
     "v5p": _TPU,
     "v6e": (*_TPU, ON_CHIP),
-    "gpu": _GPU,
-    "cpu": _CPU,
+    "gpu": ("--xla_gpu_enable_latency_hiding_scheduler=true",),
+    # XLA gives products on a CPU to YNNPACK, slower at them than Eigen (docs/performance.md); at sums it is faster
+    "cpu": ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",),
+}
+# From <malloc.h> of the GNU C library: parameter → value
+_MALLOC = {
+    -8: 1,  # M_ARENA_MAX: the arenas of other threads cannot hold large blocks
+    -4: 0,  # M_MMAP_MAX: take large blocks from the heap
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: keep up to 2 GiB at the heap's top
+    -2: 2**26,  # M_TOP_PAD: grow the heap by 64 MiB at a time
 }
 # What a TPU machine calls itself in TPU_ACCELERATOR_TYPE → generation
 _TYPES = {"v4": "v4", "v5litepod": "v5e", "v5e": "v5e", "v5p": "v5p", "v6e": "v6e"}
@@ -95,3 +102,22 @@ def set_flags(
     if added:
         environment[name] = " ".join([*added, *own.split()])
     return added
+
+
+def keep_freed_memory() -> bool:
+    """Tells the GNU C library to keep freed memory; returns whether it was told.
+
+    XLA allocates the temporaries of a step as one block. The C library would give it back to the kernel at the step's
+    end, which must then map and zero it again: for the quickstart's generator 31,000 page faults and a fifth of the
+    processor time of every step (measured on 2 cores; CHANGELOG).
+
+    Call it before JAX is imported, since threads choose their arenas when they start. Nothing happens where there is
+    an accelerator (the host then holds no temporaries) or another C library.
+    """
+    if not sys.platform.startswith("linux") or machine(os.environ) != "cpu" or Path("/dev/kfd").exists():
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return all(mallopt(parameter, value) == 1 for parameter, value in _MALLOC.items())

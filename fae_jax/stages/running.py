@@ -10,8 +10,8 @@ from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
 from fae_jax.kinds import find, names
 from fae_jax.model import generator_of
-from fae_jax.parallel.compilation_cache import keep_compiled
 from fae_jax.parallel.hosts import first_says, wait_for_all
+from fae_jax.parallel.startup import keep_compiled
 from fae_jax.stages import STAGES, cache
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents

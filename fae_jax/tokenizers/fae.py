@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fae_jax.autoencoder import PixelDecoder, Posterior, make_compressor, make_feature_decoder
+from fae_jax.autoencoder.decoders import PixelDecoder
+from fae_jax.autoencoder.kinds import make_compressor, make_feature_decoder
+from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.data.pixels import to_pixels
 from fae_jax.encoders import Encoder
 from fae_jax.encoders.frozen import open_encoder, outline

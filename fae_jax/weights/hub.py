@@ -51,11 +51,6 @@ def is_hub_name(text: str) -> bool:
     return bool(_NAME.fullmatch(text))
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _blobs(folder: Path) -> dict[str, Path]:
     """File name → the blob it stands for, of a snapshot folder."""
     paths = (path for path in folder.rglob("*") if path.is_file())
@@ -70,7 +65,8 @@ def _verify(folder: Path, names: set[str]) -> None:
     """
     for name, blob in _blobs(folder).items():
         if name in names and _SHA256.fullmatch(blob.name):
-            digest = _sha256(blob)
+            with open(blob, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != blob.name:
                 blob.unlink()
                 (folder / name).unlink(missing_ok=True)
@@ -84,9 +80,6 @@ def pull(
     name: str,
     *,
     revision: str | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
-    offline: bool | None = None,
     verify: bool = False,
     patterns: Sequence[str] = PATTERNS,
     needs: Collection[str] = (FILE, INDEX),
@@ -96,9 +89,6 @@ def pull(
     Args:
       name: owner/name, or owner/name@revision.
       revision: a branch, tag or commit; overrides one in `name`; main where neither is given.
-      cache: the cache folder; None for the hub library's own.
-      endpoint: the hub's address; None for the library's own (`HF_ENDPOINT`).
-      offline: only look into the cache; None for `HF_HUB_OFFLINE`.
       verify: hash files that were in the cache already, too.
       patterns: files to fetch.
       needs: files of which one must be there.
@@ -110,55 +100,23 @@ def pull(
     """
     name, _, pinned = name.partition("@")
     revision = revision or pinned or None
-    offline = constants.HF_HUB_OFFLINE if offline is None else offline
-    endpoint = endpoint or os.environ.get("HF_ENDPOINT")  # as they are now, not as they were at import
-    cache = cache or os.environ.get("HF_HUB_CACHE")
+    offline = constants.HF_HUB_OFFLINE
+    endpoint = os.environ.get("HF_ENDPOINT")  # as it is now, not as it was at import
     what = f"{name}@{revision}" if revision else name
     common: dict[str, Any] = {
         "repo_id": name,
         "revision": revision,
-        "cache_dir": cache,
+        "cache_dir": os.environ.get("HF_HUB_CACHE"),
         "allow_patterns": list(patterns),
     }
     before = _cached(common)
     try:
         folder = Path(huggingface_hub.snapshot_download(**common, endpoint=endpoint, local_files_only=offline))
-    except errors.LocalEntryNotFoundError as error:
-        if offline:
-            raise FileNotFoundError(
-                f"{what} is not in the cache, and HF_HUB_OFFLINE forbids fetching it; "
-                f"run `fae weights pull {what}` without HF_HUB_OFFLINE"
-            ) from None
-        if _status(error.__cause__) in (401, 403):
-            raise ValueError(_closed(what, error.__cause__)) from None
-        raise OSError(f"the hub cannot be reached for {what}: {_first(error)}") from error
-    except errors.GatedRepoError:
-        raise ValueError(
-            f"{what} is gated: accept its terms on https://huggingface.co/{name}, "
-            f"then set HF_TOKEN or run `hf auth login`"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise FileNotFoundError(f"{name} has no revision {revision!r} on the hub") from None
-    except errors.RepositoryNotFoundError as error:
-        if _status(error) == 401:
-            raise ValueError(_closed(what, error)) from None
-        raise FileNotFoundError(f"{what} does not exist on the hub (404); check the name") from None
-    except errors.HfHubHTTPError as error:
-        if _status(error) in (401, 403):
-            raise ValueError(_closed(what, error)) from None
-        raise OSError(f"the hub failed on {what}: {_first(error)}") from error
-    except errors.HFValidationError as error:
-        raise ValueError(f"{name!r} is not a hub name: {_first(error)}") from None
-    except Exception as error:  # the HTTP client's own, whatever its version calls them
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
-            raise OSError(
-                f"the connection to the hub broke while fetching {what} ({_first(error)}); "
-                f"run it again; complete files are kept"
-            ) from error
-        raise
+    except Exception as error:
+        raise _explained(error, name, revision, what) from error.__cause__
     files = _blobs(folder)
     if not set(needs) & set(files):
-        pickles = _pickles(name, revision, endpoint, offline)
+        pickles = [] if offline else _pickles(name, revision, endpoint)
         seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
         kind = "safetensors" if FILE in needs else " or ".join(needs)
         raise FileNotFoundError(f"{what} holds no {kind}{seen}")
@@ -177,25 +135,44 @@ def _cached(common: dict[str, Any]) -> set[str]:
     return set(_blobs(Path(folder)))
 
 
-def _pickles(name: str, revision: str | None, endpoint: str | None, offline: bool) -> list[str]:
-    if offline:
-        return []
+def _pickles(name: str, revision: str | None, endpoint: str | None) -> list[str]:
     info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
     return [file.rfilename for file in info.siblings or () if file.rfilename.endswith(PICKLES)]
 
 
-def _status(error: BaseException | None) -> int | None:
-    """The status of a failed request."""
-    response = getattr(error, "response", None)
-    return None if response is None else response.status_code
-
-
-def _closed(what: str, error: BaseException | None) -> str:
-    return (
-        f"the hub refuses access to {what} ({_status(error)}); set HF_TOKEN to a token with access, "
-        f"run `hf auth login`, or check the name"
-    )
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _explained(error: Exception, name: str, revision: str | None, what: str) -> Exception:
+    """What the hub library's error means to a user, with the remedy; an error that is not the hub's, as it is."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    responses = [getattr(each, "response", None) for each in (error, error.__cause__)]
+    status = next((response.status_code for response in responses if response is not None), None)
+    if isinstance(error, errors.GatedRepoError):
+        return ValueError(
+            f"{what} is gated: accept its terms on https://huggingface.co/{name}, "
+            f"then set HF_TOKEN or run `hf auth login`"
+        )
+    if status in (401, 403):
+        return ValueError(
+            f"the hub refuses access to {what} ({status}); set HF_TOKEN to a token with access, "
+            f"run `hf auth login`, or check the name"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return FileNotFoundError(f"{name} has no revision {revision!r} on the hub")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return FileNotFoundError(f"{what} does not exist on the hub (404); check the name")
+    if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return FileNotFoundError(
+            f"{what} is not in the cache, and HF_HUB_OFFLINE forbids fetching it; "
+            f"run `fae weights pull {what}` without HF_HUB_OFFLINE"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return OSError(f"the hub cannot be reached for {what}: {first}")
+    if isinstance(error, errors.HfHubHTTPError):
+        return OSError(f"the hub failed on {what}: {first}")
+    if isinstance(error, errors.HFValidationError):
+        return ValueError(f"{name!r} is not a hub name: {first}")
+    # the HTTP client's own, whatever its version calls them
+    if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
+        return OSError(
+            f"the connection to the hub broke while fetching {what} ({first}); run it again; complete files are kept"
+        )
+    return error

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import jax
@@ -98,27 +98,25 @@ class NameMap:
     """All rules of a network.
 
     Attributes:
-      rules: one per leaf.
-      prefixes: what may stand in front of every name in a file, tried in order; `anchor` decides which it is.
-      anchor: a tensor that every file of this network holds (without prefix).
+      rules: one per leaf. Every file holds the first one's first tensor.
+      prefixes: what may stand in front of every name in a file but those that begin with a slash, tried in order.
       ignored: a regular expression for tensors that this network does not need (full names, prefix included).
-      absolute: names that stand without prefix even where others have one.
     """
 
     rules: tuple[Rule, ...]
-    anchor: str
     prefixes: tuple[str, ...] = ("",)
     ignored: str = r"$^"
-    absolute: tuple[str, ...] = ()
 
-    def prefix(self, names: Iterable[str]) -> str:
-        """The prefix that `names` use; the first one where the anchor is in none."""
-        names = set(names)
-        return next((prefix for prefix in self.prefixes if prefix + self.anchor in names), self.prefixes[0])
+    def prefix(self, names: Container[str]) -> str:
+        """The prefix that `names` use; the first one where it is none of them."""
+        first = self.rules[0].parts[0].name.format(layer=0)
+        return next((prefix for prefix in self.prefixes if prefix + first in names), self.prefixes[0])
 
-    def full(self, prefix: str, name: str) -> str:
-        """`name` as the file spells it."""
-        return name if name.startswith(self.absolute or ("\0",)) else prefix + name
+
+def _in_file(prefix: str, part: Part, layer: int) -> str:
+    """The name of one layer's tensor as the file spells it."""
+    name = part.name.format(layer=layer)
+    return name[1:] if name.startswith("/") else prefix + name
 
 
 def _part_shape(rule: Rule, shape: Shape) -> Shape:
@@ -137,9 +135,8 @@ def expected(names: NameMap, shapes: Mapping[str, Shape], tensors: Tensors) -> d
     for rule in names.rules:
         shape = shapes[rule.target]
         for part in rule.parts:
-            layers = range(shape[0]) if "{layer}" in part.name else (0,)
-            for layer in layers:
-                name = names.full(prefix, part.name.format(layer=layer))
+            for layer in range(shape[0]) if "{layer}" in part.name else (0,):
+                name = _in_file(prefix, part, layer)
                 if part.absent is None or name in tensors:
                     in_file[name] = part.layout.shape_in_file(_part_shape(rule, shape))
     return in_file
@@ -175,7 +172,7 @@ def _assemble(
     for place, layer in enumerate(chosen):
         into = out[place] if stacked else out
         for i, part in enumerate(rule.parts):
-            name = names.full(prefix, part.name.format(layer=layer))
+            name = _in_file(prefix, part, layer)
             side = into if len(rule.parts) == 1 else into[..., i * width : (i + 1) * width]
             if name not in tensors:
                 side[...] = part.absent

@@ -1,4 +1,4 @@
-"""safetensors files, read a tensor (or some of its rows) at a time.
+"""safetensors files, read a tensor at a time.
 
 A file is   8 bytes: length N of the header, little endian · N bytes: JSON {name: {dtype, shape, data_offsets}} ·
 data.
@@ -16,7 +16,7 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -38,7 +38,6 @@ DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_CHUNK = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,52 +75,34 @@ class Tensors(Mapping[str, Tensor]):
         """Bytes of all tensors together."""
         return sum(tensor.size for tensor in self._tensors.values())
 
-    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
-        """One tensor, or its rows `rows` (a slice of the first axis with step 1), in the dtype of the file.
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype of the file.
 
         Raises:
           ValueError: the file ends inside the tensor.
         """
         tensor = self._tensors[name]
-        shape, offset = tensor.shape, tensor.offset
-        if rows is not None:
-            start, stop, _ = rows.indices(shape[0])
-            shape = (max(stop - start, 0), *shape[1:])
-            offset += start * math.prod(shape[1:]) * tensor.dtype.itemsize
-        out = np.empty(shape, tensor.dtype)
+        out = np.empty(tensor.shape, tensor.dtype)
         with open(tensor.path, "rb") as file:
-            file.seek(offset)
+            file.seek(tensor.offset)
             got = file.readinto(out.reshape(-1).view(np.uint8).data)
         if got != out.nbytes:
             raise ValueError(f"{tensor.path} ends inside tensor {name!r}; it is truncated, fetch it again")
         return out
 
     def hash(self) -> str:
-        """SHA-256, hexadecimal, of names, shapes, dtypes and bytes, in the order of the names.
-
-        It does not depend on how the tensors are spread over files.
-        """
-        digest = hashlib.sha256()
-        for name in sorted(self._tensors):
-            tensor = self._tensors[name]
-            digest.update(describe(name, tensor.shape, tensor.dtype))
-            with open(tensor.path, "rb") as file:
-                file.seek(tensor.offset)
-                left = tensor.size
-                while left:
-                    block = file.read(min(left, _CHUNK))
-                    if not block:
-                        raise ValueError(
-                            f"{tensor.path} ends inside tensor {name!r}; it is truncated, fetch it again"
-                        )
-                    digest.update(block)
-                    left -= len(block)
-        return digest.hexdigest()
+        """See `hash_arrays`; it does not depend on how the tensors are spread over files."""
+        return hash_arrays(self._tensors, self.read)
 
 
-def describe(name: str, shape: Iterable[int], dtype: np.dtype) -> bytes:
-    """What goes into a hash in front of a tensor's bytes."""
-    return f"{name} {list(shape)} {np.dtype(dtype).name}\n".encode()
+def hash_arrays(names: Iterable[str], read: Callable[[str], np.ndarray]) -> str:
+    """SHA-256, hexadecimal, of names, shapes, dtypes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        array = read(name)
+        digest.update(f"{name} {list(array.shape)} {array.dtype.name}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _read_header(path: Path) -> dict[str, Tensor]:

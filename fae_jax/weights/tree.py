@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from fae_jax.weights.tensors import describe, open_tensors, write_tensors
+from fae_jax.weights.tensors import hash_arrays, open_tensors, write_tensors
 
 _LISTED = 12
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """{"a": {"b": leaf}} → {"a.b": leaf}, in the order of the keys.
 
     Raises:
       ValueError: a key holds a dot.
     """
-    flat = {}
-    for key, value in tree.items():
-        if "." in key:
-            raise ValueError(f"parameter name {key!r} contains a dot, which separates levels in a weights file")
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
+    flat = flatten_dict(dict(tree))
+    for path in flat:
+        for key in path:
+            if "." in key:
+                raise ValueError(f"parameter name {key!r} contains a dot, which separates levels in a weights file")
+    return {".".join(path): leaf for path, leaf in flat.items()}
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *path, last = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return tree
+    return unflatten_dict(dict(flat), sep=".")
 
 
 def hash_tree(params: Mapping[str, Any]) -> str:
     """SHA-256, hexadecimal, of the names, shapes, dtypes and bytes: that of the file `save_tree` would write."""
-    digest = hashlib.sha256()
     flat = flatten(params)
-    for name in sorted(flat):
-        array = np.ascontiguousarray(jax.device_get(flat[name]))
-        digest.update(describe(name, np.shape(flat[name]), array.dtype))
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return hash_arrays(flat, lambda name: np.asarray(jax.device_get(flat[name])))
 
 
 def save_tree(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from network_reference import assert_close, parameters
 
-from fae_jax.autoencoder import Compressor, Posterior, PosteriorKind
+from fae_jax.autoencoder.compressors import Compressor
+from fae_jax.autoencoder.posterior import Posterior, PosteriorKind
 
 
 def count(module, *arguments):

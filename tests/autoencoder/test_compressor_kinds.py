@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 from network_reference import assert_close, depth_of, layer, parameters
 
-from fae_jax.autoencoder import (
-    FeatureDecoder,
-    LinearCompressor,
-    PosteriorKind,
-    TransformerCompressor,
-    make_compressor,
-    make_feature_decoder,
-)
+from fae_jax.autoencoder.compressors import LinearCompressor, TransformerCompressor
+from fae_jax.autoencoder.decoders import FeatureDecoder
+from fae_jax.autoencoder.kinds import make_compressor, make_feature_decoder
+from fae_jax.autoencoder.posterior import PosteriorKind
 from fae_jax.nn.compute import ComputeSection
 
 GRID = (2, 3)

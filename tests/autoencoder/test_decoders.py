@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from network_reference import assert_close, parameters
 
-from fae_jax.autoencoder import FeatureDecoder, PixelDecoder
+from fae_jax.autoencoder.decoders import FeatureDecoder, PixelDecoder
 
 GRID = (2, 3)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from network_reference import parameters
 
-from fae_jax.autoencoder import LinearCompressor, PosteriorKind
+from fae_jax.autoencoder.compressors import LinearCompressor
+from fae_jax.autoencoder.posterior import PosteriorKind
 from fae_jax.section import validate
 
 

@@ -61,7 +61,7 @@ def test_declarations_that_cannot_run(refuse: Refuse, tmp_path: Path, declared: 
 def test_words_that_say_too_little_or_name_nothing(refuse: Refuse, tmp_path: Path):
     file = write(tmp_path, RATES)
     assert "a new sweep needs both --config and --sweep" in refuse("--config", TINY)
-    assert "a new sweep needs --config and --sweep" in refuse("--launcher", "local")
+    assert "a new sweep needs both --config and --sweep" in refuse("--launcher", "local")
     assert "is not a sweep directory" in refuse("--workdir", "nowhere", "--table")
     assert "no sweep at 'bet'; give a Python file, or one of: beta," in refuse("--config", TINY, "--sweep", "bet")
     assert "launcher 'slrum' is unknown; did you mean 'slurm'?" in refuse("--workdir", "s", "--launcher", "slrum")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from fae_jax.compiler.shapes import Shapes
+from fae_jax.compiler.programs import Shapes
 from fae_jax.config import (
     check,
     default_config,

@@ -5,19 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fae_jax.diffusion import (
+from fae_jax.diffusion.guidance import (
     PAPER_SCHEDULE,
-    Euler,
-    EulerMaruyama,
-    Heun,
     autoguided,
     function_evaluations,
     guidance_weight,
     guided,
-    initial_noise,
     make_schedule,
-    sample_keys,
 )
+from fae_jax.diffusion.samplers import Euler, EulerMaruyama, Heun, initial_noise, sample_keys
 
 NULL = 3
 

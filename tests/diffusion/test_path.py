@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gaussian_reference import Mixture
 
-from fae_jax.diffusion import (
+from fae_jax.diffusion.path import (
     CONVERTERS,
     convert,
     interpolate,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from gaussian_reference import Mixture
 
-from fae_jax.diffusion import (
+from fae_jax.diffusion.path import unshift_time
+from fae_jax.diffusion.samplers import (
     SAMPLERS,
     Euler,
     EulerMaruyama,
@@ -15,7 +16,6 @@ from fae_jax.diffusion import (
     make_sampler,
     sample,
     sample_keys,
-    unshift_time,
 )
 
 GAUSSIAN = Mixture((1.0,), (1.5,), (0.5,))

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 
-from fae_jax.encoders.pretrained import shapes
 from fae_jax.encoders.recognise import recognise
 from fae_jax.weights import flatten, mapping, write_tensors
 from fae_jax.weights.tensors import Tensors
@@ -33,7 +32,7 @@ def arrays(fields, seed=0):
     """Random tensors under the names of a family's files."""
     network = recognise(fields)
     rng = np.random.default_rng(seed)
-    leaves = {name: leaf.shape for name, leaf in flatten(shapes(network.config)).items()}
+    leaves = {name: leaf.shape for name, leaf in flatten(network.shapes()).items()}
     tensors = mapping.expected(network.names, leaves, Tensors({}))
     return {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in tensors.items()}
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from published_files import write
 
-from fae_jax.encoders.pretrained import shapes
 from fae_jax.encoders.recognise import recognise
 from fae_jax.weights import flatten, mapping
 from fae_jax.weights.tensors import Tensors
@@ -35,7 +34,7 @@ def test_peak_while_loading(tmp_path):
     fields = {"model_type": "dinov2", "hidden_size": 768, "num_hidden_layers": 8, "num_attention_heads": 12}
     fields |= {"patch_size": 14, "image_size": 518}
     network = recognise(fields)
-    leaves = {name: leaf.shape for name, leaf in flatten(shapes(network.config)).items()}
+    leaves = {name: leaf.shape for name, leaf in flatten(network.shapes()).items()}
     tensors = mapping.expected(network.names, leaves, Tensors({}))
     folder = write(tmp_path, fields, {name: np.zeros(shape, np.float32) for name, shape in tensors.items()})
     size = os.path.getsize(tmp_path / "model.safetensors")

@@ -15,7 +15,6 @@ import transformers as hf
 from parity import distance, pixels, saved
 
 from fae_jax.encoders.recognise import recognise
-from fae_jax.encoders.vit import ViT
 from fae_jax.weights import mapping, open_tensors
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -27,11 +26,8 @@ DEEP = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
 def read(fields, folder, **options):
     """Our network for a folder, and its parameters."""
     network = recognise(fields)
-    module = ViT(network.config, **options)
-    side = network.config.patch * 2
-    pixels = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    like = jax.eval_shape(module.init, jax.random.key(0), pixels)["params"]
-    return module, {"params": mapping.load(str(folder), network.names, open_tensors(folder), like)}
+    module = network.module(**options)
+    return module, {"params": mapping.load(str(folder), network.names, open_tensors(folder), network.shapes())}
 
 
 @functools.partial(jax.jit, static_argnums=0)

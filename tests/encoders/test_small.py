@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fae_jax.encoders import ViT, create, names, small
+from fae_jax.encoders import create, names, small
+from fae_jax.encoders.vit import ViT, ViTConfig
 from fae_jax.weights import load_tree, save_tree
+
+CONFIG = ViTConfig(patch=8, width=128, depth=4, heads=4, hidden=512, table_grid=(4, 4), classifier="cls_mean")
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def trained(tmp_path, fresh):
 
 @pytest.fixture(scope="module")
 def fresh():
-    config = small.small_config(classes=10, width=32, heads=4, depth=2, hidden=64)
+    config = dataclasses.replace(CONFIG, classes=10, width=32, depth=2, hidden=64)
     module = ViT(config)
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     return config, module, params
@@ -57,7 +60,7 @@ def test_one_changed_value_changes_the_hash(trained):
     folder, _, params, written = trained
     changed = jax.tree.map(np.array, params)
     changed["last_norm"]["bias"][3] += 1e-7
-    assert small.save(folder, small.small_config(classes=10), changed, {}) != written
+    assert small.save(folder, dataclasses.replace(CONFIG, classes=10), changed, {}) != written
 
 
 def test_not_trained_yet_names_the_command(tmp_path):
@@ -65,13 +68,13 @@ def test_not_trained_yet_names_the_command(tmp_path):
         with pytest.raises(FileNotFoundError, match="fae train encoder --workdir"):
             create("vit", weights=weights, image_size=32)
     with pytest.raises(ValueError, match="33×33"):
-        small.save(tmp_path, small.small_config(), {}, {})
+        small.save(tmp_path, CONFIG, {}, {})
         create("vit", weights=str(tmp_path), image_size=33)
 
 
 def test_weights_of_another_network_are_listed(trained):
     folder, _, params, _ = trained
-    config = small.small_config(classes=10, width=32, heads=4, depth=2, hidden=80)
+    config = dataclasses.replace(CONFIG, classes=10, width=32, depth=2, hidden=80)
     content = json.loads((folder / "config.json").read_text())
     content["vit"] = dataclasses.asdict(config)
     (folder / "config.json").write_text(json.dumps(content))

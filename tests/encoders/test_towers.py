@@ -10,7 +10,6 @@ import pytest
 from fae_jax.encoders import create_text, text_names
 from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.encoders.registry import TextEncoder
-from fae_jax.encoders.towers import text_shapes
 from fae_jax.weights import flatten, mapping, write_tensors
 from fae_jax.weights.tensors import Tensors
 
@@ -31,7 +30,7 @@ CLIP = {
 
 def folder_of(path, fields, **more):
     text = recognise_text(fields)
-    leaves = {name: leaf.shape for name, leaf in flatten(text_shapes(text)).items()}
+    leaves = {name: leaf.shape for name, leaf in flatten(text.shapes()).items()}
     rng = np.random.default_rng(0)
     expected = mapping.expected(text.names, leaves, Tensors({}))
     tensors = {name: rng.standard_normal(shape).astype(np.float32) * 0.2 for name, shape in expected.items()}
@@ -104,7 +103,7 @@ def test_names_and_refusals(tmp_path):
 def test_every_tower_has_shapes_without_weights():
     from fae_jax.encoders.published import TEXT_TOWERS
 
-    leaves = jax.tree.leaves(text_shapes(recognise_text(TEXT_TOWERS["flan_t5_xl"].fields)))
+    leaves = jax.tree.leaves(recognise_text(TEXT_TOWERS["flan_t5_xl"].fields).shapes())
     # the encoder of flan-t5-xl: 24 blocks of 4·2048² + 3·2048·5120 + 2·2048, tables and the last norm
     parameters = 24 * (4 * 2048**2 + 3 * 2048 * 5120 + 2 * 2048) + 32128 * 2048 + 32 * 32 + 2048
     assert sum(leaf.size for leaf in leaves) == parameters

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fae_jax.encoders.vit import ViT, ViTConfig, unit_rotary_table
+from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.nn.embeddings import rotary_table
 
 TINY = ViTConfig(patch=4, width=16, depth=3, heads=2, hidden=24, table_grid=(4, 4), registers=2, layer_scale=0.3)
 
@@ -138,7 +139,7 @@ def test_bfloat16_stays_near_float32():
 
 
 def test_rotary_attention_sees_relative_places_only():
-    cosine, sine = unit_rotary_table(8, (3, 5), theta=100.0, prefix=2)
+    cosine, sine = rotary_table(8, (3, 5), theta=100.0, prefix=2, unit=True)
     assert np.all(cosine[:2] == 1) and np.all(sine[:2] == 0)
     # channels 0, 1 turn with the row, by 2π times a place in (−1, 1); channels 4, 5 with the column
     place_y, place_x = (np.arange(3) * 2 + 1) / 3 - 1, (np.arange(5) * 2 + 1) / 5 - 1
@@ -168,9 +169,9 @@ def test_mean_pooling_needs_no_class_token():
 
 
 def test_configuration_survives_json_and_refuses_nonsense():
-    assert ViTConfig.from_json(json.loads(json.dumps(TINY.to_json()))) == TINY
+    assert ViTConfig.from_json(json.loads(json.dumps(dataclasses.asdict(TINY)))) == TINY
     with pytest.raises(ValueError, match="strange"):
-        ViTConfig.from_json({**TINY.to_json(), "strange": 1})
+        ViTConfig.from_json({**dataclasses.asdict(TINY), "strange": 1})
     with pytest.raises(ValueError, match="13×16 pixels"):
         TINY.grid(13, 16)
     for field, value in {"feed_forward": "swish", "pooling": "max", "interpolation": "area", "heads": 3}.items():

@@ -7,10 +7,9 @@ import sys
 import pytest
 
 from fae_jax.errors import RunFailed
-from fae_jax.launchers import Task
+from fae_jax.launchers import LAUNCHERS, Task, check_program
 from fae_jax.launchers.gke import Settings as Gke
-from fae_jax.launchers.plan import cloud_name, find_program, parse_settings, run_quietly
-from fae_jax.launchers.registry import LAUNCHERS, needed_program
+from fae_jax.launchers.plan import cloud_name, parse_settings, run_quietly
 from fae_jax.launchers.slurm import Settings as Slurm
 from fae_jax.launchers.tpu import Settings as Tpu
 
@@ -26,15 +25,19 @@ def test_settings_have_the_types_of_their_fields():
     ("launcher", "words", "text"),
     [
         ("slurm", ["node=2"], "launcher slurm has no setting 'node'; did you mean 'nodes'?"),
-        ("slurm", ["nodes=two"], "--launch nodes must be a whole number, got 'two'"),
+        ("slurm", ["nodes=two"], "field slurm.nodes is of type int (now 1), got 'two'"),
         ("slurm", ["nodes=0"], "nodes must be at least 1, got 0"),
         ("slurm", ["nodes"], "--launch nodes needs a value"),
         ("local", ["parallel=0"], "parallel must be at least 1"),
         ("tpu", ["zone=z", "type=t"], "launcher tpu needs --launch version=…"),
-        ("tpu", ["zone=z", "type=t", "version=v", "spot=yes"], "--launch spot must be true or false, got 'yes'"),
-        ("gke", ["image=i"], "launcher gke by kubectl needs --launch accelerator=…"),
-        ("gke", ["image=i", "via=xpk", "cluster=c"], "launcher gke by xpk needs --launch type=…"),
-        ("gke", ["image=i", "via=helm"], "via must be kubectl or xpk, got 'helm'"),
+        (
+            "tpu",
+            ["zone=z", "type=t", "version=v", "spot=yes"],
+            "field tpu.spot is of type bool (now False), got 'yes'",
+        ),
+        ("gke", ["image=i"], "field gke.accelerator is needed by kubectl: --launch accelerator=…"),
+        ("gke", ["image=i", "via=xpk", "cluster=c"], "field gke.type is needed by xpk: --launch type=…"),
+        ("gke", ["image=i", "via=helm"], "via must be one of kubectl, xpk, got 'helm'"),
         ("gke", ["image=i", "accelerator=a", "topology=16"], "topology must look like 4x4"),
     ],
 )
@@ -47,20 +50,19 @@ def test_wrong_settings(launcher: str, words: list[str], text: str):
 def test_every_setting_is_explained():
     for launcher in LAUNCHERS.values():
         for field in dataclasses.fields(launcher.Settings):
-            assert re.search(rf"\b{field.name}\b", launcher.Settings.__doc__), field.name
+            assert field.metadata["comment"], field.name
 
 
 def test_a_missing_program_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ValueError, match="launcher slurm needs the program `sbatch`, which is not on the PATH"):
-        find_program("sbatch", "slurm")
-    programs = [
-        needed_program("local", None),
-        needed_program("slurm", None),
-        needed_program("gke", Gke(image="i", via="xpk", cluster="c", type="t")),
-        needed_program("gke", Gke(image="i", accelerator="a", topology="2x2")),
-    ]
-    assert programs == [None, "sbatch", "xpk", "kubectl"]
+    for launcher, settings, program in (
+        ("slurm", Slurm(), "sbatch"),
+        ("gke", Gke(image="i", via="xpk", cluster="c", type="t"), "xpk"),
+        ("gke", Gke(image="i", accelerator="a", topology="2x2"), "kubectl"),
+    ):
+        with pytest.raises(ValueError, match=f"launcher {launcher} needs the program `{program}`, which is not on"):
+            check_program(launcher, settings)
+    check_program("local", None)
 
 
 def test_a_program_that_fails_says_its_last_line():

@@ -91,7 +91,7 @@ class Tower(nn.Module):
     @nn.compact
     def __call__(self, x):
         block = functools.partial(Block, 2, 8, 20, dtype=self.dtype)
-        return stack(block, 3, x, rotary_table(8, GRID), scan=self.scan, remat=self.remat)
+        return stack(block, 3, x, rotary_table(8, GRID), scan=self.scan, remat=self.remat)[0]
 
 
 def tower_params(spread=0.2):

@@ -50,7 +50,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
         time.sleep(0.01)
     yield made
     for watch in made.watches:
-        watch._leaving, watch._lost = True, "over"  # ends its thread
+        watch._leaving, watch.lost = True, "over"  # ends its thread
     for watch in made.watches:
         watch._thread.join()
         watch._selector.close()

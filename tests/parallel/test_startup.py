@@ -1,14 +1,15 @@
-"""How hosts find each other: by hand, by JAX, or not at all."""
+"""How hosts find each other: by hand, by JAX, or not at all; and where compiled programs are kept."""
 
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from running import ROOT, environment, fae
 
-from fae_jax.parallel.startup import by_hand, cluster
+from fae_jax.parallel.startup import by_hand, cache_folder, cluster, keep_compiled
 
 GOOD = {"FAE_COORDINATOR": "node1:4000", "FAE_HOSTS": "4", "FAE_HOST": "2"}
 
@@ -80,3 +81,22 @@ def test_the_program_refuses_half_a_request_and_touches_nothing(tmp_path: Path):
     _, err = fae("run", "--workdir", tmp_path / "w", code=2, env=environment(FAE_HOSTS="2"))
     assert err.splitlines()[-1].startswith("fae: error: FAE_HOSTS set without FAE_COORDINATOR, FAE_HOST")
     assert not (tmp_path / "w").exists()
+
+
+def test_auto_is_the_users_folder_on_accelerators_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder("auto", "tpu") == cache_folder("auto", "gpu") == "/somewhere/fae_jax/compiled"
+    assert cache_folder("auto", "cpu") is None and cache_folder("off", "tpu") is None
+    assert cache_folder("gs://bucket/compiled", "cpu") == "gs://bucket/compiled"
+
+
+def test_a_cache_that_was_chosen_already_stays(tmp_path: Path):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
+        assert keep_compiled(str(tmp_path / "other")) == str(tmp_path / "own")
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert keep_compiled("off") is None and jax.config.values["jax_compilation_cache_dir"] is None
+        assert keep_compiled(str(tmp_path)) == jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -27,8 +27,8 @@ def test_both_ways_of_naming(name: str, compiler: str, chips: int):
     [
         ("v5e-17", r"not a slice; the nearest is v5e-16 \(v5e:4x4\)"),
         ("v4-1000", r"the nearest is v4-1024 .*TensorCores on v4"),
-        ("v5e:3x5", r"'v5e:3x5' is not a slice of v5e; the nearest is v5e:4x4"),
-        ("v4:4x4", r"not a slice of v4; the nearest is v4:2x2x4"),
+        ("v5e:3x5", r"'v5e:3x5' is not a slice; the nearest is v5e-16 \(v5e:4x4\)"),
+        ("v4:4x4", r"not a slice; the nearest is v4-32 \(v4:2x2x4\)"),
         ("v7-16", r"unknown; did you mean 'v"),
         ("h100", r"topology 'h100' is unknown; did you mean"),
     ],

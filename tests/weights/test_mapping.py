@@ -28,7 +28,7 @@ def opened(folder, tensors):
 
 def test_layers_are_stacked_and_parts_lie_side_by_side(tmp_path):
     tensors = {f"layer.{i}.{n}.weight": RNG.standard_normal((3, 4)).astype(np.float32) for i in (0, 1) for n in "qk"}
-    names = NameMap(tuple(linear("qk", "layer.{layer}.q", "layer.{layer}.k", bias=False)), anchor="layer.0.q.weight")
+    names = NameMap(tuple(linear("qk", "layer.{layer}.q", "layer.{layer}.k", bias=False)))
     params = mapping.load("x", names, opened(tmp_path, tensors), like(qk__kernel=(2, 4, 6)))
     kernel = np.asarray(params["qk"]["kernel"])
     for i in (0, 1):
@@ -39,8 +39,8 @@ def test_layers_are_stacked_and_parts_lie_side_by_side(tmp_path):
 def test_prefix_is_found_and_others_tensors_are_left_alone(tmp_path):
     tensors = {"vit.n.weight": np.arange(3, dtype=np.float32), "vit.n.bias": np.zeros(3, np.float32)}
     tensors |= {"decoder.w": np.zeros(9, np.float32), "head.weight": np.ones((2, 3), np.float32)}
-    rules = (*norm("n", "n"), *linear("head", "head", bias=False))
-    names = NameMap(rules, anchor="n.weight", prefixes=("", "vit."), ignored=r"^decoder\.", absolute=("head.",))
+    rules = (*norm("n", "n"), *linear("head", "/head", bias=False))
+    names = NameMap(rules, prefixes=("", "vit."), ignored=r"^decoder\.")
     shapes = like(n__scale=(3,), n__bias=(3,), head__kernel=(3, 2))
     params = mapping.load("x", names, opened(tmp_path, tensors), shapes)
     np.testing.assert_array_equal(params["n"]["scale"], [0, 1, 2])
@@ -49,7 +49,7 @@ def test_prefix_is_found_and_others_tensors_are_left_alone(tmp_path):
 
 
 def test_a_tensor_that_may_be_absent(tmp_path):
-    names = NameMap((Rule("b", (Part("q.bias"), Part("k.bias", absent=0.0))),), anchor="q.bias")
+    names = NameMap((Rule("b", (Part("q.bias"), Part("k.bias", absent=0.0))),))
     one, two = np.ones(2, np.float32), np.full(2, 5, np.float32)
     params = mapping.load("x", names, opened(tmp_path, {"q.bias": one}), like(b=(4,)))
     np.testing.assert_array_equal(params["b"], [1, 1, 0, 0])
@@ -99,7 +99,7 @@ def test_leading_axes():
 
 def test_dtypes_are_converted(tmp_path):
     tensors = {"w": np.array([1.5, 2.25], ml_dtypes.bfloat16)}
-    names = NameMap((Rule("w", (Part("w"),)),), anchor="w")
+    names = NameMap((Rule("w", (Part("w"),)),))
     for dtype in (np.float32, ml_dtypes.bfloat16, np.float16):
         params = mapping.load("x", names, opened(tmp_path, tensors), like(w=(2,)), dtype=dtype)
         assert params["w"].dtype == dtype
@@ -107,13 +107,13 @@ def test_dtypes_are_converted(tmp_path):
 
 
 def test_a_map_must_cover_the_network(tmp_path):
-    names = NameMap((Rule("w", (Part("w"),)),), anchor="w")
+    names = NameMap((Rule("w", (Part("w"),)),))
     with pytest.raises(ValueError, match="disagree on v"):
         mapping.load("x", names, opened(tmp_path, {"w": np.zeros(2, np.float32)}), like(w=(2,), v=(2,)))
 
 
 def test_damaged_values_name_the_tensor(tmp_path):
-    names = NameMap((Rule("w", (Part("a.{layer}"),)),), anchor="a.0")
+    names = NameMap((Rule("w", (Part("a.{layer}"),)),))
     tensors = {"a.0": np.zeros(2, np.float32), "a.1": np.array([0, np.inf], np.float32)}
     with pytest.raises(ValueError, match="'a.1' holds NaN or infinite"):
         mapping.load("x", names, opened(tmp_path, tensors), like(w=(2, 2)))

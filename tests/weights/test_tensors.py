@@ -35,14 +35,6 @@ def test_reads_what_the_library_writes_and_the_other_way(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["ours.safetensors"]
 
 
-def test_rows_only(tmp_path):
-    write_tensors(tmp_path / "x.safetensors", ARRAYS)
-    tensors = open_tensors(tmp_path / "x.safetensors")
-    same(tensors.read("b", slice(1, 2)), ARRAYS["b"][1:2])
-    same(tensors.read("half", slice(0, 2)), ARRAYS["half"][:2])
-    assert tensors.read("b", slice(2, 2)).shape == (0, 3, 4)
-
-
 def shards(folder, where):
     folder.mkdir(exist_ok=True)
     for shard in set(where.values()):

@@ -168,7 +168,7 @@ class DiT(nn.Module):
             self.kernel,
         )
         rotary = rotary_table(head_width, self.grid) if self.rotary else None
-        x = stack(block, self.depth, x, condition, rotary, scan=self.scan, remat=self.remat)
+        x, _ = stack(block, self.depth, x, condition, rotary, scan=self.scan, remat=self.remat)
         shift, scale = jnp.split(
             Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(nn.silu(condition)), 2, axis=-1
         )

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fae_jax.autoencoder import Posterior
+from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 

@@ -4,8 +4,7 @@ import jax
 import pytest
 from running import TINY
 
-from fae_jax.compiler.programs import STAGES, batch_shapes, lower
-from fae_jax.compiler.shapes import Shapes
+from fae_jax.compiler.programs import STAGES, Shapes, batch_shapes, lower
 from fae_jax.compiler.weigh import per_device
 from fae_jax.config import load_config, override
 from fae_jax.parallel.mesh import make_mesh

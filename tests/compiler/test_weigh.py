@@ -2,8 +2,7 @@
 
 import pytest
 
-from fae_jax.compiler.report import read_report, too_large
-from fae_jax.compiler.weigh import judge
+from fae_jax.compiler.weigh import judge, read_report, too_large
 
 # Two programs in one log, as libtpu 0.0.42 writes it
 LOG = """
