@@ -17,6 +17,7 @@ from types import FrameType
 from fae_jax.errors import Stopped
 from fae_jax.files.progress import say
 from fae_jax.launchers.plan import Phase, Task, run_phases
+from fae_jax.parallel.ending import heeded
 from fae_jax.section import at_least, option
 
 WAITS = True  # `launch` returns when everything has ended
@@ -51,7 +52,7 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
 
 @contextlib.contextmanager
 def _passing_on(running: dict[int, tuple[Task, subprocess.Popen]]) -> Iterator[list[str]]:
-    """Passes SIGTERM, SIGHUP and SIGINT on to running processes as SIGTERM; yields the names of those that have come."""
+    """Passes SIGTERM, SIGHUP and SIGINT on to running processes as SIGTERM; yields the names of those that came."""
     came: list[str] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
