@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -58,6 +59,11 @@ def _write(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, written atomically."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256, hexadecimal, of a JSON value: by it a file says whether it is as it was written."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:

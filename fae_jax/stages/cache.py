@@ -18,7 +18,7 @@ from jaxtyping import Array
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
-from fae_jax.data.stores.latents import HEADER, CacheIdentity
+from fae_jax.data.stores.latents import CacheIdentity, read_header
 from fae_jax.errors import RunFailed
 from fae_jax.files import storage
 from fae_jax.files.progress import report_progress, say
@@ -155,7 +155,11 @@ def is_there(experiment: Experiment, record: Record) -> bool:
     place = f"{FOLDER}/{record.facts['hash']}" if not root else _absolute(storage.join(root, record.facts["hash"]))
     if record.facts["directory"] != place:
         return False
-    return storage.exists(storage.join(latents_directory(experiment.workdir), HEADER))
+    try:
+        read_header(latents_directory(experiment.workdir))
+    except (FileNotFoundError, ValueError):  # not there, or damaged: written anew from its shards
+        return False
+    return True
 
 
 STAGE = Stage(name="cache", run=run, needs=("features",), is_there=is_there, folder=FOLDER)

@@ -26,16 +26,16 @@ LETTERING = (124, 130, 141, 255)
 ALARM = (217, 72, 62, 255)
 
 
-def cell_size(height: int, width: int, wanted: int) -> tuple[int, int]:
+def cell_size(height: int, width: int, longest: int) -> tuple[int, int]:
     """Rows and columns at which an image is drawn: small ones enlarged by a whole factor, large ones reduced.
 
-    The longer side comes near `wanted` pixels, and never above.
+    The longer side comes near `longest` pixels, and never above.
     """
     longer = max(height, width)
-    if longer <= wanted:
-        factor = max(wanted // longer, 1)
+    if longer <= longest:
+        factor = max(longest // longer, 1)
         return height * factor, width * factor
-    return max(round(height * wanted / longer), 1), max(round(width * wanted / longer), 1)
+    return max(round(height * longest / longer), 1), max(round(width * longest / longer), 1)
 
 
 def _draw_cell(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
@@ -125,12 +125,12 @@ def class_grid(
     """
     if not len(images):
         raise ValueError("a grid needs at least one image")
-    shown = np.unique(labels)[:rows]
-    names = [_short(class_names[label]) for label in shown]
+    drawn = np.unique(labels)[:rows]
+    names = [_short(class_names[label]) for label in drawn]
     size = cell_size(images.shape[1], images.shape[2], cell)
-    widest = min(columns, max(int(np.sum(labels == label)) for label in shown))
-    sheet = Sheet(len(shown), widest, size, gap=4, left=_lettering_width(names, size))
-    for row, (label, name) in enumerate(zip(shown, names, strict=True)):
+    widest = min(columns, max(int(np.sum(labels == label)) for label in drawn))
+    sheet = Sheet(len(drawn), widest, size, gap=4, left=_lettering_width(names, size))
+    for row, (label, name) in enumerate(zip(drawn, names, strict=True)):
         sheet.name_row(row, name)
         for column, image in enumerate(images[labels == label][:columns]):
             sheet.put(row, column, image)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fae_jax import __version__
-from fae_jax.files.writing import write_json
+from fae_jax.files.writing import json_hash, write_json
 from fae_jax.model import Parts
 from fae_jax.training.state import Player
 from fae_jax.training.task import Preview
@@ -91,17 +91,21 @@ def read_record(workdir: Workdir, folder: str) -> Record | None:
     if not file.is_file():
         return None
     try:
-        return Record(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        content = json.loads(file.read_text())
+        if content.pop("sha256") != json_hash(content):
+            raise ValueError("its hash is of another content")
+        return Record(**content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{file} is damaged ({' '.join(str(error).split())[:100]}): remove the folder {file.parent} to begin "
-            "the stage anew"
+            f"{file} is damaged or was edited ({' '.join(str(error).split())[:100]}): give it back as it was, or "
+            f"remove the folder {file.parent} to begin the stage anew"
         ) from error
 
 
 def write_record(workdir: Workdir, folder: str, record: Record) -> None:
-    """Writes it, atomically."""
-    write_json(workdir.stage(folder) / FILE, dataclasses.asdict(record))
+    """Writes it, atomically, with its hash."""
+    content = json.loads(json.dumps(dataclasses.asdict(record)))
+    write_json(workdir.stage(folder) / FILE, {**content, "sha256": json_hash(content)})
 
 
 def check_lineage(stage: str, workdir: Workdir, record: Record, made_of: Mapping[str, str]) -> None:

@@ -211,9 +211,9 @@ class SweepDirectory:
             return
         different = self._differences(SweepDirectory.open(self.root))
         if different:
-            shown = "; ".join(different[:6]) + (f"; and {len(different) - 6} more" if len(different) > 6 else "")
+            listed = "; ".join(different[:6]) + (f"; and {len(different) - 6} more" if len(different) > 6 else "")
             raise ValueError(
-                f"directory {self.root} is of another sweep ({shown}); choose another --workdir or leave those as "
+                f"directory {self.root} is of another sweep ({listed}); choose another --workdir or leave those as "
                 "they were"
             )
 

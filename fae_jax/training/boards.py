@@ -107,11 +107,11 @@ class Boards:
     """All boards of a stage."""
 
     def __init__(self, directory: Path, step: int, logging: Any):
-        self._shown: list[Board] = []
+        self._boards: list[Board] = []
         if logging.tensorboard:
-            self._try("TensorBoard", lambda: self._shown.append(TensorBoard(directory, step)))
+            self._try("TensorBoard", lambda: self._boards.append(TensorBoard(directory, step)))
         if logging.wandb:
-            self._try("W&B", lambda: self._shown.append(WeightsAndBiases(logging.wandb, directory)))
+            self._try("W&B", lambda: self._boards.append(WeightsAndBiases(logging.wandb, directory)))
 
     def _try(self, name: str, call: Callable[[], Any]) -> bool:
         try:
@@ -123,7 +123,7 @@ class Boards:
         return True
 
     def _each(self, call: Callable[[Board], Any]) -> None:
-        self._shown = [board for board in self._shown if self._try(type(board).__name__, lambda b=board: call(b))]
+        self._boards = [board for board in self._boards if self._try(type(board).__name__, lambda b=board: call(b))]
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._each(lambda board: board.scalars(step, values))
@@ -136,4 +136,4 @@ class Boards:
 
     def close(self) -> None:
         self._each(lambda board: board.close())
-        self._shown = []
+        self._boards = []

@@ -67,5 +67,5 @@ def metrics(seconds: Mapping[str, float]) -> dict[str, float]:
 
 def from_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Inverse of `metrics`; rows of versions that did not know phases count as steps."""
-    found = {name: float(row.get(f"seconds_{name}") or 0.0) for name in NAMES}
-    return found if any(found.values()) else {**found, "step": float(row.get("seconds") or 0.0)}
+    seconds = {name: float(row.get(f"seconds_{name}") or 0.0) for name in NAMES}
+    return seconds if any(seconds.values()) else {**seconds, "step": float(row.get("seconds") or 0.0)}

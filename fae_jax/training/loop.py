@@ -66,7 +66,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         step_function = compile_step(task.players, task.section.microbatches, task.seed, mesh)
         log = MetricsLog(directory, start, config.logging, is_first())
         stack.callback(log.close)
-        progress = Progress(task.name, start, steps, task.section.batch, shown=is_first())
+        progress = Progress(task.name, start, steps, task.section.batch, speaks=is_first())
         stack.callback(progress.close)
         curve = Curve(task, start, config.logging.every, phases, log, progress)
         profile = ProfileWindow(directory, config.logging.profile, start)

@@ -114,18 +114,18 @@ class Progress:
       start, steps: the step it continues from, and the last one.
       batch: examples a step.
       interval: seconds between plain lines.
-      shown: False on hosts that keep quiet.
+      speaks: False on hosts that keep quiet.
     """
 
-    def __init__(self, name: str, start: int, steps: int, batch: int, interval: float = 15.0, shown: bool = True):
+    def __init__(self, name: str, start: int, steps: int, batch: int, interval: float = 15.0, speaks: bool = True):
         self._name, self._start, self._steps, self._batch, self._interval = name, start, steps, batch, interval
         self._begun = self._last = time.monotonic()
-        self._shown = shown
-        terminal = shown and sys.stderr.isatty()
+        self._speaks = speaks
+        terminal = speaks and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True) if terminal else None
         self._loss = math.nan
         self._step = start
-        if shown and not terminal:
+        if speaks and not terminal:
             print(f"{name}: step {start} of {steps}", file=sys.stderr, flush=True)
 
     def update(self, step: int, loss: float | None = None) -> None:
@@ -135,7 +135,7 @@ class Progress:
             self._bar.update(step - self._step)
             if loss is not None:
                 self._bar.set_postfix(loss=f"{loss:.4f}")
-        elif self._shown and time.monotonic() - self._last > self._interval:
+        elif self._speaks and time.monotonic() - self._last > self._interval:
             self._last = time.monotonic()
             rate = (step - self._start) / (self._last - self._begun)
             left = (self._steps - step) / rate if rate else math.inf
@@ -150,7 +150,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._shown:
+        elif self._speaks:
             spent = time.monotonic() - self._begun
             print(f"{self._name}: {self._step} steps, {spent:.1f} s", file=sys.stderr, flush=True)
 

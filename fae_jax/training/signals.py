@@ -28,7 +28,7 @@ class Stop:
     """Turns SIGTERM, SIGHUP and SIGINT into a wish to stop after the current step; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
-        self._wanted: str | None = None
+        self._signal: str | None = None
         self._before: dict[int, Any] = {}
         self._several = jax.process_count() > 1
 
@@ -43,16 +43,16 @@ class Stop:
         """The signal that wants the run to stop after this step; asked once per step, by every host."""
         if self._several:
             return "SIGTERM" if multihost_utils.reached_preemption_sync_point(next(_asked)) else None
-        return self._wanted
+        return self._signal
 
     def late(self) -> str | None:
         """A signal that came after the last step had asked; with several hosts the next stage hears of it."""
-        return None if self._several else self._wanted
+        return None if self._several else self._signal
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._wanted and number == signal.SIGINT:
+        if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._wanted = signal.Signals(number).name
+        self._signal = signal.Signals(number).name
         if self._several:  # a wish of one host alone: made a notice that reaches all
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,5 +1,6 @@
 """A trained model needs nothing but itself: not its images, not its latents, not the encoder where it is not used."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from fae_jax.encoders import registry
 from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
-from fae_jax.stages.stage import read_record
+from fae_jax.stages.stage import read_record, write_record
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
@@ -133,8 +134,8 @@ def test_a_stage_goes_on_with_what_it_was_begun_with_alone(bare: Path, photograp
     shutil.copytree(photographs, images)
     Image.new("RGB", (32, 32)).save(images / "cat" / "new.png")
     try:
-        record = json.loads((workdir / "finetune" / "stage.json").read_text())
-        (workdir / "finetune" / "stage.json").write_text(json.dumps({**record, "finished": None}))
+        record = read_record(Workdir(workdir), "finetune")
+        write_record(Workdir(workdir), "finetune", dataclasses.replace(record, finished=None))
         _, err = fae("train", "finetune", "--workdir", workdir, code=1)
     finally:
         shutil.rmtree(images)
@@ -155,6 +156,20 @@ def test_a_stage_without_its_last_checkpoint_is_not_done(finished: Path, tmp_pat
     with pytest.raises(ValueError, match="stage.json is damaged"):
         (workdir / "generator" / "stage.json").write_text("{")
         read_record(Workdir(workdir), "generator")
+
+
+def test_a_record_that_changed_on_disk_is_refused(finished: Path, tmp_path: Path):
+    shutil.copytree(finished / "features", tmp_path / "features", ignore=shutil.ignore_patterns("checkpoints"))
+    workdir, file, rng = Workdir(tmp_path), tmp_path / "features" / "stage.json", np.random.default_rng(0)
+    whole, record = file.read_bytes(), read_record(Workdir(tmp_path), "features")
+    for _ in range(100):
+        spoilt = bytearray(whole)
+        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bytes(spoilt))
+        try:
+            assert read_record(workdir, "features") == record  # white space
+        except ValueError as error:
+            assert "stage.json is damaged or was edited" in str(error)
 
 
 def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finished: Path, tmp_path: Path):

@@ -33,6 +33,7 @@ import numpy as np
 from fae_jax.data.sources.record_files import RecordFiles
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.files import storage
+from fae_jax.files.writing import json_hash
 
 FORMAT = 2
 HEADER = "header.json"
@@ -172,8 +173,8 @@ class Header:
         return merged
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; totals are repeated for readers, and not read back."""
-        return {
+        """Plain values, and their hash; totals are repeated for readers, and not read back."""
+        content = {
             "identity": self.identity.to_json(),
             "hash": self.identity.hash,
             "images": self.images,
@@ -184,10 +185,18 @@ class Header:
             "statistics": self.statistics.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
         }
+        return {**content, "sha256": json_hash(content)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Header:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; headers of before there was a hash are taken as they are.
+
+        Raises:
+          ValueError: it is not as it was written.
+        """
+        content = {name: value for name, value in values.items() if name != "sha256"}
+        if values.get("sha256", json_hash(content)) != json_hash(content):
+            raise ValueError("its hash is of another content")
         return cls(
             identity=CacheIdentity(**values["identity"]),
             classes=tuple(values["classes"]),

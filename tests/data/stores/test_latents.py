@@ -323,6 +323,28 @@ def test_damage_is_named(digits: DigitsSource, tmp_path: Path) -> None:
         read_header(tmp_path / "c")
 
 
+def test_one_flipped_bit_is_noticed_or_changes_nothing(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
+    copy, rng = tmp_path / "cache", np.random.default_rng(0)
+    shutil.copytree(cache, copy)
+    whole, everything, noticed = read_header(cache), range(len(digits)), 0
+    before = open_cache(cache, identity_of(digits)).read(everything, [0] * len(digits))
+    for number in range(60):
+        file = copy / ("header.json" if number < 30 else f"shard-{number % 4:05d}.array_record")
+        content = file.read_bytes()
+        spoilt = bytearray(content)
+        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bytes(spoilt))
+        try:
+            source = open_cache(copy, identity_of(digits))
+            read = source.read(everything, [0] * len(digits))
+            assert source.header == whole and all(np.array_equal(read[name], before[name]) for name in before)
+        except (ValueError, OSError) as error:
+            assert "\n" not in str(error)
+            noticed += 1
+        file.write_bytes(content)
+    assert noticed > 40
+
+
 def test_an_encoder_that_gives_nan_is_refused(digits: DigitsSource, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not all finite in the batch that begins with image 0"):
         write(tmp_path, digits, encode=lambda images: (encode(images)[0] * np.nan, encode(images)[1]))
