@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from fae_jax.data.jpeg import decode_plain_jpeg
+from fae_jax.data.jpeg import MOST_PIXELS, decode_plain_jpeg
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow has 18 more, some of which start other programs
@@ -38,7 +38,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
       name: what to call it in errors.
 
     Raises:
-      BadImage: the bytes are not a complete image of a known format.
+      BadImage: the bytes are not a complete image of a known format, or one of more than `MOST_PIXELS`.
     """
     if not data:
         raise BadImage(f"{name}: the file is empty")
@@ -47,6 +47,8 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
         return plain
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # said by the file's first bytes, before any is decoded
+                raise ValueError(f"{image.width}×{image.height} are more than {MOST_PIXELS:,} pixels")
             image.load()
             return np.asarray(_to_rgb(_upright(image)), np.uint8)
     except MemoryError:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+MOST_PIXELS = 2**26  # of an image: more would take a gigabyte a thread; ImageNet's largest has 61 million
 # Pillow finds an image's orientation behind either of these words and nowhere else.
 _TURNED = (b"Exif\0\0", b"tiff:Orientation")
 _SUBSAMPLINGS = ("444", "422", "420")
@@ -34,7 +35,7 @@ def decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "y x 3"] | None:
         height, width, colours, subsampling = turbo.decode_jpeg_header(data)
         if colours != "YCbCr" or subsampling not in _SUBSAMPLINGS:
             return None
-        if height * width > (Image.MAX_IMAGE_PIXELS or height * width):  # Pillow says what is wrong with it
+        if height * width > MOST_PIXELS:
             return None
         return turbo.decode_jpeg(data, "RGB")
     except ValueError:

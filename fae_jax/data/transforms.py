@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+LARGEST = 2**24  # pixels between the two directions of a resize
 CROPS = ("adm_centre", "random_resized")
 
 
@@ -40,6 +41,10 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
         image = image.resize((width, image.height), Image.Resampling.BICUBIC)
     if width != size:  # columns do not see each other from here on
         image = image.crop((left, 0, left + size, image.height))
+    if size * height > LARGEST:  # a ribbon: only the rows that are kept, whose last bits may then differ
+        rows = image.height / height
+        box = (0, top * rows, size, (top + size) * rows)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if height != image.height:
         image = image.resize((size, height), Image.Resampling.BICUBIC)
     return image.crop((0, top, size, top + size)) if height != size else image

@@ -105,6 +105,14 @@ def test_other_formats_are_no_images_whatever_they_are_called(pixels: np.ndarray
         decode_image(encoded(Image.fromarray(pixels), kind), "a.jpg")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "JPEG"])
+def test_no_image_takes_more_memory_than_its_limit(kind: str) -> None:
+    """A few kilobytes that stand for 81 million pixels."""
+    data = encoded(Image.new("L", (9000, 9000)), kind)
+    with pytest.raises(BadImage, match="a: 9000×9000 are more than 67,108,864 pixels"):
+        decode_image(data, "a")
+
+
 def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:
     whole = encoded(Image.fromarray(np.repeat(pixels, 40, 0)), "JPEG")
     for data, reason in [

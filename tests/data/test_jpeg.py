@@ -74,7 +74,7 @@ def test_what_is_not_plain_is_left_to_pillow(turbo: None, monkeypatch: pytest.Mo
     for data in (turned, encoded(xmp=words), encoded(mode="L"), encoded(mode="CMYK"), b"\x89PNG", b""):
         assert decode_plain_jpeg(data) is None
     assert decode_image(turned, "a").shape == (50, 41, 3)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(jpeg, "MOST_PIXELS", 100)
     assert decode_plain_jpeg(encoded()) is None
 
 

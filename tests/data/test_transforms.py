@@ -1,11 +1,14 @@
 """The ADM crop against a statement of it in NumPy alone, Pillow's fixed-point resampling included."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fae_jax.data import transforms
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.transforms import ChooseCaption, RandomFlip, RandomResizedCrop, adm_centre_crop
 
@@ -67,6 +70,26 @@ def test_adm_crop_at_the_corners_of_its_cases(shape: tuple[int, int]) -> None:
     cropped = adm_centre_crop(image, 24)
     assert cropped.shape == (24, 24, 3)
     np.testing.assert_array_equal(cropped, reference_crop(image, 24))
+
+
+@pytest.mark.parametrize("shape", [(400, 1), (1, 400), (601, 3), (2, 555)])
+def test_a_ribbon_takes_no_more_than_its_result(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    whole = adm_centre_crop(image, 24).astype(int)
+    monkeypatch.setattr(transforms, "LARGEST", 1000)
+    assert np.abs(adm_centre_crop(image, 24) - whole).max() <= 1
+
+
+def test_an_upright_ribbon_of_8000_pixels_fits_into_little_memory() -> None:
+    code = (
+        "import resource, numpy as np; from fae_jax.data.transforms import adm_centre_crop as crop;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+        "assert crop(np.zeros((8000, 1, 3), np.uint8), 256).shape == (256, 256, 3);"
+        "assert crop(np.zeros((1, 20000, 3), np.uint8), 256).shape == (256, 256, 3);"
+        "print(peak() - before)"
+    )
+    grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 100_000  # kilobytes; the whole resize would take 2.3 GB
 
 
 def test_a_image_of_the_right_size_is_untouched() -> None:
