@@ -326,8 +326,9 @@ def test_damage_is_named(digits: DigitsSource, tmp_path: Path) -> None:
 def test_one_flipped_bit_is_noticed_or_changes_nothing(cache: Path, digits: DigitsSource, tmp_path: Path) -> None:
     copy, rng = tmp_path / "cache", np.random.default_rng(0)
     shutil.copytree(cache, copy)
-    whole, everything, noticed = read_header(cache), range(len(digits)), 0
-    before = open_cache(cache, identity_of(digits)).read(everything, [0] * len(digits))
+    whole, count, noticed = read_header(cache), len(digits), 0
+    everything = [*range(count), *range(count)], [0] * count + [1] * count
+    before = open_cache(cache, identity_of(digits)).read(*everything)
     for number in range(60):
         file = copy / ("header.json" if number < 30 else f"shard-{number % 4:05d}.array_record")
         content = file.read_bytes()
@@ -336,13 +337,15 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing(cache: Path, digits: Digi
         file.write_bytes(bytes(spoilt))
         try:
             source = open_cache(copy, identity_of(digits))
-            read = source.read(everything, [0] * len(digits))
-            assert source.header == whole and all(np.array_equal(read[name], before[name]) for name in before)
+            read = source.read(*everything)
+            assert source.header.to_json() == whole.to_json() and all(
+                np.array_equal(read[name], before[name]) for name in before
+            )
         except (ValueError, OSError) as error:
             assert "\n" not in str(error)
             noticed += 1
         file.write_bytes(content)
-    assert noticed > 40
+    assert noticed > 30  # shards are padded to whole blocks
 
 
 def test_an_encoder_that_gives_nan_is_refused(digits: DigitsSource, tmp_path: Path) -> None:
