@@ -66,10 +66,11 @@ class Streams:
                 )
 
     def draw(
-        self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, seed: int
+        self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int
     ) -> tuple[Iterator[Batch], dict[str, Any]]:
-        """Samples, kept in samples/NAME, for metrics; and how they were made."""
-        drawn = draw(self.fae, self._experiment.workdir.samples / name, labels, guidance=guidance, seed=seed)
+        """Samples, kept in samples/NAME, for metrics; and how they were made. An empty sampler is the configured."""
+        folder = self._experiment.workdir.samples / name
+        drawn = draw(self.fae, folder, labels, guidance=guidance, sampler=sampler or None, seed=seed)
         return samples(self.fae, drawn["images"], labels), drawn["sampling"]
 
     @functools.cached_property

@@ -21,14 +21,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fae_jax.diffusion.samplers import SAMPLERS
 from fae_jax.evaluation.metrics import known_metrics, results, take_in
 from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome
 from fae_jax.model import FAE
-from fae_jax.section import option
+from fae_jax.section import one_of, option
 from fae_jax.stages.sampling import balanced_labels
 
 SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
+SAMPLER = one_of("", *SAMPLERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,10 @@ class GenerationSection:
     """Samples beside real images."""
 
     metrics: tuple[Any, ...] = option(("recognised", "frechet", "nearest"), "metrics computed", known_metrics)
+    unguided_sampler: str = option(
+        "euler_maruyama", "sampler of the unguided set, in the paper the SDE's; empty = sampling.sampler", SAMPLER
+    )
+    guided_sampler: str = option("", "sampler of the guided set; empty = sampling.sampler", SAMPLER)
 
 
 class Generation:
@@ -61,8 +67,9 @@ class Generation:
         fields, classes = self.fae.config.evaluation, self.streams.classes
         chosen, section = fields.generation.metrics, fields.metrics
         labels = balanced_labels(range(len(self.fae.classes)), fields.samples)
+        samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
         drawn = {
-            name: self.streams.draw(name, labels, guidance=guidance, seed=fields.seed)
+            name: self.streams.draw(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
             for name, guidance in SETS.items()
         }
         real = {
