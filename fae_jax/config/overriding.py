@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ def load_config(path: str) -> ConfigDict:
 
     def read(module: Any) -> ConfigDict:
         config = module.get_config()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() must return a ConfigDict, got {type(config).__name__}")
         for name in flatten(config):
             describe(name)
         return config
@@ -92,13 +95,21 @@ def with_values(config: Any, values: Mapping[str, Any], *, every: bool = False) 
     return result
 
 
-def _converted(name: str, given: Any, current: Any) -> Any:
+def _converted(name: str, given: Any, current: Any, text: str | None = None) -> Any:
     value, kind = tuples(given.item() if hasattr(given, "item") else given), type(current)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"field {name} is of type {kind.__name__} (now {current!r}), got {given!r}")
+        raise ValueError(
+            f"field {name} is of type {kind.__name__} (now {current!r}), got {given if text is None else text!r}"
+        )
+    if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
+        raise ValueError(f"field {name} must be finite, got {given if text is None else text!r}")
     return value
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, tuple) else [value]
 
 
 def _check_chosen(config: ConfigDict, name: str) -> None:
@@ -125,8 +136,7 @@ def parse_value(name: str, text: str, current: Any) -> Any:
         return text
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
-        alone = isinstance(current, tuple) and isinstance(value, int | float)
-        return _converted(name, (value,) if alone else value, current)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        kind = type(current).__name__
-        raise ValueError(f"field {name} is of type {kind} (now {current!r}), got {text!r}") from None
+        value = None
+    alone = isinstance(current, tuple) and isinstance(value, int | float)
+    return _converted(name, (value,) if alone else value, current, text)

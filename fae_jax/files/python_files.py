@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,10 +17,8 @@ def find_file(path: str, shipped: Path, what: str) -> Path:
     Raises:
       FileNotFoundError: there is none; those that ship are named.
     """
-    file = Path(path)
-    if not file.exists() and len(file.parts) == 1:
-        file = shipped / f"{file.stem}.py"
-    if not file.is_file():
+    file = shipped / f"{path}.py" if path.isidentifier() else Path(path).expanduser()
+    if file.suffix != ".py" or not file.is_file():
         names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if p.stem != "__init__"))
         raise FileNotFoundError(f"no {what} at {path!r}; give a Python file, or one of: {names}")
     return file
@@ -37,9 +36,14 @@ def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
     try:
         spec.loader.exec_module(module)
         return read(module)
-    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise ValueError(f"{what} {file} is not valid: {_shorten(reason)}") from error
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == str(file)), None)
+        if line is None and isinstance(error, ValueError):
+            raise  # said by `read`
+        where = f"{file}, line {line}," if line else str(file)
+        raise ValueError(f"{what} {where} is not valid: {type(error).__name__}: {_shorten(reason)}") from error
 
 
 def _shorten(text: str, limit: int = 300) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from fae_jax.errors import Stopped
+from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.paths import Path
 from fae_jax.parallel.hosts import is_first
 from fae_jax.parallel.mesh import put_batch
@@ -62,7 +62,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         restored = checkpoints.restore(abstract_state(task.players, mesh))
         start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start))
         if start >= steps:
-            return state
+            return _learned(state, steps, task)
         step_function = compile_step(task.players, task.section.microbatches, task.seed, mesh)
         log = MetricsLog(directory, start, config.logging, is_first())
         stack.callback(log.close)
@@ -109,6 +109,16 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         checkpoints.close()
         if stop and (wish := wish or stop.late()):
             raise _stopped(wish, steps, task)
+    return _learned(state, steps, task)
+
+
+def _learned(state: TrainState, steps: int, task: Task) -> TrainState:
+    """The state, unless no step has changed it."""
+    if int(state.skipped) >= steps > 0:
+        raise RunFailed(
+            f"{task.name}: none of its {steps} steps had a loss and a gradient that are finite: nothing was learnt; "
+            "lower the learning rate, or look at the data, and begin again in another --workdir"
+        )
     return state
 
 

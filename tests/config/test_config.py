@@ -104,6 +104,7 @@ def test_overrides_are_read_as_the_fields_type(name: str, text: str, value: obje
         ("encoder.train", "1"),
         ("encoder.train", "yes"),
         ("pixels.ema", "nought"),
+        ("pixels.noise", "(" * 500),
     ],
 )
 def test_text_of_another_type_is_refused_with_field_type_and_value(name: str, text: str):
@@ -126,6 +127,12 @@ def test_text_of_another_type_is_refused_with_field_type_and_value(name: str, te
 def test_unknown_fields_name_the_nearest(name: str, nearest: str):
     with pytest.raises(ValueError, match=f"field {name} does not exist; did you mean '{nearest}'\\?"):
         override(default_config(), [(name, "1")])
+
+
+@pytest.mark.parametrize(("name", "text"), [("pixels.noise", "1e999"), ("pixels.losses", "(('l2', -1e999),)")])
+def test_numbers_are_finite(name: str, text: str):
+    with pytest.raises(ValueError, match=f"field {name} must be finite, got"):
+        override(default_config(), [(name, text)])
 
 
 def test_a_section_is_not_a_field():
@@ -299,7 +306,14 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
         ("import nowhere_at_all", "No module named"),
         ("def get_config(:", "invalid syntax"),
         ("x = 1", "get_config"),
-        ("def get_config(): return None", "bad.py is not valid"),
+        ("def get_config(): return None", "bad.py is not valid: TypeError: get_config.. must return a ConfigDict"),
+        ("def get_config(): return {'seed': 1}", "must return a ConfigDict, got dict"),
+        ("x = 1\ny = x / 0", "bad.py, line 2, is not valid: ZeroDivisionError: division by zero"),
+        ("def get_config():\n    raise RuntimeError('a' * 5000)", "bad.py, line 2, is not valid: RuntimeError: aaa"),
+        ("def get_config():\n    assert False, 'no'", "line 2, is not valid: AssertionError: no"),
+        ("def get_config():\n    return int('x')", "line 2, is not valid: ValueError: invalid literal"),
+        ("import sys\nsys.exit(3)", "line 2, is not valid: SystemExit: 3"),
+        ("def f(): f()\nf()", "line 1, is not valid: RecursionError"),
         (
             "from fae_jax.config import default_config\n"
             "def get_config():\n    c = default_config()\n    c.sed = 1\n    return c",
@@ -320,12 +334,22 @@ def test_files_that_are_no_configuration_are_refused_in_one_line(tmp_path: Path,
     (tmp_path / "bad.py").write_text(code)
     with pytest.raises(ValueError, match=message) as caught:
         load_config(str(tmp_path / "bad.py"))
-    assert "\n" not in str(caught.value) and "bad.py" in str(caught.value)
+    assert "\n" not in str(caught.value) and "bad.py" in str(caught.value) and len(str(caught.value)) < 600
 
 
 def test_a_configuration_that_is_not_there_names_those_that_are():
     with pytest.raises(FileNotFoundError, match="no configuration at 'quickstat'.*imagenet256_dinov2g, .*quickstart"):
         load_config("quickstat")
+
+
+@pytest.mark.parametrize("path", ["quickstart.py:small", "quickstart.json", "README.md", "quickstart/", "no.py", ""])
+def test_what_is_no_python_file_is_not_another(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("# no configuration")
+    (tmp_path / "quickstart").mkdir()  # a folder of a shipped one's name is in nobody's way
+    with pytest.raises(FileNotFoundError, match="give a Python file, or one of"):
+        load_config(path)
+    assert load_config("quickstart").name == "quickstart"
 
 
 def test_values_are_read_and_never_evaluated():

@@ -123,7 +123,7 @@ def test_stages_bring_those_they_need():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_swep(): ...", "is not valid: module .* has no attribute 'get_sweep'"),
+        ("def get_swep(): ...", "is not valid: AttributeError: module .* has no attribute 'get_sweep'"),
         ("def get_sweep(): return 3", "must return a Sweep, got int"),
         ("from fae_jax.sweeps import grid\ndef get_sweep(): return grid({'a': ()})", "field a needs a sequence"),
         ("from fae_jax.sweeps import Sweep\ndef get_sweep(): return Sweep(points=())", "is not valid: .*metric"),
