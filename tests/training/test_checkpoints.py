@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, what is kept, and what happens to damaged ones."""
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,13 +72,13 @@ def test_a_state_saved_is_the_one_handed_over_though_it_is_donated_at_once(tmp_p
     assert_same(restore(checkpoints)[1], state_at(2))
 
 
-@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.filterwarnings("ignore:coroutine", "ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
     rng = np.random.default_rng(0)
     folder, passed_over = saved.directory / "5", 0
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    for number in range(24):
-        file = files[number % len(files)] if number < 2 * len(files) else largest(folder)
+    for number in range(16):
+        file = files[number % len(files)] if number < len(files) else largest(folder)
         content = file.read_bytes()
         spoilt = bytearray(content)
         spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
@@ -89,7 +90,8 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
         assert any(jax.tree.all(jax.tree.map(np.array_equal, params, average)) for average in kept)
         passed_over += step == 3
         file.write_bytes(content)
-    assert passed_over >= 8
+    gc.collect()
+    assert passed_over >= 6
     assert restore(saved)[0] == 5
 
 

@@ -33,6 +33,7 @@ def remove(folder: Any) -> None:
     filesystem(folder).rm_file(objects(folder)[0]["name"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [garble, remove])
 def test_the_newest_whole_one_comes_back_bit_for_bit_and_a_damaged_one_is_set_aside(
     bucket: Any, damage: Callable[[Any], None], capsys: pytest.CaptureFixture[str]
