@@ -28,7 +28,7 @@ class Plugs(NamedTuple):
     table: Mapping[str, str]
 
 
-def option(default: Any, comment: str, *checks: Check, operational: bool = False) -> Any:
+def option(default: Any, comment: str, *checks: Check, operational: bool = False, path: bool = False) -> Any:
     """A field.
 
     Args:
@@ -36,8 +36,9 @@ def option(default: Any, comment: str, *checks: Check, operational: bool = False
       comment: what it is, in one line.
       operational: it changes how a run is carried out, watched or used, never what is trained: it may differ at a
         restart. A section with the class attribute `operational = True` has only such fields.
+      path: it names a file or folder, which is kept from the root of its file system on.
     """
-    metadata = {"comment": comment, "checks": checks, "operational": operational}
+    metadata = {"comment": comment, "checks": checks, "operational": operational, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator
 
-from fae_jax.config import check, load_config, override
+from fae_jax.config import load_config, settle
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.ending import end_now
 from fae_jax.parallel.host_watch import PATIENCE, watch_hosts
@@ -62,7 +62,7 @@ def open_experiment(arguments: argparse.Namespace) -> Experiment:
     """
     workdir = Workdir(arguments.workdir)
     given = getattr(arguments, "config", None)
-    config = check(override(load_config(given) if given else workdir.read_config(), arguments.overrides))
+    config = settle(load_config(given) if given else workdir.read_config(), arguments.overrides)
     workdir.check_config(config)
     words = [f"--config.{name}={text}" for name, text in arguments.overrides]
     return Experiment(config, workdir, shlex.join(["--config", given, *words]) if given else None)

@@ -15,7 +15,7 @@ from typing import Any
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
 from fae_jax.compiler.programs import STAGES, stages_to_compile
-from fae_jax.config import check, load_config, override
+from fae_jax.config import load_config, settle
 from fae_jax.files.progress import say
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
@@ -60,7 +60,7 @@ def describe(figures: dict[str, Any]) -> str:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    config = check(override(load_config(arguments.config), arguments.overrides))
+    config = settle(load_config(arguments.config), arguments.overrides)
     word = arguments.topology
     stages = list(dict.fromkeys(arguments.stage or stages_to_compile(config)))
     automatic = bool(word) and word.split(":")[0] == "auto"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.opening import holding
-from fae_jax.config import check, load_config, override
+from fae_jax.config import load_config, settle
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import prepare
 from fae_jax.files.progress import say
@@ -32,11 +32,11 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     """The quickstart's configuration, for digits or for a folder of images."""
     config = load_config("quickstart")
     if data is not None:
-        config.data.source, config.data.path = "folder", str(Path(data).absolute())
+        config.data.source, config.data.path = "folder", str(Path(data).expanduser().absolute())
         config.data.flip = True
         source = open_source("folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0)
         config.data.classes = len(source.classes)
-    return check(override(config, overrides))
+    return settle(config, overrides)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.sweep_point import run_point, run_shared
-from fae_jax.config import check, load_config, override
+from fae_jax.config import load_config, settle
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.files.paths import absolute, as_path, is_remote
@@ -68,7 +68,7 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
         if arguments.overrides:
             raise ValueError("--config.section.field=value needs --config and --sweep beside it")
         return SweepDirectory.open(as_path(arguments.workdir))
-    config = check(override(load_config(arguments.config), arguments.overrides))
+    config = settle(load_config(arguments.config), arguments.overrides)
     sweep = load_sweep(arguments.sweep)
     check_sweep(sweep, config, {name: task_kind(name).needs for name in task_names()})
     names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)

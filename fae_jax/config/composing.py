@@ -45,12 +45,14 @@ SECTIONS = {
 
 
 class Field(NamedTuple):
-    """What is known of a field: dotted name, default, one-line comment, and whether it may differ at a restart."""
+    """What is known of a field: dotted name, default, one-line comment, whether it may differ at a restart, and
+    whether it names a file or folder."""
 
     name: str
     default: Any
     comment: str
     operational: bool
+    path: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,8 @@ def describe_all() -> dict[str, Field]:
             if isinstance(inner, type):
                 yield from walk(inner, f"{prefix}{field.name}.", free or getattr(inner, "operational", False))
             else:
-                yield Field(prefix + field.name, field.default, field.metadata["comment"], free)
+                about = field.metadata
+                yield Field(prefix + field.name, field.default, about["comment"], free, about.get("path", False))
 
     return {field.name: field for field in walk(root(), "", False)}
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from fae_jax.config.checking import check
 from fae_jax.config.composing import describe, flatten, root, thaw, tuples, unknown
+from fae_jax.files.paths import is_remote
 from fae_jax.files.python_files import find_file, run_file
 
 Read = TypeVar("Read")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")  # of weights; what is no path here is left as it is
 
 
 def load_config(path: str) -> ConfigDict:
@@ -68,6 +73,27 @@ def override(config: Any, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
     return with_values(
         config, {name: parse_value(name, text, fields[name]) if name in fields else text for name, text in overrides}
     )
+
+
+def settle(config: Any, overrides: Iterable[tuple[str, str]]) -> Any:
+    """What a command goes by: `override`, with paths from the root on, so that they mean the same wherever the next
+    command is typed; and `check`.
+
+    Raises:
+      ValueError: see both.
+    """
+    config = override(config, overrides)
+    paths = {name: value for name, value in flatten(config).items() if describe(name).path}
+    return check(with_values(config, {name: _from_root(value) for name, value in paths.items()}, every=True))
+
+
+def _from_root(value: Any) -> Any:
+    if isinstance(value, tuple):  # of a mixture: (source, path, weight)
+        return tuple((part[0], _from_root(part[1]), *part[2:]) if len(part) > 1 else part for part in value)
+    if not isinstance(value, str) or not value or is_remote(value):
+        return value
+    here = os.path.expanduser(value)
+    return value if _HUB_NAME.fullmatch(value) and not os.path.exists(here) else os.path.abspath(here)
 
 
 def with_values(config: Any, values: Mapping[str, Any], *, every: bool = False) -> ConfigDict:

@@ -27,11 +27,11 @@ class DataSection:
     """Images, and how they are read."""
 
     source: str = option("folder", "digits, folder, … (fae_jax.data.sources.kinds)")
-    path: str = option("", "where the source's images are")
+    path: str = option("", "where the source's images are", path=True)
     columns: Columns = subsection(Columns)
     image_size: int = option(256, "side of the square centre crop, pixels", at_least(1))
     mixture: tuple[Any, ...] = option(
-        (), "((source, path, weight), …) instead of source and path: drawn from by weight", _parts
+        (), "((source, path, weight), …) instead of source and path: drawn from by weight", _parts, path=True
     )
     crop: str = option(
         "adm_centre",
@@ -47,9 +47,11 @@ class DataSection:
     captions: bool = option(False, "the images have captions in place of classes")
     caption_dropout: float = option(0.1, "share of captions left empty", share)
     holdout: float = option(0.0, "share of a source without validation split that is held out", share)
-    heldout_path: str = option("", "where held-out images are, if they are stored apart; then holdout is 0")
+    heldout_path: str = option(
+        "", "where held-out images are, if they are stored apart; then holdout is 0", path=True
+    )
     features: str = option(
-        "", "folder of encoded images, shared by experiments; empty = encode at every step", _on_a_disk
+        "", "folder of encoded images, shared by experiments; empty = encode at every step", _on_a_disk, path=True
     )
     classes: int = option(1000, "number of classes", at_least(1))
     tolerate: int = option(

@@ -18,7 +18,7 @@ class EncoderSection:
     """The frozen encoder: a published one by name, or a ViT trained here."""
 
     name: str = option("dinov2_g14", "a registered encoder (fae_jax.encoders) or an entry point")
-    weights: str = option("", "file, folder or hub name; empty = the encoder's own default")
+    weights: str = option("", "file, folder or hub name; empty = the encoder's own default", path=True)
     train: bool = option(False, "train it first, here (quickstart); False = published weights")
     revision: str = option("", "commit or tag of a hub name; empty = the newest")
     input_size: int = option(0, "side images are resized to for it; 0 = what fits its patch", at_least(0))

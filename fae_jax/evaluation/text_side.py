@@ -28,7 +28,7 @@ class TextSection:
     """The text tower beside the encoder."""
 
     tower: str = option("", "text tower that images are compared with; empty = the encoder's own")
-    weights: str = option("", "its file, folder or hub name; empty = the encoder's")
+    weights: str = option("", "its file, folder or hub name; empty = the encoder's", path=True)
 
 
 TEXTS = 256  # texts read at once

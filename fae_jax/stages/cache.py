@@ -42,6 +42,7 @@ class CacheSection:
         "",
         "folder of latent caches, here or in a bucket; empty = latents/ in the workdir",
         operational=True,
+        path=True,
     )
 
 

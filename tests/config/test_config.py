@@ -20,6 +20,7 @@ from fae_jax.config import (
     is_operational,
     load_config,
     override,
+    settle,
     shipped_configs,
     to_json,
     with_values,
@@ -133,6 +134,40 @@ def test_unknown_fields_name_the_nearest(name: str, nearest: str):
 def test_numbers_are_finite(name: str, text: str):
     with pytest.raises(ValueError, match=f"field {name} must be finite, got"):
         override(default_config(), [(name, text)])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kept"),
+    [
+        ("data.path", "imgs", "{here}/imgs"),
+        ("data.path", "../imgs/train-{0..3}.tar", "{above}/imgs/train-{0..3}.tar"),
+        ("data.path", "~/imgs", "{home}/imgs"),
+        ("data.path", "gs://bucket/imgs", "gs://bucket/imgs"),
+        ("data.path", "a/b", "a/b"),  # looks like the hub's, and is not here
+        ("data.path", "made/here", "{here}/made/here"),
+        ("cache.path", "latents", "{here}/latents"),
+        ("encoder.weights", "facebook/dinov2-giant", "facebook/dinov2-giant"),
+        ("encoder.weights", "./w.safetensors", "{here}/w.safetensors"),
+        ("data.path", "", ""),
+        ("evaluation.retrieval.path", "captions.json", "{here}/captions.json"),
+    ],
+)
+def test_a_path_means_the_same_wherever_the_next_command_is_typed(
+    name: str, text: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here" / "made" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = {"{here}": str(tmp_path / "here"), "{above}": str(tmp_path), "{home}": str(tmp_path)}
+    for short, long in names.items():
+        kept = kept.replace(short, long)
+    assert flatten(settle(default_config(), [(name, text)]))[name] == kept
+
+
+def test_the_parts_of_a_mixture_have_paths_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = settle(default_config(), [("data.mixture", "(('folder', 'x', 1.0), ('tar', 'gs://b/t', 2.0))")])
+    assert config.data.mixture == (("folder", str(tmp_path / "x"), 1.0), ("tar", "gs://b/t", 2.0))
 
 
 def test_a_section_is_not_a_field():

@@ -40,8 +40,8 @@ class RetrievalSection:
     """Captioned images."""
 
     source: str = option("", "a kind with captions: coco, tar, …; empty = the held-out images")
-    path: str = option("", "where it is: of coco, the JSON file of captions")
-    images: str = option("", "coco: the folder of images; empty = looked for near the JSON file")
+    path: str = option("", "where it is: of coco, the JSON file of captions", path=True)
+    images: str = option("", "coco: the folder of images; empty = looked for near the JSON file", path=True)
     limit: int = option(0, "images at most, the first ones; 0 = all", at_least(0))
 
 

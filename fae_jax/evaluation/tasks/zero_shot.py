@@ -47,7 +47,7 @@ class ZeroShotSection:
             else "holds texts with {} for the class"
         ),
     )
-    names: str = option("", "JSON file of class names, a list or {class: name}; empty = the source's own")
+    names: str = option("", "JSON file of class names, a list or {class: name}; empty = the source's own", path=True)
     limit: int = option(0, "images at most, the first ones; 0 = all", at_least(0))
 
 
