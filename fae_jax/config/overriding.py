@@ -19,7 +19,7 @@ from fae_jax.files.paths import is_remote
 from fae_jax.files.python_files import find_file, run_file
 
 Read = TypeVar("Read")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")  # of weights; what is no path here is left as it is
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")  # kept where no such file is here
 
 
 def load_config(path: str) -> ConfigDict:
