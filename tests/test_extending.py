@@ -88,6 +88,7 @@ def test_a_generator_and_a_condition_of_the_page(installed: dict, tmp_path: Path
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installed: dict, tmp_path: Path):
     workdir = tmp_path / "run"
     words = [

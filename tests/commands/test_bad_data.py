@@ -1,6 +1,7 @@
 """What is wrong with data, as users meet it through the commands: one clear line, or counted and left out."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 from running import TINY, fae, start
 
 from fae_jax.cli.program import main
-from fae_jax.data.stores.latents import CacheIdentity
+from fae_jax.data.stores.latents import read_header
 
 
 def jpeg(shade: int) -> bytes:
@@ -149,13 +150,13 @@ def of_cache(workdir: Path) -> Path:
 
 
 def test_a_cache_of_another_encoder_and_compressor(told, trained: Path) -> None:
-    header = json.loads((of_cache(trained) / "header.json").read_text())
-    header["identity"] |= {"encoder_weights": "0" * 64, "compressor": "1" * 64}
-    (of_cache(trained) / "header.json").write_text(json.dumps(header))
+    header = read_header(of_cache(trained))
+    identity = dataclasses.replace(header.identity, encoder_weights="0" * 64, compressor="1" * 64)
+    other = dataclasses.replace(header, identity=identity)
+    (of_cache(trained) / "header.json").write_text(json.dumps(other.to_json()))
     code, lines = told("train", "generator", "--workdir", trained)
     assert code == 2 and len(lines) == 1, lines
-    here = CacheIdentity(**header["identity"]).hash
-    assert f"{of_cache(trained)} is {here}, and {trained} was made with {of_cache(trained).name}" in lines[0]
+    assert f"{of_cache(trained)} is {identity.hash}, and {trained} was made with {of_cache(trained).name}" in lines[0]
     assert not (trained / "generator").exists()
 
 
@@ -177,6 +178,13 @@ def test_a_cache_half_written_or_damaged(told, trained: Path) -> None:
         assert code == 2 and ("stage cache" in lines[0] or "is not finished" in lines[0]), lines
     code, lines = told("cache", "--workdir", trained)
     assert code == 0 and shard.read_bytes() == whole
+    header = of_cache(trained) / "header.json"
+    written = header.read_text()
+    header.write_text(written.replace('"images"', '"imagos"', 1))
+    code, lines = told("train", "generator", "--workdir", trained)
+    assert code == 2 and "run `fae cache" in lines[0], lines
+    code, lines = told("cache", "--workdir", trained)
+    assert code == 0 and header.read_text() == written  # the remedy is one
 
 
 def test_its_size_is_said_first_and_a_disk_too_small_is_refused(trained: Path, tmp_path: Path) -> None:

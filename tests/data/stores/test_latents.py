@@ -153,9 +153,9 @@ def test_every_record_can_be_checked(cache: Path, digits: DigitsSource, tmp_path
             check_cache(open_cache(tmp_path / "c", identity_of(digits)))
     shard.write_bytes(whole)
     check_cache(open_cache(tmp_path / "c", identity_of(digits)))
-    header = json.loads((tmp_path / "c" / "header.json").read_text())
-    header["shards"][2]["statistics"]["mean"][0] += 1e-12
-    (tmp_path / "c" / "header.json").write_text(json.dumps(header))
+    header = read_header(tmp_path / "c")
+    header.shards[2].statistics.mean[0] += 1e-12
+    (tmp_path / "c" / "header.json").write_text(json.dumps(header.to_json()))
     with pytest.raises(ValueError, match="shard-00002.array_record is damaged: its statistics are not those"):
         check_cache(open_cache(tmp_path / "c", identity_of(digits)))
 
