@@ -15,7 +15,7 @@ import json
 import math
 import os
 import struct
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -181,11 +181,12 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        partial = Path(file.name)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
+        partial.touch()
+        rights = partial.stat().st_mode  # those that the umask leaves; the library gives its own
         save_file(arrays, partial)
-        partial.chmod(0o644)
+        partial.chmod(rights)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

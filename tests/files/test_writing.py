@@ -11,12 +11,23 @@ import numpy as np
 import pytest
 
 from fae_jax.files.writing import GrowingFile, plain, write_atomically, write_file, write_result
+from fae_jax.weights import write_tensors
 
 
 def test_numpy_values_become_plain_ones():
     value = {1: np.float32(0.5), "a": np.arange(3), "b": (np.True_, Path("x/y")), "c": {"d": None}}
     assert plain(value) == {"1": 0.5, "a": [0, 1, 2], "b": [True, "x/y"], "c": {"d": None}}
     json.dumps(plain(value))
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "text", "content")
+        write_tensors(tmp_path / "weights", {"x": np.zeros(2)})
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):

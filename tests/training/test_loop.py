@@ -132,6 +132,18 @@ def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run(tmp_path: Path)
     assert [row["skipped"] for row in found[:6]] == [0, 0, 1, 2, 3, 4]
 
 
+def test_a_stage_that_learnt_nothing_is_not_done(tmp_path: Path):
+    def empty(start: int) -> Iterator[dict[str, np.ndarray]]:
+        for number in itertools.count(start):
+            batch = toy.batch(number)
+            batch["x"][:] = np.nan
+            yield batch
+
+    for _ in range(2):  # nor when the same command is given again
+        with pytest.raises(RunFailed, match="toy: none of its 8 steps had a loss and a gradient that are finite"):
+            run(tmp_path, empty, max_skipped=100)
+
+
 def test_as_many_as_allowed_do_not(tmp_path: Path):
     assert int(run(tmp_path, poisoned, max_skipped=6).skipped) == 6
 
