@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fae_jax.config import differences, from_json, to_json
+from fae_jax.config import differences, from_json, from_root, to_json
 from fae_jax.files import locks, objects
 from fae_jax.files.paths import Path, as_path, is_remote
 from fae_jax.files.writing import write_atomically, write_json
@@ -77,7 +77,7 @@ class Workdir:
             raise ValueError(f"working directory {self.root} is a file; name a directory")
         if not self.config_file.is_file():
             return
-        different = differences(config, self.read_config())
+        different = differences(from_root(config), from_root(self.read_config()))
         if different:
             listed = "; ".join(different[:8]) + (f"; and {len(different) - 8} more" if len(different) > 8 else "")
             raise ValueError(

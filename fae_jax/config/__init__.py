@@ -6,7 +6,7 @@ everything else reads what `check` makes of it: frozen dataclasses with the same
 
 from fae_jax.config.checking import check
 from fae_jax.config.composing import default_config, describe, differences, flatten, is_operational
-from fae_jax.config.overriding import load_config, override, settle, shipped_configs, with_values
+from fae_jax.config.overriding import from_root, load_config, override, settle, shipped_configs, with_values
 from fae_jax.config.saved import from_json, to_json
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "differences",
     "flatten",
     "from_json",
+    "from_root",
     "is_operational",
     "load_config",
     "override",

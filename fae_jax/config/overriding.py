@@ -76,15 +76,18 @@ def override(config: Any, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
 
 
 def settle(config: Any, overrides: Iterable[tuple[str, str]]) -> Any:
-    """What a command goes by: `override`, with paths from the root on, so that they mean the same wherever the next
-    command is typed; and `check`.
+    """What a command goes by: `override`, `from_root`, `check`.
 
     Raises:
-      ValueError: see both.
+      ValueError: see all three.
     """
-    config = override(config, overrides)
+    return check(from_root(override(config, overrides)))
+
+
+def from_root(config: Any) -> ConfigDict:
+    """The configuration with paths that mean the same wherever the next command is typed: from the root on."""
     paths = {name: value for name, value in flatten(config).items() if describe(name).path}
-    return check(with_values(config, {name: _from_root(value) for name, value in paths.items()}, every=True))
+    return with_values(config, {name: _from_root(value) for name, value in paths.items()}, every=True)
 
 
 def _from_root(value: Any) -> Any:
