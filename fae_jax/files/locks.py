@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -32,7 +31,7 @@ STALE = 60.0  # seconds without one after which the holder ends
 
 def stop(message: str) -> None:
     """Ends this process as SIGTERM does, with a line that says why."""
-    print(f"fae: {message}", file=sys.stderr, flush=True)
+    say(f"fae: {message}")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -38,7 +38,8 @@ def report_progress(what: str) -> Callable[[int, int], None]:
 def say(line: str) -> bool:
     """Prints a line on standard error; whether that went well, for telling never ends a run."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # at once: a thread that ends the process may write at this moment
+        sys.stderr.flush()
     except (OSError, ValueError):  # its reader is gone, or it is closed
         return False
     return True

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+from fae_jax.files.progress import say
 
 T = TypeVar("T")
 
@@ -86,10 +87,6 @@ def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, first
                 raise
             pause = first * 2 ** (attempt - 1) * (1 + random.random() / 2)
             text = " ".join(str(error).split())[:200]
-            print(
-                f"warning: {what}: {text}; attempt {attempt + 1} of {attempts} in {pause:.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"warning: {what}: {text}; attempt {attempt + 1} of {attempts} in {pause:.1f} s")
             time.sleep(pause)
     return call()

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from fae_jax.files.progress import say
+
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # ask a process to end; SIGHUP comes when its terminal is closed
 _farewells: list[Callable[[str], object]] = []
 
@@ -30,8 +32,7 @@ def end_now(message: str) -> NoReturn:
     For threads that find the main one stuck where no exception reaches it: in a compilation, a collective of hosts
     of which one is gone, or a read that does not return.
     """
-    with contextlib.suppress(OSError, ValueError):
-        print(f"fae: failed: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    say(f"fae: failed: {' '.join(message.split())}")
     for call in _farewells:
         with contextlib.suppress(Exception):
             call(message)

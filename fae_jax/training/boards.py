@@ -15,6 +15,7 @@ import numpy as np
 
 from fae_jax.files.moving import Outbox
 from fae_jax.files.paths import Path, absolute
+from fae_jax.files.progress import say
 
 
 class Board(Protocol):
@@ -118,7 +119,7 @@ class Boards:
             call()
         except Exception as error:
             text = " ".join(str(error).split())[:200]
-            print(f"warning: {name} shows nothing more of this run: {text}", file=sys.stderr, flush=True)
+            say(f"warning: {name} shows nothing more of this run: {text}")
             return False
         return True
 

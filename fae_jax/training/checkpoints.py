@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import json
 import os
-import sys
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from fae_jax.errors import RunFailed
 from fae_jax.files.paths import Path, absolute, epath, is_remote
+from fae_jax.files.progress import say
 from fae_jax.files.retry import ATTEMPTS, retried
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
@@ -266,7 +266,7 @@ class Checkpoints:
 
     def _pass_over(self, step: int, error: Exception) -> None:
         where = self.directory / str(step)
-        print(f"warning: checkpoint {where} is damaged and passed over ({_name(error)})", file=sys.stderr, flush=True)
+        say(f"warning: checkpoint {where} is damaged and passed over ({_name(error)})")
 
     def _place(self, player: Any, ema: str | None) -> str:
         """Where the parameters asked for are in a player's tree."""

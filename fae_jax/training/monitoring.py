@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fae_jax.files.paths import Path
+from fae_jax.files.progress import say
 from fae_jax.files.writing import GrowingFile, write_file, write_json
 from fae_jax.section import at_least, option, whole_numbers
 from fae_jax.training.boards import Boards
@@ -52,7 +53,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if number < len(lines):
-                print(f"warning: line {number} of {file} is no row of metrics and is left out", file=sys.stderr)
+                say(f"warning: line {number} of {file} is no row of metrics and is left out")
     return rows
 
 
@@ -126,7 +127,7 @@ class Progress:
         self._loss = math.nan
         self._step = start
         if speaks and not terminal:
-            print(f"{name}: step {start} of {steps}", file=sys.stderr, flush=True)
+            say(f"{name}: step {start} of {steps}")
 
     def update(self, step: int, loss: float | None = None) -> None:
         if loss is not None:
@@ -139,11 +140,9 @@ class Progress:
             self._last = time.monotonic()
             rate = (step - self._start) / (self._last - self._begun)
             left = (self._steps - step) / rate if rate else math.inf
-            print(
+            say(
                 f"{self._name}: step {step} of {self._steps}, loss {self._loss:.4f}, "
-                f"{rate * self._batch:.0f} images/s, {_duration(left)} to go",
-                file=sys.stderr,
-                flush=True,
+                f"{rate * self._batch:.0f} images/s, {_duration(left)} to go"
             )
         self._step = step
 
@@ -152,7 +151,7 @@ class Progress:
             self._bar.close()
         elif self._speaks:
             spent = time.monotonic() - self._begun
-            print(f"{self._name}: {self._step} steps, {spent:.1f} s", file=sys.stderr, flush=True)
+            say(f"{self._name}: {self._step} steps, {spent:.1f} s")
 
 
 def _duration(seconds: float) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import jax
 
 from fae_jax.files.moving import Outbox
 from fae_jax.files.paths import Path
+from fae_jax.files.progress import say
 
 
 class ProfileWindow:
@@ -37,7 +36,7 @@ class ProfileWindow:
     def after(self, step: int) -> None:
         if self._running and step == self._last:
             self.close()
-            print(f"profile: steps {self._first} to {step} are in {self._directory}", file=sys.stderr, flush=True)
+            say(f"profile: steps {self._first} to {step} are in {self._directory}")
 
     def close(self) -> None:
         """Ends a trace that is still running."""

@@ -14,7 +14,6 @@ ImageNet through DINOv2-g at 16×16 tokens, with twins: 2.02 TB; Imagenette's 9,
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 
 import jax
@@ -27,7 +26,7 @@ from fae_jax.data.stores.disk_space import bytes_to_write, check_room
 from fae_jax.data.stores.latent_writer import wait_for_hosts, write_cache
 from fae_jax.data.stores.latents import HEADER, CacheIdentity, LatentSource, open_cache
 from fae_jax.files.paths import Path
-from fae_jax.files.progress import report_progress
+from fae_jax.files.progress import report_progress, say
 from fae_jax.parallel.hosts import first_says
 
 
@@ -90,7 +89,7 @@ class FeatureStore:
         """
         # What the first host sees: the last to write may have finished before another looks.
         if not first_says(self.finished):
-            print(f"features: {self.check_room()}", file=sys.stderr, flush=True)
+            say(f"features: {self.check_room()}")
             write_cache(
                 self.directory,
                 self.identity,
