@@ -32,8 +32,7 @@ from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
-from fae_jax.section import seed as seed_problem
-from fae_jax.section import validate
+from fae_jax.section import seed_range, validate
 
 AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
@@ -277,9 +276,9 @@ class FAE:
           condition: what `Condition.request` gives, one entry for each image.
           settings: see `settings`.
         """
-        problem = seed_problem(int(seed) if isinstance(seed, np.integer) else seed)
+        problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
         if problem:
-            raise ValueError(f"seed {seed} {problem}")
+            raise ValueError(f"seed {problem}, got {seed!r}")
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
         run = self._sampling(settings)

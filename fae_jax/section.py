@@ -70,9 +70,9 @@ def above(bound: float | int) -> Check:
     return lambda value: None if value > bound else f"must be above {bound}"
 
 
-def seed(value: Any) -> str | None:
-    """A seed: JAX's keys hold 32 bits of it, so that a larger one would be another's twin."""
-    return None if type(value) is int and 0 <= value < 2**32 else "is a seed: a whole number from 0 to 4294967295"
+def seed_range(value: Any) -> str | None:
+    """A seed. JAX's keys hold 32 bits of it, so that a larger one would be another's twin."""
+    return None if type(value) is int and 0 <= value < 2**32 else "must be a whole number from 0 to 4294967295"
 
 
 def share(value: Any) -> str | None:

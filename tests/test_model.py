@@ -176,7 +176,7 @@ def test_latents_and_features_of_another_shape(fae: fae_jax.FAE, unchecked_shape
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**33, 10**20, 1.5])
 def test_seeds_that_would_be_anothers_twin(fae: fae_jax.FAE, unchecked_shapes: None, seed: object):
-    with pytest.raises(ValueError, match="is a seed: a whole number from 0 to 4294967295"):
+    with pytest.raises(ValueError, match=f"seed must be a whole number from 0 to 4294967295, got {seed}"):
         fae.generate([0], seed=seed)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.opening import holding
@@ -32,7 +31,7 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     """The quickstart's configuration, for digits or for a folder of images."""
     config = load_config("quickstart")
     if data is not None:
-        config.data.source, config.data.path = "folder", str(Path(data).expanduser().absolute())
+        config.data.source, config.data.path = "folder", data
         config.data.flip = True
         source = open_source("folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0)
         config.data.classes = len(source.classes)

@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 
 from fae_jax.files.names import nearest
 from fae_jax.kinds import find, names, own, section_of
-from fae_jax.section import Plugs, as_dict, option, subsection
-from fae_jax.section import seed as seed_check
+from fae_jax.section import Plugs, as_dict, option, seed_range, subsection
 
 # Where each section is declared; imported when a configuration is first made.
 SECTIONS = {
@@ -60,7 +59,7 @@ class _Experiment:
     """The fields that stand in no section."""
 
     name: str = option("", "the experiment's name, for people")
-    seed: int = option(0, "everything random derives from (seed, step, example)", seed_check)
+    seed: int = option(0, "everything random derives from (seed, step, example)", seed_range)
 
 
 @functools.cache

@@ -8,8 +8,7 @@ from typing import ClassVar
 from fae_jax.evaluation.metrics import MetricsSection
 from fae_jax.evaluation.tasks import TASKS
 from fae_jax.evaluation.text_side import TextSection
-from fae_jax.section import Plugs, at_least, option, subsection
-from fae_jax.section import seed as seed_check
+from fae_jax.section import Plugs, at_least, option, seed_range, subsection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,7 @@ class EvaluationSection:
 
     operational: ClassVar[bool] = True
     samples: int = option(50_000, "images per score", at_least(1))
-    seed: int = option(0, "seed of the samples", seed_check)
+    seed: int = option(0, "seed of the samples", seed_range)
     text: TextSection = subsection(TextSection)
     metrics: MetricsSection = subsection(MetricsSection)
 

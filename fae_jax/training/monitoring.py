@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fae_jax.files.paths import Path
-from fae_jax.files.progress import say
+from fae_jax.files.progress import duration, say
 from fae_jax.files.writing import GrowingFile, write_file, write_json
 from fae_jax.section import at_least, option, whole_numbers
 from fae_jax.training.boards import Boards
@@ -139,10 +139,10 @@ class Progress:
         elif self._speaks and time.monotonic() - self._last > self._interval:
             self._last = time.monotonic()
             rate = (step - self._start) / (self._last - self._begun)
-            left = (self._steps - step) / rate if rate else math.inf
+            left = duration((self._steps - step) / rate) if rate else "unknown time"
             say(
                 f"{self._name}: step {step} of {self._steps}, loss {self._loss:.4f}, "
-                f"{rate * self._batch:.0f} images/s, {_duration(left)} to go"
+                f"{rate * self._batch:.0f} images/s, {left} to go"
             )
         self._step = step
 
@@ -152,12 +152,3 @@ class Progress:
         elif self._speaks:
             spent = time.monotonic() - self._begun
             say(f"{self._name}: {self._step} steps, {spent:.1f} s")
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "unknown time"
-    hours, rest = divmod(int(seconds), 3600)
-    return (
-        f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s" if rest >= 60 else f"{rest} s"
-    )

@@ -97,7 +97,9 @@ def test_nohup_is_respected():
     held = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with ending_at_sigterm():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.2)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, held)

@@ -3,10 +3,11 @@
 import io
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from fae_jax.files.progress import duration, report_progress
+from fae_jax.files.progress import duration, report_progress, say
 
 
 class Clock:
@@ -53,9 +54,17 @@ def test_a_stream_that_nobody_reads_ends_no_run(stream: str, monkeypatch: pytest
     if stream == "closed":
         target.close()
     monkeypatch.setattr(sys, "stderr", target)
+    assert say("a line") is False
     progress = report_progress("cache")
     for done in range(1, 9):
         progress(done, 8)
+
+
+def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that write a line each do not write into one another's."""
+    written: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=written.append, flush=lambda: None))
+    assert say("a line") is True and written == ["a line\n"]
 
 
 def test_durations_are_said_as_people_say_them() -> None:

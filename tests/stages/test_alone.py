@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import flipped
 from PIL import Image
 from running import TINY, fae
 
@@ -164,9 +165,7 @@ def test_a_record_that_changed_on_disk_is_refused(finished: Path, tmp_path: Path
     workdir, file, rng = Workdir(tmp_path), tmp_path / "features" / "stage.json", np.random.default_rng(0)
     whole, record = file.read_bytes(), read_record(Workdir(tmp_path), "features")
     for _ in range(100):
-        spoilt = bytearray(whole)
-        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
-        file.write_bytes(bytes(spoilt))
+        file.write_bytes(flipped(whole, rng))
         try:
             assert read_record(workdir, "features") == record  # white space
         except ValueError as error:

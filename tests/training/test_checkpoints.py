@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from damage import flipped
 
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.mesh import make_mesh
@@ -79,9 +80,7 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     for file in (*files, largest(folder)):
         content = file.read_bytes()
-        spoilt = bytearray(content)
-        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
-        file.write_bytes(bytes(spoilt))
+        file.write_bytes(flipped(content, rng))
         step, state = restore(saved)
         assert_same(state, state_at(step))
         params = saved.read_params("toy", make_mesh())

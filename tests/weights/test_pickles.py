@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from damage import flipped
 
 from fae_jax.weights.pickles import read_pickle
 
@@ -155,9 +156,7 @@ def test_every_opcode_and_every_damage_is_one_line(tmp_path):
         programs.append(bytes(spoilt))
     files = [whole[: int(rng.integers(len(whole)))] for _ in range(40)]
     for _ in range(200):
-        spoilt = bytearray(whole)
-        spoilt[int(rng.integers(len(spoilt)))] ^= 1 << int(rng.integers(8))
-        files.append(bytes(spoilt))
+        files.append(flipped(whole, rng))
     path, read = tmp_path / "m.pth", 0
     for number in range(len(programs) + len(files)):
         if number < len(programs):

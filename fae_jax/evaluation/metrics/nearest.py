@@ -93,7 +93,7 @@ class Nearest:
 
     def __init__(self) -> None:
         self._images: list[np.ndarray] = []
-        self._near: Neighbours | None = None
+        self._near: tuple[Nearest, Neighbours] | None = None
 
     @classmethod
     def build(cls, section: None, classes: Sequence[str]) -> Nearest:
@@ -101,9 +101,11 @@ class Nearest:
 
     def update(self, batch: Batch) -> None:
         self._images.append(batch.images)
+        self._near = None
 
     def merge(self, other: Nearest) -> None:
         self._images += other._images
+        self._near = None
 
     @property
     def images(self) -> UInt8[np.ndarray, "n y x 3"]:
@@ -115,9 +117,9 @@ class Nearest:
 
     def to(self, train: Nearest) -> Neighbours:
         """The nearest training images, searched once: every set of samples asks them of the held-out images."""
-        if self._near is None:
-            self._near = nearest(self.images, train.images)
-        return self._near
+        if self._near is None or self._near[0] is not train:
+            self._near = train, nearest(self.images, train.images)
+        return self._near[1]
 
     def result(self, real: Mapping[str, Nearest]) -> dict[str, Any]:
         samples, heldout = self.to(real["train"]), real["heldout"].to(real["train"])

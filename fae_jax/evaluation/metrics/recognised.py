@@ -30,19 +30,14 @@ def area_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "size_out size
     return np.clip(right - left, 0.0, None) * (size_out / size_in)
 
 
-def low_resolution(
-    images: UInt8[np.ndarray, "n y x 3"], *, size: int = 8, colour: bool = False
-) -> Float[np.ndarray, "n k"]:
-    """Images as area averages on a `size`×`size` grid, from 0 (black) to 16 (white), flattened.
+def low_resolution(images: UInt8[np.ndarray, "n y x 3"]) -> Float[np.ndarray, "n 64"]:
+    """Images as grey area averages on an 8×8 grid, from 0 (black) to 16 (white), flattened.
 
     What the judge sees: for digits drawn larger it gives back the 8×8 grey values of scikit-learn's data set.
-    k is size², or 3·size² with `colour`.
     """
-    rows, columns = area_matrix(images.shape[1], size), area_matrix(images.shape[2], size)
-    values = images.astype(np.float64) * (16.0 / 255.0)
-    if not colour:
-        values = values.mean(-1, keepdims=True)
-    small = np.einsum("ay,nyxc,bx->nabc", rows, values, columns, optimize=True)
+    rows, columns = area_matrix(images.shape[1], 8), area_matrix(images.shape[2], 8)
+    grey = (images.astype(np.float64) * (16.0 / 255.0)).mean(-1, keepdims=True)
+    small = np.einsum("ay,nyxc,bx->nabc", rows, grey, columns, optimize=True)
     return small.reshape(len(images), -1)
 
 
@@ -73,10 +68,16 @@ class Recognised:
             )
         self._inputs.append(low_resolution(batch.images))
         self._labels.append(batch.labels)
+        self._forget()
 
     def merge(self, other: Recognised) -> None:
         self._inputs += other._inputs
         self._labels += other._labels
+        self._forget()
+
+    def _forget(self) -> None:
+        """The judge, who learnt from fewer images."""
+        self.__dict__.pop("classifier", None)
 
     @property
     def labels(self) -> np.ndarray:

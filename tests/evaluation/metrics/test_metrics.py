@@ -43,6 +43,13 @@ def test_batches_and_merges_do_not_change_a_score(digits, name):
     ours = take_in(cut(samples, [150])[:1], [name], None, NAMES)
     ours[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
     assert close(results(ours, real)[0], expected)
+    in_batches = take_in(cut(samples, [150])[:1], [name], None, NAMES)
+    results(in_batches, dict.fromkeys(real, in_batches))  # asked before its stream has ended
+    in_batches[name].update(cut(samples, [150])[1])
+    assert close(results(in_batches, real)[0], expected)
+    itself = take_in([whole], [name], None, NAMES)
+    own = dict.fromkeys(real, itself)
+    assert close(results(in_batches, dict.fromkeys(real, in_batches))[0], results(itself, own)[0])
     empty = take_in([], [name], None, NAMES)
     empty[name].merge(take_in([whole], [name], None, NAMES)[name])
     assert close(results(empty, real)[0], expected)

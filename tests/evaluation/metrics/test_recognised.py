@@ -70,7 +70,8 @@ def test_low_resolution_returns_the_original_digits_from_plain_enlargement():
 @pytest.mark.parametrize("shape", [(32, 32), (30, 44)])
 def test_low_resolution_is_pils_box_resize(shape):
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    seen = low_resolution(image[None], size=8, colour=True).reshape(8, 8, 3) * 255 / 16
+    channels = np.moveaxis(image, -1, 0)[..., None].repeat(3, -1)  # each as a grey image
+    seen = low_resolution(channels).reshape(3, 8, 8).transpose(1, 2, 0) * 255 / 16
     expected = np.asarray(Image.fromarray(image).resize((8, 8), Image.Resampling.BOX), np.float64)
     exact = shape[0] % 8 == 0 and shape[1] % 8 == 0
     # PIL rounds to bytes after each pass, and counts a pixel as in or out instead of splitting it.
