@@ -45,6 +45,7 @@ def test_batches_and_merges_do_not_change_a_score(digits, name):
     assert close(results(ours, real)[0], expected)
     in_batches = take_in(cut(samples, [150])[:1], [name], None, NAMES)
     results(in_batches, dict.fromkeys(real, in_batches))  # asked before its stream has ended
+    results(in_batches, real)  # and of the real images
     in_batches[name].update(cut(samples, [150])[1])
     assert close(results(in_batches, real)[0], expected)
     itself = take_in([whole], [name], None, NAMES)
