@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from fae_jax.evaluation.metrics import take_in
 from fae_jax.evaluation.metrics.frechet import Frechet, Moments, frechet_distance, symmetric_root
 
 
@@ -96,3 +97,14 @@ def test_unusable_features_are_refused():
         Moments.of(np.zeros((2, 3))).merge(Moments.of(np.zeros((2, 4))))
     with pytest.raises(ValueError, match="3 and 4 wide"):
         frechet_distance(Moments.of(np.zeros((2, 3))), Moments.of(np.zeros((2, 4))))
+
+
+def test_the_metric_compares_samples_and_training_images_with_the_heldout_ones(digits):
+    real = {split: take_in([getattr(digits, split)], ["frechet"], None, ())["frechet"] for split in digits._fields}
+    perfect = take_in([digits.heldout], ["frechet"], None, ())["frechet"].result(real)["frechet"]
+    assert perfect["samples_to_heldout"] == pytest.approx(0.0, abs=1e-8)
+    train, heldout = Moments.of(digits.train.features), Moments.of(digits.heldout.features)
+    assert perfect["train_to_heldout"] == frechet_distance(train, heldout) > 0
+    assert (perfect["samples"], perfect["train"], perfect["heldout"]) == (359, 1438, 359)
+    copied = real["train"].result(real)["frechet"]
+    assert copied["samples_to_heldout"] == copied["train_to_heldout"] and copied["dimensions"] == 12
