@@ -22,7 +22,6 @@ from fae_jax import __version__
 from fae_jax.cli.stopping import ending_at_sigterm
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.names import nearest
-from fae_jax.parallel.ending import leave_now
 from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 
 # verb → what it does; each is a module of fae_jax.commands with add_arguments(parser) and run(arguments) → result
@@ -117,9 +116,6 @@ def _report(error: BaseException, code: int, text: str | None = None) -> int:
         _print("".join(traceback.format_exception(error)), sys.stderr)
     line = " ".join((str(error) if text is None else text).split())
     _print(f"fae: {'error' if code == 2 else 'failed'}: {line}\n", sys.stderr)
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        leave_now(code)  # an orderly exit would wait for the other hosts
     return code
 
 

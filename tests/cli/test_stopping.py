@@ -103,3 +103,14 @@ def test_nohup_is_respected():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, held)
+
+
+def test_what_failed_is_not_waited_for():
+    waiting = (
+        "import threading, time, fae_jax.__main__ as fae; threading.Thread(target=time.sleep, args=(60,)).start();"
+    )
+    begun = time.monotonic()
+    command = f"{waiting} raise SystemExit(fae.run(['run', '--nothing']))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, env=environment(), capture_output=True)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
+    assert time.monotonic() - begun < 50

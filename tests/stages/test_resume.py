@@ -1,6 +1,5 @@
 """The promise that matters most: killed anywhere and run again, a run is the same to the bit."""
 
-import functools
 import json
 import random
 import re
@@ -9,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import TINY, TRAINED, assert_same_arrays, curve, fae, lines, saved_state, signal_when, start
 from tiny import STEPS
@@ -53,29 +53,52 @@ def assert_same_run(workdir: Path, finished: Path) -> None:
         assert ours == theirs and ours, pattern
 
 
-MOMENTS = {"encoder": 3, "features": 3, "pixels": 3, "finetune": 3, "cache": 3, "generator": 5}  # twenty
+KILLS = {"encoder": 5, "features": 5, "pixels": 5, "finetune": 5, "cache": 4, "generator": 7}
+COMMANDS = {
+    "sample": ("sample", "--number", 8),
+    "evaluate": ("evaluate", "--task", "generation", "reconstruction"),
+    "export": ("export", "--format", "bundle", "--out"),
+}
+EACH = 3  # kills of each command; forty in all
 
 
-def has_begun(workdir: Path, said: Path, stage: str, since: float) -> bool:
+def has_begun(workdir: Path, told: Path, stage: str, since: float) -> bool:
     """Whether the process begun at `since` is in a stage."""
     if stage == "cache":
         return any(file.stat().st_mtime > since for file in workdir.glob("latents/*/writer-0.lock"))
-    return f"{stage}: step" in said.read_text()
+    return f"{stage}: step" in told.read_text()
+
+
+def command(name: str, workdir: Path) -> tuple[object, ...]:
+    place = (workdir.with_name(f"{workdir.name}-bundle"),) if name == "export" else ()
+    return (*COMMANDS[name], *place, "--workdir", workdir)
+
+
+def results(workdir: Path) -> dict[str, bytes]:
+    """What sampling, evaluation and export leave."""
+    with np.load(workdir / "samples" / "samples" / "samples.npz") as drawn:
+        kept = {f"samples {name}": drawn[name].tobytes() for name in drawn.files}
+    bundle = workdir.with_name(f"{workdir.name}-bundle")
+    files = [*workdir.glob("evaluation/*.json"), *bundle.rglob("*")]
+    return kept | {path.name: path.read_bytes() for path in files if path.is_file()}
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_it_is_twenty_times_the_same_curve(finished: Path, tmp_path: Path):
+def test_killed_at_forty_random_moments_all_comes_out_the_same(finished: Path, tmp_path: Path):
     seed = time.time_ns() % 10**6
-    rng, workdir, said, landed = random.Random(seed), tmp_path / "killed", tmp_path / "said", []
-    for stage, wanted in MOMENTS.items():
-        while landed.count(stage) < wanted:
-            since, delay = time.time(), rng.uniform(0.0, 1.5)
-            with open(said, "w") as file:
+    rng, workdir, told, landed = random.Random(seed), tmp_path / "killed", tmp_path / "told", []
+    for stage, number in KILLS.items():
+        while landed.count(stage) < number:
+            since, after, delay = time.time(), rng.randrange(STEPS), rng.uniform(0.0, 0.2)
+
+            def reached(stage: str = stage, since: float = since, after: int = after, delay: float = delay) -> bool:
+                if not has_begun(workdir, told, stage, since):
+                    return False
+                return (stage == "cache" or progress(workdir, stage) >= after) and not time.sleep(delay)
+
+            with open(told, "w") as file:
                 process = start("run", "--config", TINY, "--workdir", workdir, stderr=file)
-                begun = functools.partial(has_begun, workdir, said, stage, since)
-                signal_when(
-                    process, lambda begun=begun, delay=delay: begun() and not time.sleep(delay), signal.SIGKILL
-                )
+                signal_when(process, reached, signal.SIGKILL)
             if is_done(workdir, stage):  # the kill came too late, and those before it have left no trace
                 forget(workdir, stage)
                 landed = [name for name in landed if name != stage]
@@ -86,9 +109,27 @@ def test_killed_at_twenty_random_moments_it_is_twenty_times_the_same_curve(finis
                 ours = read_metrics(workdir / stage / "metrics.jsonl")
                 assert [row["loss"] for row in ours] == losses(finished, stage)[: len(ours)]
     fae("run", "--config", TINY, "--workdir", workdir)
-    print(f"seed {seed}, {len(landed)} kills: {landed}")
-    assert len(landed) == 20
     assert_same_run(workdir, finished)
+
+    whole = tmp_path / "whole"
+    shutil.copytree(finished, whole)
+    for name in COMMANDS:
+        begun = time.monotonic()
+        fae(*command(name, whole))
+        length = time.monotonic() - begun
+        while landed.count(name) < EACH:
+            due = time.monotonic() + rng.uniform(0.3, 0.9) * length
+            code, err = signal_when(
+                start(*command(name, workdir)), lambda due=due: time.monotonic() >= due, signal.SIGKILL
+            )
+            assert code in (0, -signal.SIGKILL), err
+            landed += [name] * (code != 0)
+        fae(*command(name, workdir))
+    print(f"seed {seed}, {len(landed)} kills: {landed}")
+    assert len(landed) == 40
+    ours, theirs = results(workdir), results(whole)
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if ours[name] != theirs[name]]
 
 
 def losses(workdir: Path, stage: str) -> list[float]:
