@@ -33,6 +33,7 @@ from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch, is_first
+from fae_jax.parallel.xla_flags import jit_once
 from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import Record, Stage
@@ -160,7 +161,7 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     keys = jax.random.split(jax.random.key(0), len(images))
     blank = blank_patches(keys, networks.tokens, parts.config.encoder_training.mask)
 
-    @jax.jit
+    @jit_once
     def draw(params: Any) -> tuple[Array, Array]:
         patches = networks.forward(params, images, blank)[1]
         filled = jnp.where(blank[..., None], patches, patchify(images, networks.config.patch))

@@ -27,6 +27,7 @@ from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_dive
 from fae_jax.model import Parts
 from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch
+from fae_jax.parallel.xla_flags import jit_once
 from fae_jax.section import at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
@@ -176,7 +177,7 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     """Images, x and x̂ in the same colours, and how certain each latent channel is."""
     tokenizer, images = parts.tokenizer, to_pixels(batch["image"])
 
-    @jax.jit
+    @jit_once
     def draw(params: Any, frozen: Any) -> tuple[Array, Array, Array]:
         raw = tokenizer.raw_features(frozen, batch)
         posterior = tokenizer.compress(params, raw)

@@ -21,6 +21,7 @@ from jaxtyping import Array
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.losses.pixel import check_losses, pixel_loss, pixel_terms, psnr
 from fae_jax.model import Parts
+from fae_jax.parallel.xla_flags import jit_once
 from fae_jax.section import at_least, like, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
@@ -121,7 +122,7 @@ def preview(stage: str, parts: Parts, frozen: Mapping[str, Any], batch: Mapping[
     """Images over what is decoded from their features."""
     images, make_input = to_pixels(batch["image"]), _input(stage, parts)
     keys = jax.random.split(jax.random.key(0), len(images))
-    draw = jax.jit(
+    draw = jit_once(
         lambda params, frozen: parts.tokenizer.pixel_decoder.apply(
             {"params": params}, make_input(frozen, batch, keys)
         )

@@ -3,7 +3,8 @@
     digest(x) = Σ_i (2 i + 1) · bits(x_i)   mod 2³²                                                         (1)
 
 over the flattened array. A factor is odd, so that one flipped bit, wherever it is, always changes the sum. It is
-summed on the devices where the array lies, and does not depend on the mesh.
+summed on the devices where the array lies, and does not depend on the mesh; here, where the array is small and no
+other host holds a part of it, since a program compiled for its shape would take longer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxtyping import Array, Shaped, UInt32
 
 from fae_jax.parallel.rules import path_name
 
+SMALL = 2**18  # numbers in an array that is summed here
 _BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -33,11 +35,19 @@ def digest(x: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     return jnp.sum((2 * place + 1) * bits, dtype=jnp.uint32)
 
 
+def _digest_here(x: np.ndarray) -> int:
+    """Equation (1)."""
+    bits = np.ascontiguousarray(x).reshape(-1).view(f"u{x.dtype.itemsize}").astype(np.uint32)
+    return int(np.sum((2 * np.arange(x.size, dtype=np.uint32) + 1) * bits, dtype=np.uint32))
+
+
 def digests(tree: Any) -> dict[str, int]:
     """Equation (1) of every array of a tree, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    made = {path_name(path): digest(leaf) for path, leaf in leaves if isinstance(leaf, jax.Array)}
-    return {name: int(value) for name, value in jax.device_get(made).items()}
+    arrays = {path_name(path): leaf for path, leaf in leaves if isinstance(leaf, jax.Array)}
+    near = {name for name, leaf in arrays.items() if leaf.size <= SMALL and leaf.is_fully_addressable}
+    made = jax.device_get({name: leaf if name in near else digest(leaf) for name, leaf in arrays.items()})
+    return {name: _digest_here(value) if name in near else int(value) for name, value in made.items()}
 
 
 def check_digests(tree: Any, saved: Mapping[str, int] | None) -> None:

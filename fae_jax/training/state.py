@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from fae_jax.parallel.mesh import replicated
 from fae_jax.parallel.rules import shardings
+from fae_jax.parallel.xla_flags import jit_once
 
 # (parameters, frozen, batch, keys of the examples, step) → (scalar loss, scalar metrics). `frozen` also holds the
 # other players' parameters under their names. The loss is a mean over examples, so that microbatches add up.
@@ -93,4 +94,4 @@ def create_state(
 ) -> TrainState:
     """`initial_state`, made where it will lie: no device ever holds all of it."""
     _, places = state_shardings(players, mesh)
-    return jax.jit(lambda given: initial_state(players, seed, given), out_shardings=places)(given or {})
+    return jit_once(lambda given: initial_state(players, seed, given), out_shardings=places)(given or {})

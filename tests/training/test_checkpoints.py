@@ -15,7 +15,7 @@ from damage import flipped
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.training.checkpoints import Checkpoints
-from fae_jax.training.digests import digest
+from fae_jax.training.digests import digest, digests
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.state import TrainState, create_state
 
@@ -98,6 +98,7 @@ def test_a_digest_tells_every_bit_and_every_place(dtype: type):
     rng = np.random.default_rng(1)
     x = rng.integers(0, 2 if dtype is bool else 100, (3, 4, 5)).astype(dtype)
     before = int(digest(jnp.asarray(x)))
+    assert digests({"x": jnp.asarray(x)}) == {"x": before}  # small ones are summed here
     places = np.arange(60, dtype=np.uint64)
     width = x.dtype.itemsize
     bits = x.reshape(-1).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[width])
