@@ -84,6 +84,8 @@ def test_a_generator_and_a_condition_of_the_page(installed: dict, tmp_path: Path
     fae("sample", "--workdir", workdir, "--classes", "0,1", "--number", 4, **installed)
     with np.load(workdir / "samples" / "samples" / "samples.npz") as drawn:
         assert drawn["labels"].tolist() == [0, 1, 0, 1]
+    assert (workdir / "tally" / "images.txt").read_text() == "359"
+    assert json.loads(fae("train", "tally", "--workdir", workdir, "--json", **installed)[0])["ran"] == []
     _, err = fae("sample", "--workdir", workdir, "--classes", "2", "--number", 4, code=2, **installed)
     assert len(err.splitlines()) == 1
 
@@ -97,6 +99,8 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
         "--workdir",
         workdir,
         "--config.tokenizer.kind=averages",
+        "--config.generator.flow_matching.network=tokenwise",
+        "--config.generator.flow_matching.tokenwise.hidden=8",
         "--config.encoder.train=False",
         "--config.generator.steps=2",
     ]

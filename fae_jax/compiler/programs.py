@@ -103,8 +103,9 @@ class Program(NamedTuple):
 
 
 def stages_to_compile(config: Any) -> list[str]:
-    """Those of `STAGES` that an experiment has."""
-    return [*(stage.name for stage in stages_of(config) if stage.name != "encoder"), "sample"]
+    """What an experiment compiles: each stage that trains, but for an encoder of its own, the cache, and sampling."""
+    trained = [stage for stage in stages_of(config) if stage.players is not None or stage.name == "cache"]
+    return [*(stage.name for stage in trained if stage.name != "encoder"), "sample"]
 
 
 def lower(config: Any, stage: str, mesh: jax.sharding.Mesh, own: list[jax.Device] | None = None) -> Program:
