@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fae_jax.data.sources.coco import CocoSource
+from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.streams import Streams
@@ -32,7 +33,7 @@ from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.voting import most_similar
 from fae_jax.model import FAE
-from fae_jax.section import at_least, option
+from fae_jax.section import at_least, option, subsection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class RetrievalSection:
     source: str = option("", "a kind with captions: coco, tar, …; empty = the held-out images")
     path: str = option("", "where it is: of coco, the JSON file of captions", path=True)
     images: str = option("", "coco: the folder of images; empty = looked for near the JSON file", path=True)
+    columns: Columns = subsection(Columns)
     limit: int = option(0, "images at most, the first ones; 0 = all", at_least(0))
 
 
@@ -122,7 +124,9 @@ class Retrieval:
         if fields.source == "coco" and fields.path and fields.images:
             return CocoSource(fields.path, split="train", holdout=0.0, seed=0, images=fields.images)
         if fields.source:
-            source = open_source(fields.source, path=fields.path or None, split="train", holdout=0.0, seed=0)
+            source = open_source(
+                fields.source, path=fields.path or None, split="train", holdout=0.0, seed=0, columns=fields.columns
+            )
         else:
             source = self.streams.source("heldout")
         if not getattr(source, "captioned", False):

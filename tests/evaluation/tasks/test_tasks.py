@@ -1,11 +1,14 @@
 """`fae evaluate` on a working directory that ended after its features stage: nothing else is asked for."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
+from PIL import Image
 
 import fae_jax
 from fae_jax.cli.program import main
@@ -98,3 +101,17 @@ def test_refusals(features_only: Path, capfd: pytest.CaptureFixture[str], words:
     evaluate(features_only, *words, code=2)
     err = capfd.readouterr().err
     assert said in err and err.count("\n") == 1
+
+
+def test_captions_are_read_from_the_column_that_is_named(
+    features_only: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    columns = {"image": [{"bytes": file.getvalue(), "path": "a.png"}], "short": ["red"], "long": ["a red bird"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    field = "--config.evaluation.retrieval"
+    words = ("--task", "retrieval", f"{field}.source=parquet", f"{field}.path={tmp_path}")
+    for name, told in (("wide", "'wide'"), ("long", "pools no vector that texts could be compared with")):
+        evaluate(features_only, *words, f"{field}.columns.caption={name}", code=2)
+        assert told in capfd.readouterr().err
