@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fae_jax.data.loader import ORDER
 from fae_jax.data.stores.latent_loader import LatentLoader
 from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
@@ -77,7 +78,7 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
         made_of["encoder"] = experiment.parts.encoder.weights_hash
         statistics = {"mean": np.asarray(known.mean), "std": np.asarray(known.std)}
         made_of["feature statistics"] = hash_tree(statistics)
-    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"}
+    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"} | {"order": ORDER}
     folder = stage.folder or stage.name
     record = read_record(experiment.workdir, folder)
     if record is not None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from fae_jax.data.batching import Reading, stack
-from fae_jax.data.loader import Loader, ordered_batches
+from fae_jax.data.loader import Loader, ordered, ordered_batches
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.transforms import adm_centre_crop
 
@@ -99,6 +99,32 @@ def test_every_epoch_is_a_different_permutation(folder: FolderSource) -> None:
     assert (np.sort(seen, axis=1) == np.arange(39)).all()
     assert len({tuple(epoch) for epoch in seen}) == 5
     assert abs(np.corrcoef(seen.ravel()[1:], seen.ravel()[:-1])[0, 1]) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("count", "look"),
+    [(50_000, 2**12), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((50_000,) * 2, (1_281_167, 2**16)))],
+)
+def test_the_order_is_as_good_as_chance(count: int, look: int) -> None:
+    order, batch = ordered(count, 7, None), 256
+    epochs = np.array([[order[epoch * count + place] for place in range(look)] for epoch in range(3)])
+    places = (epochs - (count - 1) / 2) / np.sqrt((count**2 - 1) / 12)
+    left = np.sqrt(look - np.arange(257))  # pairs at each lag
+
+    def sigmas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.rfft(a, 2 * look).conj() * np.fft.rfft(b, 2 * look)
+        return np.fft.irfft(spectrum)[:257] / left
+
+    within = np.stack([sigmas(epoch, epoch)[1:] for epoch in places])
+    between = np.stack([sigmas(places[i], places[j]) for i in range(3) for j in range(3) if i != j])
+    for z in (within, between):
+        assert np.abs(z).max() < 4.5 and abs(z.std() - 1) < 0.1  # of 2,310 pairs, by chance one in 60 times above
+    classes = np.sort((epochs * 1000 // count)[:, : look // batch * batch].reshape(-1, batch))
+    runs = np.stack([(classes[:, lag:] == classes[:, :-lag]).sum() for lag in range(1, 12)])
+    chance = len(classes) * batch * (batch - 1) / 2 * (count / 1000 - 1) / (count - 1)
+    assert abs(runs.sum() - chance) < 4 * np.sqrt(chance)
+    if look == count:
+        assert all((np.bincount(epoch, minlength=count) == 1).all() for epoch in epochs)
 
 
 def test_seeds_decide(folder: FolderSource) -> None:
