@@ -40,7 +40,11 @@ COLUMNS = {
 VERSION = 2  # 1 looked for the members of a sample beside each other; its columns are the same
 Members = dict[str, tuple[int, int]]  # suffix → offset, size
 LARGEST_LABEL = 10**6
+LARGEST_IMAGE = 2**30  # bytes; of a file whose pixels are within the limit
+LARGEST_TEXT = 2**20  # bytes of a class, caption or JSON, which are read whole
+LARGEST_HEADER = 2**20  # bytes of a member's header, with the extensions before it
 CUT = "the tar is cut or damaged"
+NO_TAR = "is no uncompressed tar, so it cannot be read at random"
 DOTS = "its name has a dot before the last one, and a key ends at the first"
 
 
@@ -121,11 +125,7 @@ def join_indices(parts: Sequence[TarIndex]) -> TarIndex:
 
 
 def scan_tar(file: StoredFile) -> TarIndex:
-    """Indexes one shard from front to back.
-
-    Raises:
-      ValueError: it is no tar, or compressed.
-    """
+    """Indexes one shard from front to back; one that is no tar has no images, and `skipped` says so."""
     rows: list[dict[str, Any]] = []
     skipped: list[Skip] = []
     with storage.open_file(file.path) as data:
@@ -158,14 +158,17 @@ def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> list[tuple[str
 
 
 def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, int, int]]:
+    headers, end = _Headers(data), 0
     try:
-        archive = tarfile.TarFile(fileobj=data, mode="r")
-    except tarfile.TarError as error:
-        raise ValueError(f"{file.path} is no uncompressed tar, so it cannot be read at random: {error}") from error
-    end = 0
+        archive = tarfile.TarFile(fileobj=headers, mode="r")  # type: ignore[arg-type]
+    except _NO_HEADER as error:
+        skipped.append(Skip(file.name, NO_TAR, str(error)))
+        return
     try:
         for member in archive:
-            end = archive.offset
+            if member.size < 0 or archive.offset <= end:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            end, headers.left = archive.offset, LARGEST_HEADER
             path = PurePosixPath(member.name)
             if member.isdir() or path.name.startswith("._"):  # macOS's tar puts such a file beside each
                 pass
@@ -173,17 +176,36 @@ def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple
                 skipped.append(Skip(f"{file.name}/{member.name}", "names a place outside the archive"))
             elif not member.isreg():
                 skipped.append(Skip(f"{file.name}/{member.name}", "is a link or device, not a file"))
+            elif member.issparse():
+                skipped.append(Skip(f"{file.name}/{member.name}", "is stored with holes (tar --sparse)"))
             elif member.offset_data + member.size > file.size:
                 skipped.append(Skip(f"{file.name}/{member.name}", CUT, "the file ends inside it"))
             else:
                 yield member.name, member.offset_data, member.size
             archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every member of a large shard
-    except tarfile.TarError as error:
+    except _NO_HEADER as error:
         skipped.append(Skip(file.name, CUT, f"after byte {end}: {error}"))
         return
     data.seek(archive.offset)
     if data.read(512) != bytes(512):
         skipped.append(Skip(file.name, CUT, f"after byte {end}: no end mark"))
+
+
+# What tarfile raises on headers that make no sense; of extensions before extensions it raises the last.
+_NO_HEADER = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+
+
+class _Headers:
+    """A shard as tarfile reads it, for headers alone: what a header asks for is bounded, whatever it says."""
+
+    def __init__(self, data: Any):
+        self.seek, self.tell, self._data, self.left = data.seek, data.tell, data, LARGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"a header of more than {LARGEST_HEADER:,} bytes")
+        return self._data.read(size)
 
 
 def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: StoredFile) -> dict[str, Any] | None:
@@ -195,6 +217,8 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
         skipped += [] if images else [Skip(name, "has no image")]
         return None
     try:
+        if image[1] > LARGEST_IMAGE:
+            raise Unusable(f"its image is larger than {LARGEST_IMAGE:,} bytes", f"{image[1]:,}")
         label = _label(_read(data, members["cls"])) if "cls" in members else -1
         about = _json(_read(data, members["json"])) if "json" in members else {}
         if about.get("status", "success") != "success":
@@ -216,6 +240,8 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
 
 
 def _read(data: Any, place: tuple[int, int]) -> bytes:
+    if place[1] > LARGEST_TEXT:
+        raise Unusable(f"its class, caption or JSON is larger than {LARGEST_TEXT:,} bytes", f"{place[1]:,}")
     data.seek(place[0])
     return data.read(place[1])
 
@@ -234,10 +260,10 @@ def _label(content: bytes) -> int:
     return label
 
 
-def _json(content: bytes) -> dict[str, Any]:
+def _json(content: bytes | str) -> dict[str, Any]:
     try:
         about = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unusable("its JSON cannot be read") from None
     return about if isinstance(about, dict) else {}
 
@@ -250,9 +276,10 @@ def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
     """
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unusable("its caption is not UTF-8", f"{error.reason} at byte {error.start}") from None
-    texts = json.loads(text)["captions"] if is_json else [text]
+        texts = _json(text).get("captions", ()) if is_json else [text]
+        "".join(map(str, texts)).encode("utf-8")  # JSON may hold halves of characters
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise Unusable("its caption is not UTF-8", f"{error.reason} at {error.start}") from None
     captions = tuple(" ".join(caption.split()) for caption in texts if isinstance(caption, str) and caption.strip())
     if not captions:
         raise Unusable("its caption is empty")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +16,10 @@ from fae_jax.data.sources.listing import listing_hash, shards, split_positions
 from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, warn_of
 from fae_jax.data.sources.tar_index import VERSION, TarIndex, captions_of, join_indices, scan_tar
 from fae_jax.files import storage
+from fae_jax.files.progress import report_progress
 from fae_jax.files.storage import StoredFile
 
-log = logging.getLogger(__name__)
+MANY = 8  # tars: scanning fewer is not worth a line
 
 
 class TarSource(StoredSource):
@@ -73,10 +73,13 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
         index, about = TarIndex.load(Path(path).expanduser())
         return index, tuple(about["classes"])
     files = shards(path, ".tar")
-    if len(files) > 1:
-        log.info("scanning %d tars; `fae prepare` keeps an index of them", len(files))
+    progress, parts = report_progress("scan (`fae prepare` keeps what it gives)", "tars"), []
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        index = join_indices(list(pool.map(lambda file: _scanned(file, scanned), files)))
+        for part in pool.map(lambda file: _scanned(file, scanned), files):
+            parts.append(part)
+            if len(files) >= MANY:
+                progress(len(parts), len(files))
+    index = join_indices(parts)
     index, classes = usable(index, class_names(path), path)
     warn_of(index.skipped, path)
     return index, classes

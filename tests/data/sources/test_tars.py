@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.stored import counted
-from fae_jax.data.sources.tar_index import DOTS, TarIndex, join_indices, scan_tar
+from fae_jax.data.sources.tar_index import CUT, DOTS, NO_TAR, TarIndex, join_indices, scan_tar
 from fae_jax.data.sources.tars import TarSource, open_index
 from fae_jax.files.storage import find_files
 
@@ -228,6 +229,70 @@ def test_what_is_no_tar_at_all_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no file that ends in .tar"):
         opened(tmp_path / "empty")
+
+
+def member(name: str, data: bytes = b"", size: int | None = None, kind: bytes = b"0") -> bytes:
+    """Header and content as no library writes them: any size, any kind."""
+    about = tarfile.TarInfo(name)
+    about.type, about.size = kind, len(data)
+    header = bytearray(about.tobuf(tarfile.GNU_FORMAT))
+    if size is not None:
+        header[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % 256**11).to_bytes(11, "big")
+        header[148:156] = b"%06o\0 " % sum((*header[:148], *b" " * 8, *header[156:512]))
+    return bytes(header) + data + bytes(-len(data) % 512)
+
+
+GOOD = member("a.jpg", jpeg()) + member("a.cls", b"0")
+HOLES = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+EXTENSION = b"20 comment=%08d\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        *((member("b.jpg", size=size), CUT) for size in (-100, -512, -1024, -(2**60))),
+        (member("b", b"17 size=-1000000\n", kind=b"x") + member("b.jpg"), CUT),
+        (b"".join(member("b", EXTENSION % number, kind=b"x") for number in range(3000)), CUT),
+        (b"".join(member("././@LongLink", b"b\0", kind=b"L") for _ in range(900)), CUT),
+        (member("././@LongLink", size=2**40, kind=b"L"), CUT),
+        (member("b", HOLES, kind=b"x") + member("b.jpg", b"9" * 12 + b"\n"), CUT),
+        (member("b.jpg", b"x", kind=b"S"), "is stored with holes (tar --sparse)"),
+        (member("b.jpg") + member("b.json", b"[" * 200_000), "its JSON cannot be read"),
+        (member("b.jpg") + member("b.json", b"9" * 20_000), "its JSON cannot be read"),
+        (member("b.jpg") + member("b.json", b'{"captions": ["\\ud800"]}'), "its caption is not UTF-8"),
+        (
+            member("b.jpg") + member("b.txt", bytes(2**20 + 1)),
+            "its class, caption or JSON is larger than 1,048,576 bytes",
+        ),
+    ],
+)
+def test_headers_that_lie_end_their_own_shard_alone(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "0.tar").write_bytes(GOOD + content + bytes(1024))
+    (tmp_path / "1.tar").write_bytes(b"<!DOCTYPE html>" * 100)
+    (tmp_path / "2.tar").write_bytes(GOOD + bytes(1024))
+    index, _ = open_index(str(tmp_path))
+    assert index.columns["shard"].tolist() == [0, 2]
+    reasons = {skip.reason for skip in index.skipped} - {NO_TAR, "has no class"}
+    assert len(reasons) == 1 and reasons.pop().startswith(reason)
+    assert "1.tar" in {skip.name for skip in index.skipped}
+
+
+def test_members_of_gigabytes_are_named_and_never_read(tmp_path: Path) -> None:
+    with open(tmp_path / "0.tar", "wb") as file:  # with holes: it takes no room
+        file.write(GOOD)
+        for name in ("b.jpg", "c.json"):
+            file.write(member(name, size=3 * 2**30))
+            file.seek(3 * 2**30, os.SEEK_CUR)
+        file.write(member("c.jpg", jpeg()) + bytes(1024))
+    tracemalloc.start()
+    index = scan_tar(find_files(str(tmp_path / "0.tar"), (".tar",))[0])
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert index.columns["label"].tolist() == [0]
+    assert [(skip.name, skip.detail) for skip in index.skipped] == [
+        ("0.tar/b", "3,221,225,472"),
+        ("0.tar/c", "3,221,225,472"),
+    ]
 
 
 def test_tars_with_neither_classes_nor_captions(tmp_path: Path, write_tar: Any) -> None:
