@@ -68,7 +68,7 @@ def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
     name = entry.repository if entry else arguments.weights
     if not hub.is_hub_name(name):
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
-    pulled = hub.pull(name, revision=arguments.revision, verify=True)
+    pulled = hub.pull(name, revision=arguments.revision)
     digest = open_tensors(pulled.folder).hash()
     print(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
     return {"folder": str(pulled.folder), "commit": pulled.commit, "fetched": pulled.fetched, "hash": digest}
@@ -150,7 +150,7 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
             tensors[name] = array.astype(jnp.dtype(arguments.dtype))
     write_tensors(out / FILE, tensors)
     folder = source if source.is_dir() else source.parent
-    for companion in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+    for companion in ("config.json", hub.PROCESSOR, hub.IMAGE_PROCESSOR, "tokenizer.json"):
         if (folder / companion).is_file() and folder.resolve() != out.resolve():
             shutil.copyfile(folder / companion, out / companion)
     written = open_tensors(out)
