@@ -80,5 +80,7 @@ class DataSection:
             raise ValueError(
                 f"crop={self.crop!r} goes with no features, which are of centre crops: clear one of them"
             )
+        if self.heldout_path and self.heldout_path == self.path:
+            raise ValueError(f"heldout_path={self.path!r} is also the path of the training images: name other images")
         if self.heldout_path and self.holdout:
             raise ValueError(f"holdout={self.holdout} goes with no heldout_path: set it to 0, or clear the path")

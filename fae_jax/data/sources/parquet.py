@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fae_jax.data.sources.columns import UNNAMED, USUAL, Chosen, Columns, choose
-from fae_jax.data.sources.listing import listing_hash, name_hashes, shards, split_positions
+from fae_jax.data.sources.listing import listing_hash, name_hashes, numbered, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
@@ -50,7 +50,8 @@ class ParquetSource(StoredSource):
         all_keys, all_labels = np.concatenate(keys), np.concatenate(labels)
         if not len(all_keys):
             raise ValueError(f"{path} holds no rows")
-        self.classes = leaves[label].classes or tuple(map(str, range(all_labels.max() + 1))) if label else ()
+        remedy = f"subtract 1 from the column {label}, or note its names in the file as a ClassLabel"
+        self.classes = (leaves[label].classes or numbered(all_labels, path, remedy)) if label else ()
         chosen = split_positions(all_keys, all_labels, split=split, holdout=holdout, seed=seed)
         self._places = np.array(groups, np.int32)[chosen]
         self.keys, self._labels = all_keys[chosen], all_labels[chosen]

@@ -57,6 +57,27 @@ def test_splits_and_fingerprints_of_every_source(stored: Stored) -> None:
     assert len(set(pixels)) == 39
 
 
+def test_one_image_more_is_another_data_set(images: list, tmp_path: Path, repack: Any) -> None:
+    for kind in ("folder", "tar", "array_record", "tfds", "parquet"):
+        paths = [repack(kind, images[:count], tmp_path / f"{kind} {count}") for count in (38, 39)]
+        assert len({opened(kind, path).fingerprint for path in paths}) == 2, kind
+
+
+def test_folders_of_splits_are_no_classes(images: list, tmp_path: Path) -> None:
+    for folder in ("train", "Val"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(images[0][2])
+    with pytest.raises(ValueError, match="are splits, not classes: Val, train; name the one to train on"):
+        opened("folder", str(tmp_path))
+
+
+def test_parquet_counted_from_1_is_refused(images: list, tmp_path: Path) -> None:
+    table = {"image": [data for *_, data in images[:3]], "label": [1, 3, 2]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="counts its 3 classes from 1.*subtract 1 from the column label"):
+        opened("parquet", str(tmp_path))
+
+
 def batches(source: Source, steps: int, start: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
     loader = Loader(**{"source": source, "batch": 8, "seed": 5, "image_size": 24, "flip": True, "keep": 0, **options})
     with loader.at(start) as iterator:

@@ -147,6 +147,45 @@ def test_patterns_and_class_names(tmp_path: Path, write_tar: Any) -> None:
         opened(tmp_path)
 
 
+def test_classes_counted_from_1_are_refused_and_the_remedy_works(tmp_path: Path, write_tar: Any) -> None:
+    members = {
+        name: str(int(data) + 1).encode() if name.endswith("cls") else data for name, data in labelled().items()
+    }
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(
+        ValueError, match=r"counts its 3 classes from 1.*classes\.json beside the shards, (?P<json>.*)"
+    ):
+        opened(tmp_path)
+    names = [{"class": number, "name": name} for number, name in ((1, "cat"), (2, "dog"), (3, "eel"))]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    source = opened(tmp_path)
+    assert source.classes == ("cat", "dog", "eel")
+    assert [source.stored(position).label for position in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "splits"),
+    [
+        (("train2017-0.tar", "val2017-0.tar"), "", "train and of validation"),
+        (("Testing_0.tar", "Training_0.tar", "more.tar"), "", "test and of train"),
+        (("a.dev.tar", "a.train.tar"), "", "train and of validation"),
+        (("a.dev.tar", "a.train.tar"), "*train*.tar", ""),
+        (("strain-0.tar", "vals-1.tar", "contest.tar"), "", ""),
+        (("train-0.tar", "train-1.tar"), "", ""),
+    ],
+)
+def test_the_split_that_names_tell_of(tmp_path: Path, write_tar: Any, names: Any, path: str, splits: str) -> None:
+    for name in names:
+        write_tar(tmp_path / name, labelled(2))
+    if not splits:
+        assert len(opened(tmp_path / path)) == 2 * len(list(tmp_path.glob(path or "*")))
+        return
+    with pytest.raises(
+        ValueError, match=f"holds files of {splits}; name those to train on, such as {tmp_path}/train"
+    ):
+        opened(tmp_path / path)
+
+
 def test_what_cannot_be_used_is_left_out_counted_and_named(
     tmp_path: Path, write_tar: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
