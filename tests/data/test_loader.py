@@ -1,5 +1,7 @@
 """Batch k is a function of (seed, k): hosts, workers, threads, restarts and memory change nothing, bitwise."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from fae_jax.data.batching import Reading, stack
 from fae_jax.data.loader import Loader, ordered, ordered_batches
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.transforms import adm_centre_crop
+from fae_jax.errors import RunFailed
 
 Check = Callable[..., None]
 
@@ -88,6 +91,21 @@ def test_keeping_images_in_memory_changes_nothing(folder: FolderSource, assert_e
 @pytest.mark.parametrize("step", [1, 7, 30])
 def test_seeking_gives_the_batches_that_would_have_come(folder: FolderSource, step: int, assert_equal: Check) -> None:
     assert_equal(batches(folder, 3, start=step, hosts=2, host=1), batches(folder, step + 3, hosts=2, host=1)[step:])
+
+
+class Deadly(FolderSource):
+    """Whoever reads image 5 in a worker is killed."""
+
+    def __getitem__(self, position: int) -> Any:
+        if position == 5:
+            os.kill(os.getpid(), signal.SIGBUS)
+        return super().__getitem__(position)
+
+
+def test_a_worker_that_is_killed_is_one_line(folder: FolderSource, photographs: Path) -> None:
+    source = Deadly(str(photographs), split="train", holdout=0.0, seed=0)
+    with pytest.raises(RunFailed, match=r"SIGBUS: /dev/shm, .* MB, which is too little; .*data.workers=0$"):
+        batches(source, 12, reading=Reading(workers=1))
 
 
 def test_seeking_in_worker_processes(folder: FolderSource, assert_equal: Check) -> None:
