@@ -26,6 +26,7 @@ from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS
 from fae_jax.encoders.recognise import FAMILIES, recognise
 from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
 from fae_jax.encoders.recognise_text import recognise_text
+from fae_jax.files import storage
 from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
 from fae_jax.weights.pickles import read_pickle
 from fae_jax.weights.tensors import FILE, PICKLES
@@ -129,10 +130,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix in PICKLES:
         return read_pickle(path)
     if path.suffix == ".npz":
-        if not path.is_file():
-            raise FileNotFoundError(f"weights {path} do not exist")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return storage.read_arrays(str(path))
     tensors = open_tensors(path)
     return {name: tensors.read(name) for name in tensors}
 

@@ -59,8 +59,8 @@ def _death(number: int) -> str:
         room = shutil.disk_usage(SHARED).total / 2**20
         return (
             f"a loader worker was killed by SIGBUS: {SHARED}, through which workers hand on batches, holds "
-            f"{room:,.0f} MB, which is too little; make it larger (docker run --shm-size=8g; on Kubernetes an "
-            "emptyDir of medium Memory mounted there), or set --config.data.workers=0"
+            f"{room:,.0f} MB, too little; make it larger (docker run --shm-size=8g; on Kubernetes mount an emptyDir "
+            "of medium Memory there), or set --config.data.workers=0"
         )
     out = ", as happens where memory is full" if number == signal.SIGKILL else ""
     return (

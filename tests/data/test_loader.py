@@ -104,7 +104,7 @@ class Deadly(FolderSource):
 
 def test_a_worker_that_is_killed_is_one_line(folder: FolderSource, photographs: Path) -> None:
     source = Deadly(str(photographs), split="train", holdout=0.0, seed=0)
-    with pytest.raises(RunFailed, match=r"SIGBUS: /dev/shm, .* MB, which is too little; .*data.workers=0$"):
+    with pytest.raises(RunFailed, match=r"SIGBUS: /dev/shm, .* MB, too little; .*data.workers=0$"):
         batches(source, 12, reading=Reading(workers=1))
 
 

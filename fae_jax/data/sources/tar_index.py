@@ -12,6 +12,7 @@ place outside the archive, and links, are not looked at.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
-from fae_jax.data.sources.listing import name_hashes
+from fae_jax.data.sources.listing import listing_hash, name_hashes
 from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
-from fae_jax.files.writing import write_json
+from fae_jax.files.writing import json_hash, write_file, write_json
 
 COLUMNS = {
     "shard": np.int32,
@@ -70,48 +71,58 @@ class TarIndex:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return dataclasses.replace(self, columns=columns, skipped=(*self.skipped, *skipped))
 
-    def save(self, folder: str | Path, about: dict[str, Any]) -> None:
-        """Writes columns as .npy files and everything else as `index.json`, last."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, folder: Path, about: dict[str, Any]) -> None:
+        """Writes columns as .npy files and everything else, with the hashes of all, as `index.json`, last."""
         for name, column in self.columns.items():
-            np.save(folder / f"{name}.npy", column)
+            write_file(folder / f"{name}.npy", functools.partial(np.save, arr=column))
         header = {
             "version": VERSION,
             "files": [dataclasses.astuple(file) for file in self.files],
             "skipped": [list(skip) for skip in self.skipped],
+            "columns": _hash(self.columns),
             **about,
         }
-        write_json(folder / "index.json", header)
+        write_json(folder / "index.json", {**header, "sha256": json_hash(header)})
 
     @classmethod
-    def load(cls, folder: str | Path) -> tuple[TarIndex, dict[str, Any]]:
-        """An index and what else its `index.json` says; columns stay on disk until read.
+    def load(cls, folder: str) -> tuple[TarIndex, dict[str, Any]]:
+        """An index, whose columns stay on disk until read, and what else its `index.json` says.
 
         Raises:
+          FileNotFoundError: one of its shards is not there.
           ValueError: it cannot be read, or a shard has changed since it was made.
         """
-        folder = Path(folder)
         again = "make it anew with `fae prepare`"
         try:
-            header = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            header = json.loads(storage.read_bytes(storage.join(folder, "index.json")))
             if header["version"] not in (1, VERSION):
                 raise ValueError(f"version {header['version']}, this is {VERSION}")
-            columns: dict[str, np.ndarray] = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS
-            }
-            files = tuple(StoredFile(*file) for file in header["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"index {folder} cannot be read ({error}); {again}") from error
-        for file in files:
+            places = {name: storage.local_copy(storage.join(folder, f"{name}.npy")) for name in COLUMNS}
+            columns: dict[str, np.ndarray] = {name: np.load(place, "r") for name, place in places.items()}
+            if "sha256" in header:  # those of 0.1.0 have no hashes
+                written = header.pop("sha256") == json_hash(header) and header["columns"] == _hash(columns)
+                if not written:
+                    raise ValueError("it is not as it was written")
+            index = cls(
+                files=tuple(StoredFile(*file) for file in header["files"]),
+                columns=columns,
+                skipped=tuple(Skip(*skip) for skip in header["skipped"]),
+            )
+        except Exception as error:  # NumPy raises almost anything on damaged files
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"index {folder} cannot be read ({reason}); {again}") from error
+        for file in index.files:
             if not storage.exists(file.path):
                 raise FileNotFoundError(f"{file.path}, which index {folder} is of, does not exist; {again}")
             now = storage.stat(file.path)
             if now != file:
                 change = f"{file.size} bytes of {file.stamp}, now {now.size} bytes of {now.stamp}"
                 raise ValueError(f"index {folder} is older than {file.path} ({change}); {again}")
-        skipped = tuple(Skip(*skip) for skip in header["skipped"])
-        return cls(files=files, columns=columns, skipped=skipped), header
+        return index, header
+
+
+def _hash(columns: dict[str, np.ndarray]) -> str:
+    return listing_hash("index", *(np.asarray(columns[name]) for name in COLUMNS))
 
 
 def join_indices(parts: Sequence[TarIndex]) -> TarIndex:

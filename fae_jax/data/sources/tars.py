@@ -70,8 +70,11 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
 
     What each shard holds is kept in the folder `scanned`, if there is one, and not looked for again.
     """
-    if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
-        index, about = TarIndex.load(Path(path).expanduser())
+    path = path if storage.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    if storage.exists(storage.join(path, "index.json")):
+        index, about = TarIndex.load(path)
+        if "classes" not in about:
+            raise ValueError(f"{path} is one shard's part of an index; name the folder that `fae prepare` wrote")
         return index, tuple(about["classes"])
     files = shards(path, ".tar")
     progress, parts = report_progress("scan (`fae prepare` keeps what it gives)", "tars"), []
@@ -96,7 +99,7 @@ def _scanned(file: StoredFile, keep: Path | None) -> TarIndex:
         return scan_tar(file)
     folder = keep / f"{file.name}-{hashlib.sha256(file.path.encode()).hexdigest()[:8]}"
     with contextlib.suppress(ValueError, FileNotFoundError):
-        kept, about = TarIndex.load(folder)
+        kept, about = TarIndex.load(str(folder))
         if about["version"] == VERSION:
             return kept
     index = scan_tar(file)

@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
+from damage import flipped
 
 from fae_jax.data.batching import Reading
 from fae_jax.data.decode import BadImage, decode_image
@@ -21,7 +22,7 @@ from fae_jax.data.loader import Loader
 from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.packed import PackedSource
+from fae_jax.data.sources.packed import PackedSource, write_packed
 from fae_jax.data.sources.parquet import ParquetSource
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import TfdsSource
@@ -148,6 +149,22 @@ def test_damaged_stores_are_named(images: list, tmp_path: Path, repack: Any) -> 
     (packed / "header.json").write_text('{"format": "other"}')
     with pytest.raises(ValueError, match="its format is 'other'"):
         opened("array_record", str(packed))
+
+
+def test_damaged_tables_of_packed_images_are_named_and_made_anew(images: list, tmp_path: Path, repack: Any) -> None:
+    packed = Path(repack("array_record", images, tmp_path / "packed"))
+    whole, rng = (packed / "images.npz").read_bytes(), np.random.default_rng(0)
+    fingerprint = opened("array_record", str(packed)).fingerprint
+    cuts = [whole[:length] for length in (0, 10, len(whole) // 2, len(whole) - 1)]
+    for damaged in (*cuts, *(flipped(whole, rng) for _ in range(40)), b"not an archive"):
+        (packed / "images.npz").write_bytes(damaged)
+        try:
+            assert opened("array_record", str(packed)).fingerprint == fingerprint
+        except ValueError as error:
+            assert "cannot be opened" in str(error) and "`fae prepare --pack` mends them" in str(error)
+    tars = opened("tar", str(packed.parent / "tars"))
+    write_packed(packed, tars, np.arange(len(tars)), shard_size=17)
+    assert opened("array_record", str(packed)).fingerprint == fingerprint
 
 
 def test_damaged_parquet_is_named(images: list, tmp_path: Path, repack: Any) -> None:
