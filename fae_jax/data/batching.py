@@ -64,8 +64,8 @@ def _death(number: int) -> str:
         )
     out = ", as happens where memory is full" if number == signal.SIGKILL else ""
     return (
-        f"a loader worker was killed by {signal.Signals(number).name}{out}; set --config.data.workers to fewer, or to "
-        "0 to read in threads"
+        f"a loader worker was killed by {signal.Signals(number).name}{out}; set --config.data.workers to fewer, or "
+        "to 0 to read in threads"
     )
 
 

@@ -94,7 +94,7 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
       split, holdout, seed: as for `open_source`.
 
     Raises:
-      ValueError: the held-out split is asked for and `holdout` is 0.
+      ValueError: the held-out split is asked for and `holdout` is 0; or no class has two images.
     """
     if split == "heldout" and holdout == 0:
         raise ValueError("nothing is held out: the held-out share is 0; give data.holdout a value above 0")
@@ -105,6 +105,11 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
         count = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
         rank = np.arange(len(labels)) - np.repeat(starts, sizes)
         held[order[rank < np.repeat(count, sizes)]] = True
+        if len(held) and not held.any():
+            raise ValueError(
+                "no image can be held out, for no class has two; give more images, or set data.holdout to 0, it is "
+                f"{holdout:g}, and data.heldout_path to images of their own"
+            )
     return np.flatnonzero(held == (split == "heldout"))
 
 

@@ -1,5 +1,7 @@
 """Every way of storing images gives the same pixels and labels, and the same batches on any hosts and workers."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,10 +17,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from damage import flipped
+from PIL import Image
 
+from fae_jax.config import default_config, override
+from fae_jax.config.composing import freeze
 from fae_jax.data.batching import Reading
 from fae_jax.data.decode import BadImage, decode_image
 from fae_jax.data.loader import Loader
+from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
@@ -26,6 +32,7 @@ from fae_jax.data.sources.packed import PackedSource, write_packed
 from fae_jax.data.sources.parquet import ParquetSource
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import TfdsSource
+from fae_jax.stages.images import open_images
 
 Stored = tuple[str, str]
 
@@ -62,6 +69,26 @@ def test_one_image_more_is_another_data_set(images: list, tmp_path: Path, repack
     for kind in ("folder", "tar", "array_record", "tfds", "parquet"):
         paths = [repack(kind, images[:count], tmp_path / f"{kind} {count}") for count in (38, 39)]
         assert len({opened(kind, path).fingerprint for path in paths}) == 2, kind
+
+
+def test_the_limit_on_pixels_is_the_configurations(images: list, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.bmp").write_bytes(as_bmp(images[0][2]))
+    words = {"source": "folder", "path": str(tmp_path), "classes": "2"}
+    for limit, readable in (("100", False), ("100000", True)):
+        fields = [(f"data.{name}", value) for name, value in (words | {"max_pixels": limit}).items()]
+        source = open_images(freeze(override(default_config(), fields)).data, "train", 0)
+        checked = check_source(source, Filters(max_pixels=int(limit)), tmp_path.parent / limit)
+        assert (len(checked["used"]) == 2) == readable
+        with contextlib.nullcontext() if readable else pytest.raises(BadImage, match="are more than 100 pixels"):
+            source[0]
+
+
+def as_bmp(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(buffer, "BMP")
+    return buffer.getvalue()
 
 
 def test_folders_of_splits_are_no_classes(images: list, tmp_path: Path) -> None:
