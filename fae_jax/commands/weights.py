@@ -26,6 +26,7 @@ from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS
 from fae_jax.encoders.recognise import FAMILIES, recognise
 from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
 from fae_jax.encoders.recognise_text import recognise_text
+from fae_jax.files import storage
 from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
 from fae_jax.weights.pickles import read_pickle
 from fae_jax.weights.tensors import FILE, PICKLES
@@ -68,7 +69,7 @@ def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
     name = entry.repository if entry else arguments.weights
     if not hub.is_hub_name(name):
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
-    pulled = hub.pull(name, revision=arguments.revision, verify=True)
+    pulled = hub.pull(name, revision=arguments.revision)
     digest = open_tensors(pulled.folder).hash()
     print(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
     return {"folder": str(pulled.folder), "commit": pulled.commit, "fetched": pulled.fetched, "hash": digest}
@@ -129,10 +130,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix in PICKLES:
         return read_pickle(path)
     if path.suffix == ".npz":
-        if not path.is_file():
-            raise FileNotFoundError(f"weights {path} do not exist")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return storage.read_arrays(str(path))
     tensors = open_tensors(path)
     return {name: tensors.read(name) for name in tensors}
 
@@ -150,7 +148,7 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
             tensors[name] = array.astype(jnp.dtype(arguments.dtype))
     write_tensors(out / FILE, tensors)
     folder = source if source.is_dir() else source.parent
-    for companion in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+    for companion in ("config.json", hub.PROCESSOR, hub.IMAGE_PROCESSOR, "tokenizer.json"):
         if (folder / companion).is_file() and folder.resolve() != out.resolve():
             shutil.copyfile(folder / companion, out / companion)
     written = open_tensors(out)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import re
+import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,7 +15,10 @@ import grain
 import numpy as np
 from absl import flags
 
+from fae_jax.errors import RunFailed
+
 Batch = dict[str, np.ndarray]
+SHARED = "/dev/shm"
 LAST_POSITION = 2**62
 
 
@@ -22,7 +29,18 @@ class Batches(Iterator[Batch]):
         self._iterator, self._finish = iter(dataset), finish
 
     def __next__(self) -> Batch:
-        return self._finish(next(self._iterator))
+        """The next batch.
+
+        Raises:
+          RunFailed: a worker process was killed.
+        """
+        try:
+            return self._finish(next(self._iterator))
+        except RuntimeError as error:
+            killed = re.search(r"terminated unexpectedly with exit code -(\d+)", str(error))
+            if not killed:
+                raise
+            raise RunFailed(_death(int(killed[1]))) from error
 
     def close(self) -> None:
         """Ends its threads and processes; may be called twice."""
@@ -33,6 +51,22 @@ class Batches(Iterator[Batch]):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _death(number: int) -> str:
+    """Why a worker was killed by a signal, as far as it tells, and what helps."""
+    if number == signal.SIGBUS and os.path.isdir(SHARED):
+        room = shutil.disk_usage(SHARED).total / 2**20
+        return (
+            f"a loader worker was killed by SIGBUS: {SHARED}, through which workers hand on batches, holds "
+            f"{room:,.0f} MB, too little; make it larger (docker run --shm-size=8g; on Kubernetes mount an emptyDir "
+            "of medium Memory there), or set --config.data.workers=0"
+        )
+    out = ", as happens where memory is full" if number == signal.SIGKILL else ""
+    return (
+        f"a loader worker was killed by {signal.Signals(number).name}{out}; set --config.data.workers to fewer, or "
+        "to 0 to read in threads"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

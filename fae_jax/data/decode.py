@@ -7,8 +7,11 @@ import io
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from fae_jax.data.jpeg import MOST_PIXELS, decode_plain_jpeg
+from fae_jax.data.jpeg import decode_plain_jpeg
+
+MAX_PIXELS = 2**26  # of an image: more would take a gigabyte a thread; ImageNet's largest has 61 million
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow has 18 more, some of which start other programs
@@ -27,34 +30,56 @@ class BadImage(ValueError):
     """A stored image whose bytes cannot be turned into pixels; the message names it and says why."""
 
 
-def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "y x 3"]:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "y x 3"]:
     """Decodes an image file.
 
     The first frame of an animation is taken, EXIF orientation is applied, grey and CMYK become RGB, 16-bit samples
-    keep their upper eight bits, and transparent pixels are shown on white.
+    keep their upper eight bits, and transparent pixels are shown on white. A JPEG file of more than `max_pixels`
+    that is stored from top to bottom comes at a half, a quarter or an eighth of its sides, whichever is the first
+    within the limit.
 
     Args:
       data: the whole file.
       name: what to call it in errors.
+      max_pixels: of what is decoded; four to twelve bytes each are taken while that is done.
 
     Raises:
-      BadImage: the bytes are not a complete image of a known format, or one of more than `MOST_PIXELS`.
+      BadImage: the bytes are not a complete image of a known format, or one of too many pixels.
     """
     if not data:
         raise BadImage(f"{name}: the file is empty")
-    plain = decode_plain_jpeg(data)
+    plain = decode_plain_jpeg(data, max_pixels)
     if plain is not None:
         return plain
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:  # said by the file's first bytes, before any is decoded
-                raise ValueError(f"{image.width}×{image.height} are more than {MOST_PIXELS:,} pixels")
+        with _open(data) as image:
+            size = image.size  # said by the file's first bytes, before any pixel is decoded
+            if isinstance(image, JpegImageFile) and size[0] * size[1] > max_pixels and _is_sequential(data):
+                parts = next((n for n in (2, 4, 8) if -(-size[0] // n) * -(-size[1] // n) <= max_pixels), 1)
+                image.draft(image.mode, (size[0] // parts, size[1] // parts))
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"{size[0]}×{size[1]} are more than {max_pixels:,} pixels")
             image.load()
             return np.asarray(_to_rgb(_upright(image)), np.uint8)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise almost anything on broken files
         raise BadImage(f"{name}: {_reason(data, error)}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """JPEG files without Pillow's own limit on pixels, which is below what a reduced one may have."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _is_sequential(data: bytes) -> bool:
+    """Whether a JPEG file holds its pixels in one scan; of several, all coefficients are kept until the last."""
+    place = 2
+    while data[place + 1] != 0xDA:  # segments of a marker and their length, thumbnails among them
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.count(b"\xff\xda", place, data.find(b"\xff\xd9", place) % len(data)) == 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,15 +17,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-MOST_PIXELS = 2**26  # of an image: more would take a gigabyte a thread; ImageNet's largest has 61 million
 # Pillow finds an image's orientation behind either of these words and nowhere else.
 _TURNED = (b"Exif\0\0", b"tiff:Orientation")
 _SUBSAMPLINGS = ("444", "422", "420")
 log = logging.getLogger(__name__)
 
 
-def decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "y x 3"] | None:
-    """The pixels of a complete upright JPEG file in colour; None for any other, or where Pillow has to do it."""
+def decode_plain_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "y x 3"] | None:
+    """The pixels of a complete upright JPEG file in colour; None for any other, one of more than `max_pixels`, or
+    where Pillow has to do it."""
     if not data.startswith(b"\xff\xd8\xff") or any(word in data for word in _TURNED):
         return None
     turbo = _turbo()
@@ -35,7 +35,7 @@ def decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "y x 3"] | None:
         height, width, colours, subsampling = turbo.decode_jpeg_header(data)
         if colours != "YCbCr" or subsampling not in _SUBSAMPLINGS:
             return None
-        if height * width > MOST_PIXELS:
+        if height * width > max_pixels:
             return None
         return turbo.decode_jpeg(data, "RGB")
     except ValueError:

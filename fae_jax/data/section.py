@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fae_jax.data.decode import MAX_PIXELS
 from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import WITH_COLUMNS
 from fae_jax.section import are_numbers, as_dict, at_least, numbers, one_of, option, share, subsection
@@ -54,6 +55,11 @@ class DataSection:
         "", "folder of encoded images, shared by experiments; empty = encode at every step", _on_a_disk, path=True
     )
     classes: int = option(1000, "number of classes", at_least(1))
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "pixels an image may have; a larger JPEG file is read at a half to an eighth of its sides, others are bad",
+        at_least(1),
+    )
     tolerate: int = option(
         100,
         "images that may be undecodable before a run stops; others take their places",
@@ -80,5 +86,7 @@ class DataSection:
             raise ValueError(
                 f"crop={self.crop!r} goes with no features, which are of centre crops: clear one of them"
             )
+        if self.heldout_path and self.heldout_path == self.path:
+            raise ValueError(f"heldout_path={self.path!r} is also the path of the training images: name other images")
         if self.heldout_path and self.holdout:
             raise ValueError(f"holdout={self.holdout} goes with no heldout_path: set it to 0, or clear the path")

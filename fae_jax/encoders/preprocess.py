@@ -61,11 +61,14 @@ class Preprocessing:
             )
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
+    def from_json(cls, fields: Mapping[str, Any], family: Preprocessing | None = None) -> Preprocessing:
         """Reads a `preprocessor_config.json`.
 
+        Args:
+          family: whose mean and std are meant where the file has none.
+
         Raises:
-          ValueError: a field holds what is not known here.
+          ValueError: a field holds what is not known here, or mean or std is known from nowhere.
         """
         numbers = {int(kind): name for name, kind in RESAMPLES.items()}
         kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
@@ -75,14 +78,19 @@ class Preprocessing:
             raise ValueError(f"preprocessor_config.json has resample={resample}; known are {numbers}")
         if not np.isclose(fields.get("rescale_factor", 1 / 255), 1 / 255):
             raise ValueError(f"preprocessor_config.json has rescale_factor={fields['rescale_factor']}, not 1/255")
-        normalise = fields.get("do_normalize", True)
+        known = {"mean": family.mean, "std": family.std} if family else {}
+        normal: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        for name in normal if fields.get("do_normalize", True) else ():
+            normal[name] = fields.get(f"image_{name}", known.get(name))
+            if normal[name] is None:
+                raise ValueError(f"preprocessor_config.json has no image_{name}; write it there, three numbers")
         return cls(
             **(_resize(fields.get("size", 224), clip="CLIP" in kind) if fields.get("do_resize", True) else {}),
             resample=numbers[resample],
             rounded=not dinov3,
             crop=_square("crop_size", fields.get("crop_size", 224)) if fields.get("do_center_crop", False) else None,
-            mean=tuple(fields.get("image_mean", (0.5,) * 3)) if normalise else (0.0,) * 3,
-            std=tuple(fields.get("image_std", (0.5,) * 3)) if normalise else (1.0,) * 3,
+            mean=tuple(normal["mean"]),
+            std=tuple(normal["std"]),
         )
 
 

@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from fae_jax.encoders.preprocess import RESIZES, Preprocessing, prepare
-from fae_jax.encoders.published import ENCODERS, Published
+from fae_jax.encoders.published import ENCODERS, Published, preprocessing_of
 from fae_jax.encoders.recognise import Recognised, recognise
 from fae_jax.encoders.registry import Encoder, EncoderOutput, register
 from fae_jax.encoders.vit import INTERPOLATIONS, ViT, ViTConfig
 from fae_jax.weights import hub, mapping, open_tensors
+from fae_jax.weights.hub import IMAGE_PROCESSOR, PROCESSOR
 from fae_jax.weights.tensors import Tensors
 
 COMBINE = ("mean", "sum")
@@ -77,13 +78,19 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
         path, commit = pulled.folder, pulled.commit
     tensors = open_tensors(path)
     folder = path if path.is_dir() else path.parent
-    fields, preprocessing = (entry.fields, entry.preprocessing) if entry else (None, None)
     if (folder / "config.json").is_file():
-        fields = _json(folder / "config.json")
-    if fields is None:
+        fields: Mapping[str, Any] = _json(folder / "config.json")
+    elif entry:
+        fields = entry.fields
+    else:
         raise FileNotFoundError(f"{folder} has no config.json, which names the network of the weights")
-    if (folder / "preprocessor_config.json").is_file():
-        preprocessing = Preprocessing.from_json(_json(folder / "preprocessor_config.json"))
+    preprocessing = (entry.preprocessing if entry else None) or preprocessing_of(fields)
+    # `transformers` 5 writes the first, older versions the second; it takes the first where there are both
+    nested = _json(folder / PROCESSOR).get("image_processor") if (folder / PROCESSOR).is_file() else None
+    if nested is None and (folder / IMAGE_PROCESSOR).is_file():
+        nested = _json(folder / IMAGE_PROCESSOR)
+    if nested is not None:
+        preprocessing = Preprocessing.from_json(nested, preprocessing)
     return Files(
         source=source, folder=folder, tensors=tensors, fields=fields, preprocessing=preprocessing, commit=commit
     )
@@ -178,7 +185,8 @@ def build(
     config = dataclasses.replace(recognised.config, interpolation=interpolation or recognised.config.interpolation)
     side = input_size or input_side(image_size, config.patch)
     grid = config.grid(side, side)
-    preprocessing = described.preprocessing or Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocessing = described.preprocessing or preprocessing_of(described.fields)
+    assert preprocessing is not None, "every family that is recognised is published"
     if files is None:
         held = jnp.dtype(parameter_dtype)
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, held), recognised.shapes())

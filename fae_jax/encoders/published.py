@@ -181,6 +181,12 @@ def _t5() -> dict[str, Published]:
     }
 
 
+def preprocessing_of(fields: Mapping[str, Any]) -> Preprocessing | None:
+    """How the published networks of a `config.json`'s family prepare an image; None for another family."""
+    kind = str(fields.get("model_type")).removesuffix("_vision_model")
+    return next((each.preprocessing for each in ENCODERS.values() if each.fields["model_type"] == kind), None)
+
+
 ENCODERS = {**_dinov2(), **_dinov3(), **_siglip(), **_clip(), **_mae()}
 TEXT_TOWERS = {
     **{name: entry for name, entry in ENCODERS.items() if "text_config" in entry.fields},

@@ -10,7 +10,7 @@ EVERY = 10.0  # seconds between two lines
 FIRST = 4  # the call that prints the first line: a batch that is past compiling
 
 
-def report_progress(what: str) -> Callable[[int, int], None]:
+def report_progress(what: str, unit: str = "images") -> Callable[[int, int], None]:
     """A function of (images done, images in all) that prints a line after the first batches, then now and then.
 
     The clock starts at its second call, so neither what an earlier run left nor the first batch, which compiles,
@@ -25,10 +25,10 @@ def report_progress(what: str) -> Callable[[int, int], None]:
             start = (now, done)
         if done != total and (calls < FIRST or now - last < EVERY):
             return
-        last, line = now, f"{what}: {done} of {total} images"
+        last, line = now, f"{what}: {done} of {total} {unit}"
         if done > start[1]:
             rate = (done - start[1]) / max(now - start[0], 1e-9)
-            line += f", {rate:.3g} images/s, {duration((total - done) / rate)} left"
+            line += f", {rate:.3g} {unit}/s, {duration((total - done) / rate)} left"
         if not say(line):
             last = float("inf")
 

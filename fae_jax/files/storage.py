@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fae_jax.files.paths import filesystem, is_remote
 from fae_jax.files.retry import retried
 
@@ -50,7 +52,7 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
       FileNotFoundError: there is no such file or folder.
       ValueError: a folder without such files, or a pattern that fits none.
     """
-    path = path if is_remote(path) else os.path.expanduser(path)
+    path = path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
     files = [file for part in _expanded(path) for file in _matching(part, tuple(suffixes))]
     if not files:
         if not exists(path) and not is_pattern(path):
@@ -150,6 +152,23 @@ def _read(path: str, offset: int, size: int | None) -> bytes:
     if size is not None and len(data) != size:
         raise OSError(f"{path} ends {size - len(data)} bytes too early")
     return data
+
+
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file.
+
+    Raises:
+      FileNotFoundError: it does not exist.
+      ValueError: it is damaged or holds something else.
+    """
+    if not exists(path):
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with open(local_copy(path), "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile, zlib and NumPy raise almost anything on damaged files
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
+        raise ValueError(f"{path} is damaged or no .npz file ({reason})") from error
 
 
 def local_copy(path: str) -> str:

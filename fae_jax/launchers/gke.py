@@ -80,6 +80,7 @@ def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
         "command": ["fae", *task.words],
         "ports": [{"containerPort": port} for port in PORTS],
         "resources": {"requests": {"google.com/tpu": chips}, "limits": {"google.com/tpu": chips}},
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -89,17 +90,18 @@ def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
             "cloud.google.com/gke-tpu-topology": settings.topology,
         },
         "containers": [container],
+        # loader workers hand on batches by it; unless it is mounted it has 64 MB
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
     }
     annotations = {}
     if settings.service_account:
         pod["serviceAccountName"] = settings.service_account
     if settings.bucket:
         annotations["gke-gcsfuse/volumes"] = "true"
-        container["volumeMounts"] = [{"name": "bucket", "mountPath": settings.mount}]
+        container["volumeMounts"].append({"name": "bucket", "mountPath": settings.mount})
         attributes = {"bucketName": settings.bucket, "mountOptions": "implicit-dirs"}
-        pod["volumes"] = [
-            {"name": "bucket", "csi": {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}}
-        ]
+        csi = {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}
+        pod["volumes"].append({"name": "bucket", "csi": csi})
     job = {
         "parallelism": settings.hosts,
         "completions": settings.hosts,

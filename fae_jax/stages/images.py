@@ -116,6 +116,7 @@ def open_images(data: Any, split: str, seed: int) -> Source:
         holdout=data.holdout,
         seed=seed,
         columns=data.columns,
+        max_pixels=data.max_pixels,
     )
     source: Source
     if data.mixture:

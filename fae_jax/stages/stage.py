@@ -115,7 +115,7 @@ def check_lineage(stage: str, workdir: Workdir, record: Record, made_of: Mapping
       ValueError: names it, and both hashes.
     """
     for name, now in made_of.items():
-        before = record.made_of.get(name, now)
+        before = record.made_of.get(name, "not recorded")
         if before != now:
             raise ValueError(
                 f"stage {stage} of {workdir.root} was made of {name} {before[:12]}, and these are {now[:12]}: give "

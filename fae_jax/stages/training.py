@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fae_jax.data.loader import ORDER
 from fae_jax.data.stores.latent_loader import LatentLoader
+from fae_jax.files.writing import json_hash
 from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import fetch, is_first, wait_for_all
@@ -74,10 +76,14 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
     if "encoder" in stage.frozen:
         known = experiment.parts.facts
         facts = as_json(known)
-        made_of["encoder"] = experiment.parts.encoder.weights_hash
+        encoder = experiment.parts.encoder
+        made_of["encoder"] = encoder.weights_hash
+        # mean, std, sizes, layers; where its weights lie decides nothing
+        places = ("source", "commit")
+        made_of["encoder settings"] = json_hash({k: v for k, v in encoder.settings.items() if k not in places})
         statistics = {"mean": np.asarray(known.mean), "std": np.asarray(known.std)}
         made_of["feature statistics"] = hash_tree(statistics)
-    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"}
+    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"} | {"order": ORDER}
     folder = stage.folder or stage.name
     record = read_record(experiment.workdir, folder)
     if record is not None:

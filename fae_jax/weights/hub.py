@@ -2,7 +2,8 @@
 
 The cache, the token and the offline switch are that library's own (`HF_HOME`, `HF_TOKEN` or `hf auth login`,
 `HF_HUB_OFFLINE`). A revision is a branch, a tag or a commit; what it meant is the commit in the folder's name.
-A file that was fetched is hashed and compared with the SHA-256 the hub keeps for it before anything reads it.
+Every file is hashed and compared with the hash by which the hub knows it before anything reads it, whether it was
+fetched just now or lay in the cache: SHA-256 of large files, and of small ones Git's SHA-1.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from huggingface_hub import constants, errors
 
 from fae_jax.weights.tensors import FILE, INDEX, PICKLES
 
+PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
 PATTERNS = (
     "config.json",
-    "preprocessor_config.json",
+    PROCESSOR,
+    IMAGE_PROCESSOR,
     FILE,
     INDEX,
     "model-*-of-*.safetensors",
@@ -33,7 +36,7 @@ PATTERNS = (
     "vocab.json",
     "merges.txt",
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -57,30 +60,34 @@ def _blobs(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): Path(os.path.realpath(path)) for path in paths}
 
 
-def _verify(folder: Path, names: set[str]) -> None:
-    """Compares the files `names` with the hashes that name their blobs; a wrong one is removed.
+def _verify(folder: Path) -> None:
+    """Compares files with the hashes that name their blobs; a wrong one is removed.
 
     Raises:
-      ValueError: a file's SHA-256 is not the one the hub gave.
+      ValueError: a file's hash is not the one the hub gave.
     """
     for name, blob in _blobs(folder).items():
-        if name in names and _SHA256.fullmatch(blob.name):
-            with open(blob, "rb") as file:
+        if not _HASH.fullmatch(blob.name):
+            continue
+        with open(blob, "rb") as file:
+            if len(blob.name) == 64:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != blob.name:
-                blob.unlink()
-                (folder / name).unlink(missing_ok=True)
-                raise ValueError(
-                    f"{name} arrived with SHA-256 {digest[:12]}… instead of the hub's {blob.name[:12]}…; "
-                    f"it was deleted, fetch it again"
-                )
+            else:
+                content = file.read()
+                digest = hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+        if digest != blob.name:
+            blob.unlink()
+            (folder / name).unlink(missing_ok=True)
+            raise ValueError(
+                f"{name} in {folder} has the hash {digest[:12]}… instead of the hub's {blob.name[:12]}…; it was "
+                "deleted, run the same command again to fetch it"
+            )
 
 
 def pull(
     name: str,
     *,
     revision: str | None = None,
-    verify: bool = False,
     patterns: Sequence[str] = PATTERNS,
     needs: Collection[str] = (FILE, INDEX),
 ) -> Pulled:
@@ -89,7 +96,6 @@ def pull(
     Args:
       name: owner/name, or owner/name@revision.
       revision: a branch, tag or commit; overrides one in `name`; main where neither is given.
-      verify: hash files that were in the cache already, too.
       patterns: files to fetch.
       needs: files of which one must be there.
 
@@ -120,8 +126,7 @@ def pull(
         seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
         kind = "safetensors" if FILE in needs else " or ".join(needs)
         raise FileNotFoundError(f"{what} holds no {kind}{seen}")
-    fresh = {file for file in files if verify or file not in before}
-    _verify(folder, fresh)
+    _verify(folder)
     fetched = sum(files[file].stat().st_size for file in files if file not in before)
     return Pulled(folder=folder, commit=folder.name, fetched=fetched)
 

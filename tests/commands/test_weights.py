@@ -71,6 +71,11 @@ def test_convert_reads_archives(tmp_path, capsys):
     assert code == 0 and open_tensors(tmp_path / "out").read("a").tolist() == [0, 1, 2]
     np.savez(tmp_path / "evil.npz", a=np.array([print], object))
     assert run(capsys, "convert", str(tmp_path / "evil.npz"), "--out", str(tmp_path / "evil"))[0] == 2
+    whole = (tmp_path / "w.npz").read_bytes()
+    for length in (0, 30, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:length])
+        code, err = run(capsys, "convert", str(tmp_path / "cut.npz"), "--out", str(tmp_path / "cut"))
+        assert code == 2 and "cut.npz is damaged or no .npz file" in err
 
 
 def test_pull_through_the_hub(tmp_path, capsys, monkeypatch):
@@ -106,7 +111,7 @@ def test_requests_that_are_wrong(capsys, tmp_path):
         (["pull", "dinov2-g"], "neither a known name"),
         (["check"], "needs a name"),
         (["convert", "x.npz"], "needs --out"),
-        (["convert", str(tmp_path / "x.npz"), "--out", str(tmp_path)], "do not exist"),
+        (["convert", str(tmp_path / "x.npz"), "--out", str(tmp_path)], "does not exist"),
         (["check", "somewhere", "--as", "dinov9"], "'dinov9' is not a known name"),
         (["eat", "x"], "is unknown"),
     ):

@@ -2,10 +2,11 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fae_jax.data.decode import BadImage, decode_image
 
@@ -105,12 +106,32 @@ def test_other_formats_are_no_images_whatever_they_are_called(pixels: np.ndarray
         decode_image(encoded(Image.fromarray(pixels), kind), "a.jpg")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "JPEG"])
-def test_no_image_takes_more_memory_than_its_limit(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("GIF", {}), ("JPEG", {"progressive": True})])
+def test_no_image_takes_more_memory_than_its_limit(kind: str, options: Any) -> None:
     """A few kilobytes that stand for 81 million pixels."""
-    data = encoded(Image.new("L", (9000, 9000)), kind)
+    data = encoded(Image.new("L", (9000, 9000)), kind, **options)
     with pytest.raises(BadImage, match="a: 9000×9000 are more than 67,108,864 pixels"):
         decode_image(data, "a")
+
+
+def test_a_jpeg_beyond_the_limit_comes_reduced_until_it_is_within(pixels: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.fromarray(pixels).resize((150, 90), Image.Resampling.BICUBIC)
+    thumbnail = encoded(image, "JPEG")
+    for options, turned in (({}, False), ({"exif": exif}, True), ({"comment": thumbnail[:9000]}, False)):
+        data = encoded(image, "JPEG", quality=95, **options)
+        whole = decode_image(data, "a").astype(int)
+        assert whole.shape[:2] == ((150, 90) if turned else (90, 150))
+        np.testing.assert_array_equal(decode_image(data, "a", 150 * 90), whole)
+        half, eighth = (decode_image(data, "a", limit).astype(int) for limit in (75 * 45, 19 * 12))
+        assert half.shape[:2] == ((75, 45) if turned else (45, 75)) and eighth.shape[0] * eighth.shape[1] == 19 * 12
+        small = np.asarray(Image.fromarray(whole.astype(np.uint8)).resize(half.shape[1::-1], Image.Resampling.BOX))
+        assert np.abs(half - small).mean() < 3
+        with pytest.raises(BadImage, match="150×90 are more than 227 pixels"):
+            decode_image(data, "a", 19 * 12 - 1)
+    with pytest.raises(BadImage, match="150×90 are more than 13,499 pixels"):
+        decode_image(encoded(image, "PNG"), "a", 150 * 90 - 1)
 
 
 def test_broken_files_are_named_with_a_reason(pixels: np.ndarray) -> None:

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from fae_jax.data import jpeg
-from fae_jax.data.decode import BadImage, decode_image
-from fae_jax.data.jpeg import decode_plain_jpeg
+from fae_jax.data.decode import MAX_PIXELS, BadImage, decode_image
 from fae_jax.data.sources.tars import TarSource
 
 
@@ -23,6 +22,10 @@ def encoded(height: int = 41, width: int = 50, seed: int = 0, mode: str = "RGB",
     buffer = io.BytesIO()
     coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode).save(buffer, "JPEG", **options)
     return buffer.getvalue()
+
+
+def decode_plain_jpeg(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    return jpeg.decode_plain_jpeg(data, max_pixels)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def pillow(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def decode(data: bytes) -> np.ndarray | str:
         with monkeypatch.context() as patched:
-            patched.setattr("fae_jax.data.decode.decode_plain_jpeg", lambda data: None)
+            patched.setattr("fae_jax.data.decode.decode_plain_jpeg", lambda *_: None)
             try:
                 return decode_image(data, "a")
             except BadImage as error:
@@ -66,7 +69,7 @@ def test_pixels_are_pillows_and_damage_is_left_to_pillow(turbo: None, pillow: An
         np.testing.assert_array_equal(decode_plain_jpeg(data), pillow(data))
 
 
-def test_what_is_not_plain_is_left_to_pillow(turbo: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_plain_is_left_to_pillow(turbo: None) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(exif=exif)
@@ -74,8 +77,7 @@ def test_what_is_not_plain_is_left_to_pillow(turbo: None, monkeypatch: pytest.Mo
     for data in (turned, encoded(xmp=words), encoded(mode="L"), encoded(mode="CMYK"), b"\x89PNG", b""):
         assert decode_plain_jpeg(data) is None
     assert decode_image(turned, "a").shape == (50, 41, 3)
-    monkeypatch.setattr(jpeg, "MOST_PIXELS", 100)
-    assert decode_plain_jpeg(encoded()) is None
+    assert decode_plain_jpeg(encoded(), 100) is None
 
 
 def test_other_pixels_or_none_installed_mean_pillow(

@@ -1,5 +1,7 @@
 """Batch k is a function of (seed, k): hosts, workers, threads, restarts and memory change nothing, bitwise."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,10 @@ import psutil
 import pytest
 
 from fae_jax.data.batching import Reading, stack
-from fae_jax.data.loader import Loader, ordered_batches
+from fae_jax.data.loader import Loader, ordered, ordered_batches
 from fae_jax.data.sources.folder import FolderSource
 from fae_jax.data.transforms import adm_centre_crop
+from fae_jax.errors import RunFailed
 
 Check = Callable[..., None]
 
@@ -90,6 +93,21 @@ def test_seeking_gives_the_batches_that_would_have_come(folder: FolderSource, st
     assert_equal(batches(folder, 3, start=step, hosts=2, host=1), batches(folder, step + 3, hosts=2, host=1)[step:])
 
 
+class Deadly(FolderSource):
+    """Whoever reads image 5 in a worker is killed."""
+
+    def __getitem__(self, position: int) -> Any:
+        if position == 5:
+            os.kill(os.getpid(), signal.SIGBUS)
+        return super().__getitem__(position)
+
+
+def test_a_worker_that_is_killed_is_one_line(folder: FolderSource, photographs: Path) -> None:
+    source = Deadly(str(photographs), split="train", holdout=0.0, seed=0)
+    with pytest.raises(RunFailed, match=r"SIGBUS: /dev/shm, .* MB, too little; .*data.workers=0$"):
+        batches(source, 12, reading=Reading(workers=1))
+
+
 def test_seeking_in_worker_processes(folder: FolderSource, assert_equal: Check) -> None:
     assert_equal(batches(folder, 3, start=5, reading=Reading(workers=2)), batches(folder, 3, start=5))
 
@@ -99,6 +117,32 @@ def test_every_epoch_is_a_different_permutation(folder: FolderSource) -> None:
     assert (np.sort(seen, axis=1) == np.arange(39)).all()
     assert len({tuple(epoch) for epoch in seen}) == 5
     assert abs(np.corrcoef(seen.ravel()[1:], seen.ravel()[:-1])[0, 1]) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("count", "look"),
+    [(50_000, 2**12), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((50_000,) * 2, (1_281_167, 2**16)))],
+)
+def test_the_order_is_as_good_as_chance(count: int, look: int) -> None:
+    order, batch = ordered(count, 7, None), 256
+    epochs = np.array([[order[epoch * count + place] for place in range(look)] for epoch in range(3)])
+    places = (epochs - (count - 1) / 2) / np.sqrt((count**2 - 1) / 12)
+    left = np.sqrt(look - np.arange(257))  # pairs at each lag
+
+    def sigmas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.rfft(a, 2 * look).conj() * np.fft.rfft(b, 2 * look)
+        return np.fft.irfft(spectrum)[:257] / left
+
+    within = np.stack([sigmas(epoch, epoch)[1:] for epoch in places])
+    between = np.stack([sigmas(places[i], places[j]) for i in range(3) for j in range(3) if i != j])
+    for z in (within, between):
+        assert np.abs(z).max() < 4.5 and abs(z.std() - 1) < 0.1  # of 2,310 pairs, by chance one in 60 times above
+    classes = np.sort((epochs * 1000 // count)[:, : look // batch * batch].reshape(-1, batch))
+    runs = np.stack([(classes[:, lag:] == classes[:, :-lag]).sum() for lag in range(1, 12)])
+    chance = len(classes) * batch * (batch - 1) / 2 * (count / 1000 - 1) / (count - 1)
+    assert abs(runs.sum() - chance) < 4 * np.sqrt(chance)
+    if look == count:
+        assert all((np.bincount(epoch, minlength=count) == 1).all() for epoch in epochs)
 
 
 def test_seeds_decide(folder: FolderSource) -> None:

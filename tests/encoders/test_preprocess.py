@@ -47,7 +47,7 @@ def test_wrong_images_and_words():
         Preprocessing(mean=MEAN, std=STD, resample="area")
     with pytest.raises(ValueError, match="choose one"):
         Preprocessing(mean=MEAN, std=STD, shortest=3, square=3)
-    for fields in ({"size": {"height": 3, "width": 4}}, {"rescale_factor": 1.0}, {"resample": 77}):
+    for fields in ({"size": {"height": 3, "width": 4}}, {"rescale_factor": 1.0}, {"resample": 77}, {}):
         with pytest.raises(ValueError, match="preprocessor_config.json has"):
             Preprocessing.from_json(fields)
 

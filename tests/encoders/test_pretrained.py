@@ -10,8 +10,8 @@ import pytest
 from published_files import DINOV2, SIGLIP, arrays, write
 
 from fae_jax.encoders import create, names
-from fae_jax.encoders.pretrained import build, input_side
-from fae_jax.encoders.published import Published
+from fae_jax.encoders.pretrained import build, find_files, input_side
+from fae_jax.encoders.published import ENCODERS, Published
 from fae_jax.weights import write_tensors
 
 PROCESSOR = {
@@ -44,6 +44,31 @@ def test_a_folder_becomes_an_encoder(dinov2):
         pixels[0, 0, 0], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
     )
     json.dumps(encoder.settings)
+
+
+def test_mean_and_std_are_those_of_the_folder_or_of_its_family(tmp_path):
+    """As `transformers` 5 and 4 save a processor, and as somebody copies weights without one."""
+    sizes = {name: SIGLIP[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size")}
+    clip = {**sizes, "model_type": "clip_vision_model", "intermediate_size": 40, "image_size": 64}
+    weights = write(tmp_path, clip)
+
+    def read():
+        preprocessing = find_files(weights, None).preprocessing
+        return list(preprocessing.mean), list(preprocessing.std)
+
+    openai = ENCODERS["clip_b16"].preprocessing
+    assert read() == (list(openai.mean), list(openai.std))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3]}))
+    assert read() == ([0.1, 0.2, 0.3], list(openai.std))
+    nested = {
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.7, 0.8, 0.9],
+        "image_processor_type": "CLIPImageProcessor",
+    }
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
+    assert read() == ([0.4, 0.5, 0.6], [0.7, 0.8, 0.9])
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    assert read() == ([0.1, 0.2, 0.3], list(openai.std))
 
 
 def test_what_changes_the_output_changes_the_record(dinov2):

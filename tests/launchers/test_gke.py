@@ -75,7 +75,8 @@ def test_a_slice_has_a_pod_per_host_and_each_pod_its_chips():
 def test_a_bucket_is_mounted_by_an_annotated_pod():
     template = gke.manifest(TASK, FULL, "s")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
     assert template["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
-    (volume,), (mount,) = template["spec"]["volumes"], template["spec"]["containers"][0]["volumeMounts"]
+    (shared, volume), (memory, mount) = template["spec"]["volumes"], template["spec"]["containers"][0]["volumeMounts"]
+    assert memory == {"name": shared["name"], "mountPath": "/dev/shm"} and shared["emptyDir"] == {"medium": "Memory"}
     assert volume["name"] == mount["name"] and mount["mountPath"] == "/mnt/fae"
     assert volume["csi"]["volumeAttributes"]["bucketName"] == "lab-fae"
 

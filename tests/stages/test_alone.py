@@ -12,11 +12,12 @@ from PIL import Image
 from running import TINY, fae
 
 import fae_jax
+from fae_jax.data.loader import ORDER
 from fae_jax.encoders import registry
 from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
-from fae_jax.stages.stage import read_record, write_record
+from fae_jax.stages.stage import check_lineage, read_record, write_record
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
@@ -170,6 +171,10 @@ def test_a_record_that_changed_on_disk_is_refused(finished: Path, tmp_path: Path
             assert read_record(workdir, "features") == record  # white space
         except ValueError as error:
             assert "stage.json is damaged or was edited" in str(error)
+    assert record is not None and record.made_of["order"] == ORDER
+    earlier = dataclasses.replace(record, made_of={"images": "a"})
+    with pytest.raises(ValueError, match=r"was made of order not recorded, and these are feistel-12: .*--workdir"):
+        check_lineage("features", workdir, earlier, {"images": "a", "order": ORDER})
 
 
 def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finished: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ from safetensors.numpy import save
 from fae_jax.weights import hub, open_tensors
 
 WEIGHTS = save({"x": np.arange(300_000, dtype=np.float32)})
+GIT_HASH = "9a94b2e733cc531802a974c7af7235d08fa35d88"
 NAME = "someone/small-vit"
 
 
@@ -60,20 +61,30 @@ def test_a_wrong_file_is_refused_and_removed(served):
     wrong = bytearray(WEIGHTS)
     wrong[-1] ^= 1
     served.lies["model.safetensors"] = bytes(wrong)
-    with pytest.raises(ValueError, match="arrived with SHA-256"):
+    with pytest.raises(ValueError, match="has the hash .* run the same command again to fetch it"):
         hub.pull(NAME)
     served.lies.clear()
     assert open_tensors(hub.pull(NAME).folder).read("x")[-1] == 299_999
 
 
-def test_a_file_that_changed_in_the_cache_is_found_on_request(served):
-    blob = (hub.pull(NAME).folder / "model.safetensors").resolve()
+@pytest.mark.parametrize("git", [False, True])
+def test_a_file_that_changed_in_the_cache_is_never_opened(served, git):
+    """Git's hash is what the hub gives for small files, `git hash-object` of them."""
+    folder = hub.pull(NAME).folder
+    file = folder / "model.safetensors"
+    blob = file.resolve()
+    if git:
+        file.unlink()
+        blob = blob.rename(blob.with_name(GIT_HASH))
+        file.symlink_to(blob)
+        assert hub.pull(NAME).folder == folder
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(bytes(content))
-    hub.pull(NAME)
-    with pytest.raises(ValueError, match="arrived with SHA-256"):
-        hub.pull(NAME, verify=True)
+    with pytest.raises(ValueError, match=r"model.safetensors in .* has the hash"):
+        hub.pull(NAME)
+    assert not file.exists()
+    assert open_tensors(hub.pull(NAME).folder).read("x")[-1] == 299_999
 
 
 def test_not_there(served):

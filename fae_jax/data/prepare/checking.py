@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow
 from pyarrow import feather
 
-from fae_jax.data.decode import BadImage, decode_image
+from fae_jax.data.decode import MAX_PIXELS, BadImage, decode_image
 from fae_jax.data.sources.stored import StoredSource
 
 CHUNK = 1024
@@ -37,6 +37,7 @@ class Filters:
     Attributes:
       min_side: pixels of the shorter side.
       max_aspect: longer side over shorter side.
+      max_pixels: see `decode_image`; train with `data.max_pixels` the same.
       min_caption, max_caption: characters of a caption.
       min_letters: share of a caption's characters, spaces aside, that are letters, marks or digits of any script.
       max_repeat: how often a word may follow itself in a caption.
@@ -45,6 +46,7 @@ class Filters:
 
     min_side: int = 1
     max_aspect: float = float("inf")
+    max_pixels: int = MAX_PIXELS
     min_caption: int = 0
     max_caption: int = 2**31
     min_letters: float = 0.0
@@ -164,7 +166,7 @@ def _examine(source: StoredSource, position: int, filters: Filters) -> dict[str,
         row["content"] = int.from_bytes(hashlib.sha256(stored.data).digest()[:8], "little")
         if not source.captioned and not 0 <= stored.label < len(source.classes):
             return row | {"reason": "its class is out of range", "detail": str(stored.label)}
-        image = decode_image(stored.data, "")
+        image = decode_image(stored.data, "", filters.max_pixels)
     except BadImage as error:
         return row | {"reason": "it cannot be decoded", "detail": _encodable(str(error).removeprefix(": "))}
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
-from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions
+from fae_jax.data.sources.listing import listing_hash, name_hashes, split_positions, split_words
 from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, counted, warn_of
 from fae_jax.files import storage
 
@@ -80,6 +80,11 @@ def _listing(root: str) -> tuple[Listing, list[Skip]]:
         raise ValueError(f"image folder {root} has no subfolders; it needs one subfolder per class")
     if len(listing) < 2:
         raise ValueError(f"image folder {root} has only {[*listing][0]!r} in it; it needs at least two classes")
+    if all(map(split_words, listing)):
+        raise ValueError(
+            f"the folders in {root} are splits, not classes: {', '.join(listing)}; name the one to train on, with a "
+            "subfolder per class, and set data.heldout_path to the other"
+        )
     empty = [storage.join(root, folder) for folder, images in listing.items() if not images]
     if empty:
         named = ", ".join(empty[:NAMED]) + (f" and {len(empty) - NAMED} more" if len(empty) > NAMED else "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from fae_jax.data.decode import MAX_PIXELS
 from fae_jax.data.sources.columns import UNNAMED, Columns
 from fae_jax.data.sources.listing import SPLITS, Source
+from fae_jax.data.sources.stored import StoredSource
 from fae_jax.files import storage
 from fae_jax.files.names import nearest
 from fae_jax.kinds import own
@@ -31,6 +33,7 @@ def open_source(
     holdout: float,
     seed: int,
     columns: Columns = UNNAMED,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens a source.
 
@@ -41,6 +44,7 @@ def open_source(
       holdout: the share of each class that is held out, in [0, 1).
       seed: decides which images are held out.
       columns: which columns are read, for the kinds in `WITH_COLUMNS`; others have none.
+      max_pixels: of an image, see `decode_image`.
 
     Raises:
       ValueError: an unknown kind or split, a share outside [0, 1), or a source that cannot be used as it is.
@@ -57,4 +61,7 @@ def open_source(
         if not path:
             raise ValueError(f"a source of kind {kind!r} needs a path")
         more["path"] = path if storage.is_remote(path) else os.path.expanduser(path)
-    return own(KINDS, kind)(split=split, holdout=holdout, seed=seed, **more)
+    source: Source = own(KINDS, kind)(split=split, holdout=holdout, seed=seed, **more)
+    if isinstance(source, StoredSource):
+        source.max_pixels = max_pixels
+    return source

@@ -17,6 +17,12 @@ from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
 SPLITS = ("train", "heldout")
+_SPLITS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing"},
+    "heldout": {"heldout", "holdout"},
+}
 
 
 @runtime_checkable
@@ -49,14 +55,31 @@ def shards(path: str, suffix: str) -> list[StoredFile]:
       FileNotFoundError, ValueError: see `find_files`; or the files' names tell of different splits.
     """
     files = storage.find_files(path, (suffix,))
-    words = {word for file in files for word in re.split(r"[-_.]", file.name)}
-    splits = sorted(words & {"train", "validation", "valid", "val", "test"})
+    splits = {split for file in files for split in split_words(file.name)}
     if len(splits) > 1 and len(files) > 1 and not storage.is_pattern(path):
         raise ValueError(
-            f"{path} holds files of {' and of '.join(splits)}; name those to train on, such as "
+            f"{path} holds files of {' and of '.join(sorted(splits))}; name those to train on, such as "
             f"{storage.join(path, f'train-*{suffix}')}, and set data.heldout_path to the others"
         )
     return files
+
+
+def split_words(name: str) -> set[str]:
+    """The splits that the name of a file or folder speaks of."""
+    words = re.findall("[a-z]+", name.lower())
+    return {split for split, forms in _SPLITS.items() if not forms.isdisjoint(words)}
+
+
+def numbered(labels: np.ndarray, path: str, remedy: str) -> tuple[str, ...]:
+    """Names of classes that have none: their numbers.
+
+    Raises:
+      ValueError: they are counted from 1, so that class 0 would be an empty one.
+    """
+    last = int(labels.max())
+    if last > 1 and set(np.unique(labels[labels >= 0]).tolist()) == set(range(1, last + 1)):
+        raise ValueError(f"{path} counts its {last} classes from 1, and they are counted from 0 here: {remedy}")
+    return tuple(map(str, range(last + 1)))
 
 
 def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdout: float, seed: int) -> np.ndarray:
@@ -71,7 +94,7 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
       split, holdout, seed: as for `open_source`.
 
     Raises:
-      ValueError: the held-out split is asked for and `holdout` is 0.
+      ValueError: the held-out split is asked for and `holdout` is 0; or no class has two images.
     """
     if split == "heldout" and holdout == 0:
         raise ValueError("nothing is held out: the held-out share is 0; give data.holdout a value above 0")
@@ -82,6 +105,11 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
         count = np.clip(np.rint(holdout * sizes), np.minimum(sizes - 1, 1), np.maximum(sizes - 1, 0))
         rank = np.arange(len(labels)) - np.repeat(starts, sizes)
         held[order[rank < np.repeat(count, sizes)]] = True
+        if len(held) and not held.any():
+            raise ValueError(
+                "no image can be held out, for no class has two; give more images, or set data.holdout to 0, it is "
+                f"{holdout:g}, and data.heldout_path to images of their own"
+            )
     return np.flatnonzero(held == (split == "heldout"))
 
 

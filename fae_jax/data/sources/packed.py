@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,14 +46,18 @@ class PackedSource(StoredSource):
             header = json.loads(storage.read_bytes(header_path))
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']!r}, this is {FORMAT!r}")
-            with np.load(storage.local_copy(storage.join(path, "images.npz"))) as columns:
-                keys, labels, sizes = (columns[name] for name in ("key", "label", "size"))
+            columns = storage.read_arrays(storage.join(path, "images.npz"))
+            keys, labels, sizes = (columns[name] for name in ("key", "label", "size"))
             files, counts = zip(*header["files"].items(), strict=True)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"packed images {path} cannot be opened: {error}") from error
+            self.classes, self.captioned = tuple(header["classes"]), bool(header["captioned"])
+            if {len(keys), len(labels), len(sizes)} != {sum(counts)}:
+                raise ValueError(f"it lists {len(keys)} images in files of {sum(counts)}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"packed images {path} cannot be opened ({error}); the same `fae prepare --pack` mends them"
+            ) from error
         self._records = RecordFiles([storage.join(path, file) for file in files], counts)
         self._rows = split_positions(keys, labels, split=split, holdout=holdout, seed=seed)
-        self.classes, self.captioned = tuple(header["classes"]), header["captioned"]
         self.keys = keys[self._rows]
         self.fingerprint = listing_hash("packed", self.keys, sizes[self._rows], labels[self._rows])
 

@@ -7,14 +7,16 @@ costs a whole group; the last ones are kept. For many epochs, `fae prepare --pac
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fae_jax.data.sources.columns import UNNAMED, USUAL, Chosen, Columns, choose
-from fae_jax.data.sources.listing import listing_hash, name_hashes, shards, split_positions
+from fae_jax.data.sources.listing import listing_hash, name_hashes, numbered, shards, split_positions
 from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
@@ -33,7 +35,8 @@ class ParquetSource(StoredSource):
     def __init__(self, path: str, *, split: str, holdout: float, seed: int, columns: Columns = UNNAMED):
         self._files = shards(path, ".parquet")
         tables = [_open(file.path) for file in self._files]
-        leaves = _leaves(tables[0])
+        with _reading(self._files[0].path):
+            leaves = _leaves(tables[0])
         self._image, label, self._text, marks = _chosen(columns, leaves, self._files[0].path)
         self.captioned = not label
         self._read = tuple({name.split("/")[0]: None for name in (self._image, self._text) if name})
@@ -46,11 +49,13 @@ class ParquetSource(StoredSource):
                 rows = table.metadata.row_group(group).num_rows
                 groups += [(number, group, row) for row in range(rows)]
             keys.append(name_hashes(f"{file.name} {row}" for row in range(table.metadata.num_rows)))
-            labels.append(_labels(table, label))
+            with _reading(file.path):
+                labels.append(_labels(table, label))
         all_keys, all_labels = np.concatenate(keys), np.concatenate(labels)
         if not len(all_keys):
             raise ValueError(f"{path} holds no rows")
-        self.classes = leaves[label].classes or tuple(map(str, range(all_labels.max() + 1))) if label else ()
+        remedy = f"subtract 1 from the column {label}, or note its names in the file as a ClassLabel"
+        self.classes = (leaves[label].classes or numbered(all_labels, path, remedy)) if label else ()
         chosen = split_positions(all_keys, all_labels, split=split, holdout=holdout, seed=seed)
         self._places = np.array(groups, np.int32)[chosen]
         self.keys, self._labels = all_keys[chosen], all_labels[chosen]
@@ -80,17 +85,25 @@ class ParquetSource(StoredSource):
 
 @functools.lru_cache(KEPT_GROUPS)
 def _group(file: StoredFile, group: int, columns: tuple[str, ...]) -> Any:
-    return _open(file.path).read_row_group(group, columns=list(columns))
+    with _reading(file.path):
+        return _open(file.path).read_row_group(group, columns=list(columns))
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, json.JSONDecodeError, AttributeError, UnicodeError) as error:
+        raise ValueError(f"{path} is no whole parquet file: {' '.join(str(error).split())}") from error
 
 
 def _open(path: str) -> Any:
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _reading(path):
         return pyarrow.parquet.ParquetFile(storage.local_copy(path), memory_map=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no whole parquet file: {error}") from error
 
 
 class _Leaf(NamedTuple):

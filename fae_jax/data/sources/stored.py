@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fae_jax.data.decode import BadImage, decode_image
+from fae_jax.data.decode import MAX_PIXELS, BadImage, decode_image
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class StoredSource(abc.ABC):
       keys: `name_hashes` of the images, uint64 (n,).
       captioned: whether elements carry "captions", a tuple of one or more texts.
       skipped: what lies there and is no part of it.
+      max_pixels: see `decode_image`.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +59,7 @@ class StoredSource(abc.ABC):
     keys: np.ndarray
     captioned: bool = False
     skipped: Sequence[Skip] = ()
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -84,6 +86,6 @@ class StoredSource(abc.ABC):
             raise BadImage(f"{self.name(position)}: {reason}") from error
         if not self.captioned and not 0 <= stored.label < len(self.classes):
             raise BadImage(f"{self.name(position)}: class {stored.label} is not one of {len(self.classes)}")
-        image = decode_image(stored.data, self.name(position))
+        image = decode_image(stored.data, self.name(position), self.max_pixels)
         element = {"image": image, "label": np.int32(stored.label), "index": np.int64(position)}
         return element | {"captions": stored.captions} if self.captioned else element

@@ -12,6 +12,7 @@ place outside the archive, and links, are not looked at.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
-from fae_jax.data.sources.listing import name_hashes
+from fae_jax.data.sources.listing import listing_hash, name_hashes
 from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
-from fae_jax.files.writing import write_json
+from fae_jax.files.writing import json_hash, write_file, write_json
 
 COLUMNS = {
     "shard": np.int32,
@@ -40,7 +41,11 @@ COLUMNS = {
 VERSION = 2  # 1 looked for the members of a sample beside each other; its columns are the same
 Members = dict[str, tuple[int, int]]  # suffix → offset, size
 LARGEST_LABEL = 10**6
+LARGEST_IMAGE = 2**30  # bytes; of a file whose pixels are within the limit
+LARGEST_TEXT = 2**20  # bytes of a class, caption or JSON, which are read whole
+LARGEST_HEADER = 2**20  # bytes of a member's header, with the extensions before it
 CUT = "the tar is cut or damaged"
+NO_TAR = "is no uncompressed tar, so it cannot be read at random"
 DOTS = "its name has a dot before the last one, and a key ends at the first"
 
 
@@ -66,48 +71,58 @@ class TarIndex:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return dataclasses.replace(self, columns=columns, skipped=(*self.skipped, *skipped))
 
-    def save(self, folder: str | Path, about: dict[str, Any]) -> None:
-        """Writes columns as .npy files and everything else as `index.json`, last."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, folder: Path, about: dict[str, Any]) -> None:
+        """Writes columns as .npy files and everything else, with the hashes of all, as `index.json`, last."""
         for name, column in self.columns.items():
-            np.save(folder / f"{name}.npy", column)
+            write_file(folder / f"{name}.npy", functools.partial(np.save, arr=column))
         header = {
             "version": VERSION,
             "files": [dataclasses.astuple(file) for file in self.files],
             "skipped": [list(skip) for skip in self.skipped],
+            "columns": _hash(self.columns),
             **about,
         }
-        write_json(folder / "index.json", header)
+        write_json(folder / "index.json", {**header, "sha256": json_hash(header)})
 
     @classmethod
-    def load(cls, folder: str | Path) -> tuple[TarIndex, dict[str, Any]]:
-        """An index and what else its `index.json` says; columns stay on disk until read.
+    def load(cls, folder: str) -> tuple[TarIndex, dict[str, Any]]:
+        """An index, whose columns stay on disk until read, and what else its `index.json` says.
 
         Raises:
+          FileNotFoundError: one of its shards is not there.
           ValueError: it cannot be read, or a shard has changed since it was made.
         """
-        folder = Path(folder)
         again = "make it anew with `fae prepare`"
         try:
-            header = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            header = json.loads(storage.read_bytes(storage.join(folder, "index.json")))
             if header["version"] not in (1, VERSION):
                 raise ValueError(f"version {header['version']}, this is {VERSION}")
-            columns: dict[str, np.ndarray] = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS
-            }
-            files = tuple(StoredFile(*file) for file in header["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"index {folder} cannot be read ({error}); {again}") from error
-        for file in files:
+            places = {name: storage.local_copy(storage.join(folder, f"{name}.npy")) for name in COLUMNS}
+            columns: dict[str, np.ndarray] = {name: np.load(place, "r") for name, place in places.items()}
+            if "sha256" in header:  # those of 0.1.0 have no hashes
+                written = header.pop("sha256") == json_hash(header) and header["columns"] == _hash(columns)
+                if not written:
+                    raise ValueError("it is not as it was written")
+            index = cls(
+                files=tuple(StoredFile(*file) for file in header["files"]),
+                columns=columns,
+                skipped=tuple(Skip(*skip) for skip in header["skipped"]),
+            )
+        except Exception as error:  # NumPy raises almost anything on damaged files
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"index {folder} cannot be read ({reason}); {again}") from error
+        for file in index.files:
             if not storage.exists(file.path):
                 raise FileNotFoundError(f"{file.path}, which index {folder} is of, does not exist; {again}")
             now = storage.stat(file.path)
             if now != file:
                 change = f"{file.size} bytes of {file.stamp}, now {now.size} bytes of {now.stamp}"
                 raise ValueError(f"index {folder} is older than {file.path} ({change}); {again}")
-        skipped = tuple(Skip(*skip) for skip in header["skipped"])
-        return cls(files=files, columns=columns, skipped=skipped), header
+        return index, header
+
+
+def _hash(columns: dict[str, np.ndarray]) -> str:
+    return listing_hash("index", *(np.asarray(columns[name]) for name in COLUMNS))
 
 
 def join_indices(parts: Sequence[TarIndex]) -> TarIndex:
@@ -121,11 +136,7 @@ def join_indices(parts: Sequence[TarIndex]) -> TarIndex:
 
 
 def scan_tar(file: StoredFile) -> TarIndex:
-    """Indexes one shard from front to back.
-
-    Raises:
-      ValueError: it is no tar, or compressed.
-    """
+    """Indexes one shard from front to back; one that is no tar has no images, and `skipped` says so."""
     rows: list[dict[str, Any]] = []
     skipped: list[Skip] = []
     with storage.open_file(file.path) as data:
@@ -158,14 +169,17 @@ def _samples(file: StoredFile, data: Any, skipped: list[Skip]) -> list[tuple[str
 
 
 def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple[str, int, int]]:
+    headers, end = _Headers(data), 0
     try:
-        archive = tarfile.TarFile(fileobj=data, mode="r")
-    except tarfile.TarError as error:
-        raise ValueError(f"{file.path} is no uncompressed tar, so it cannot be read at random: {error}") from error
-    end = 0
+        archive = tarfile.TarFile(fileobj=headers, mode="r")  # type: ignore[arg-type]
+    except _NO_HEADER as error:
+        skipped.append(Skip(file.name, NO_TAR, str(error)))
+        return
     try:
         for member in archive:
-            end = archive.offset
+            if member.size < 0 or archive.offset <= end:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            end, headers.left = archive.offset, LARGEST_HEADER
             path = PurePosixPath(member.name)
             if member.isdir() or path.name.startswith("._"):  # macOS's tar puts such a file beside each
                 pass
@@ -173,17 +187,36 @@ def _members(file: StoredFile, data: Any, skipped: list[Skip]) -> Iterator[tuple
                 skipped.append(Skip(f"{file.name}/{member.name}", "names a place outside the archive"))
             elif not member.isreg():
                 skipped.append(Skip(f"{file.name}/{member.name}", "is a link or device, not a file"))
+            elif member.issparse():
+                skipped.append(Skip(f"{file.name}/{member.name}", "is stored with holes (tar --sparse)"))
             elif member.offset_data + member.size > file.size:
                 skipped.append(Skip(f"{file.name}/{member.name}", CUT, "the file ends inside it"))
             else:
                 yield member.name, member.offset_data, member.size
             archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every member of a large shard
-    except tarfile.TarError as error:
+    except _NO_HEADER as error:
         skipped.append(Skip(file.name, CUT, f"after byte {end}: {error}"))
         return
     data.seek(archive.offset)
     if data.read(512) != bytes(512):
         skipped.append(Skip(file.name, CUT, f"after byte {end}: no end mark"))
+
+
+# What tarfile raises on headers that make no sense; of extensions before extensions it raises the last.
+_NO_HEADER = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+
+
+class _Headers:
+    """A shard as tarfile reads it, for headers alone: what a header asks for is bounded, whatever it says."""
+
+    def __init__(self, data: Any):
+        self.seek, self.tell, self._data, self.left = data.seek, data.tell, data, LARGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"a header of more than {LARGEST_HEADER:,} bytes")
+        return self._data.read(size)
 
 
 def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: StoredFile) -> dict[str, Any] | None:
@@ -195,6 +228,8 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
         skipped += [] if images else [Skip(name, "has no image")]
         return None
     try:
+        if image[1] > LARGEST_IMAGE:
+            raise Unusable(f"its image is larger than {LARGEST_IMAGE:,} bytes", f"{image[1]:,}")
         label = _label(_read(data, members["cls"])) if "cls" in members else -1
         about = _json(_read(data, members["json"])) if "json" in members else {}
         if about.get("status", "success") != "success":
@@ -216,6 +251,8 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
 
 
 def _read(data: Any, place: tuple[int, int]) -> bytes:
+    if place[1] > LARGEST_TEXT:
+        raise Unusable(f"its class, caption or JSON is larger than {LARGEST_TEXT:,} bytes", f"{place[1]:,}")
     data.seek(place[0])
     return data.read(place[1])
 
@@ -234,10 +271,10 @@ def _label(content: bytes) -> int:
     return label
 
 
-def _json(content: bytes) -> dict[str, Any]:
+def _json(content: bytes | str) -> dict[str, Any]:
     try:
         about = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unusable("its JSON cannot be read") from None
     return about if isinstance(about, dict) else {}
 
@@ -250,9 +287,10 @@ def captions_of(content: bytes, is_json: bool) -> tuple[str, ...]:
     """
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unusable("its caption is not UTF-8", f"{error.reason} at byte {error.start}") from None
-    texts = json.loads(text)["captions"] if is_json else [text]
+        texts = _json(text).get("captions", ()) if is_json else [text]
+        "".join(map(str, texts)).encode("utf-8")  # JSON may hold halves of characters
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise Unusable("its caption is not UTF-8", f"{error.reason} at {error.start}") from None
     captions = tuple(" ".join(caption.split()) for caption in texts if isinstance(caption, str) and caption.strip())
     if not captions:
         raise Unusable("its caption is empty")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from fae_jax.data.sources.listing import listing_hash, shards, split_positions
+from fae_jax.data.sources.listing import listing_hash, numbered, shards, split_positions
 from fae_jax.data.sources.stored import Skip, StoredImage, StoredSource, warn_of
 from fae_jax.data.sources.tar_index import VERSION, TarIndex, captions_of, join_indices, scan_tar
 from fae_jax.files import storage
+from fae_jax.files.progress import report_progress
 from fae_jax.files.storage import StoredFile
 
-log = logging.getLogger(__name__)
+COUNT_FROM_1 = 'name them in a classes.json beside the shards, [{"class": 1, "name": "…"}, …]'
+MANY = 8  # tars: scanning fewer is not worth a line
 
 
 class TarSource(StoredSource):
@@ -69,15 +70,25 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
 
     What each shard holds is kept in the folder `scanned`, if there is one, and not looked for again.
     """
-    if not storage.is_remote(path) and (Path(path).expanduser() / "index.json").exists():
-        index, about = TarIndex.load(Path(path).expanduser())
+    path = path if storage.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    if storage.exists(storage.join(path, "index.json")):
+        index, about = TarIndex.load(path)
+        if "classes" not in about:
+            raise ValueError(f"{path} is one shard's part of an index; name the folder that `fae prepare` wrote")
         return index, tuple(about["classes"])
     files = shards(path, ".tar")
-    if len(files) > 1:
-        log.info("scanning %d tars; `fae prepare` keeps an index of them", len(files))
+    progress, parts = report_progress("scan (`fae prepare` keeps what it gives)", "tars"), []
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        index = join_indices(list(pool.map(lambda file: _scanned(file, scanned), files)))
-    index, classes = usable(index, class_names(path), path)
+        for part in pool.map(lambda file: _scanned(file, scanned), files):
+            parts.append(part)
+            if len(files) >= MANY:
+                progress(len(parts), len(files))
+    index = join_indices(parts)
+    names, first = class_names(path)
+    if first:
+        labels = np.asarray(index.columns["label"])
+        index.columns["label"] = np.where(labels < 0, labels, labels - first).astype(labels.dtype)
+    index, classes = usable(index, names, path)
     warn_of(index.skipped, path)
     return index, classes
 
@@ -88,7 +99,7 @@ def _scanned(file: StoredFile, keep: Path | None) -> TarIndex:
         return scan_tar(file)
     folder = keep / f"{file.name}-{hashlib.sha256(file.path.encode()).hexdigest()[:8]}"
     with contextlib.suppress(ValueError, FileNotFoundError):
-        kept, about = TarIndex.load(folder)
+        kept, about = TarIndex.load(str(folder))
         if about["version"] == VERSION:
             return kept
     index = scan_tar(file)
@@ -107,9 +118,9 @@ def usable(index: TarIndex, names: tuple[str, ...], path: str) -> tuple[TarIndex
         first = f" ({index.skipped[0].name}: {index.skipped[0].reason})" if index.skipped else ""
         raise ValueError(f"{path} holds no image that can be used{first}")
     if (labels >= 0).any():
-        good = (labels >= 0) & (labels < (len(names) or labels.max() + 1))
+        names = names or numbered(labels, path, COUNT_FROM_1)
+        good = (labels >= 0) & (labels < len(names))
         reasons = np.where(labels < 0, "has no class", "its class is out of range")
-        names = names or tuple(str(number) for number in range(labels.max() + 1))
     elif captions.any():
         good, names = captions, ()
         reasons = np.full(len(index), "has no caption")
@@ -122,23 +133,24 @@ def usable(index: TarIndex, names: tuple[str, ...], path: str) -> tuple[TarIndex
     return (index.keep(np.flatnonzero(good), dropped) if dropped else index), names
 
 
-def class_names(path: str) -> tuple[str, ...]:
-    """Names in the `classes.json` of a folder or beside a file; none if there is none.
+def class_names(path: str) -> tuple[tuple[str, ...], int]:
+    """Names in the `classes.json` of a folder or beside a file, none if there is none; and the first one's number.
 
     Raises:
-      ValueError: it is neither a list of names nor of {"class", "name"}.
+      ValueError: it is neither a list of names nor of {"class", "name"} whose numbers follow each other.
     """
     folder = path if path.rsplit("/", 1)[-1].find(".tar") < 0 else path.rpartition("/")[0] or "."
     file = storage.join(folder, "classes.json")
     if not storage.exists(file):
-        return ()
+        return (), 0
     try:
         listed = json.loads(storage.read_bytes(file))
         if not isinstance(listed, list):
             raise TypeError(type(listed).__name__)
         if all(isinstance(entry, str) for entry in listed):
-            return tuple(listed)
-        numbered = {entry["class"]: entry["name"] for entry in listed}
-        return tuple(str(numbered[number]) for number in range(len(numbered)))
-    except (ValueError, KeyError, TypeError) as error:
+            return tuple(listed), 0
+        names = {entry["class"]: entry["name"] for entry in listed}
+        first = min(names)
+        return tuple(str(names[number]) for number in range(first, first + len(names))), first
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is neither a list of names nor of class and name ({error!r})") from error

@@ -87,7 +87,6 @@ def test_adding_a_image_moves_few_others() -> None:
 def test_small_classes_keep_a_image_on_each_side() -> None:
     for holdout in (0.01, 0.99):
         assert len(split_of(["a", "b"], [0, 0], holdout=holdout)) == 1
-    assert split_of(["a"], [0], holdout=0.9) == []
 
 
 def test_folder_images_and_labels(photographs: Path) -> None:
@@ -200,3 +199,15 @@ def test_an_unreadable_folder_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ValueError, match=f"image folder {tmp_path} cannot be read: Permission denied"):
         opened(path=tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1,)])
+def test_a_share_of_single_images_is_refused(sizes: tuple[int, ...]) -> None:
+    names = name_hashes(f"image {number}" for number in range(sum(sizes)))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    for split in ("train", "heldout"):
+        with pytest.raises(ValueError, match=r"no image can be held out, for no class has two; .*to 0, it is 0.2"):
+            split_positions(names, labels, split=split, holdout=0.2, seed=0)
+    assert split_positions(names, labels, split="train", holdout=0.0, seed=0).tolist() == list(range(sum(sizes)))
+    more = (np.append(part, part[-1:]) for part in (names, labels))
+    assert len(split_positions(*more, split="heldout", holdout=0.2, seed=0)) == 1

@@ -1,5 +1,7 @@
 """Every way of storing images gives the same pixels and labels, and the same batches on any hosts and workers."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,17 +16,23 @@ import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
+from damage import flipped
+from PIL import Image
 
+from fae_jax.config import default_config, override
+from fae_jax.config.composing import freeze
 from fae_jax.data.batching import Reading
 from fae_jax.data.decode import BadImage, decode_image
 from fae_jax.data.loader import Loader
+from fae_jax.data.prepare.checking import Filters, check_source
 from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
-from fae_jax.data.sources.packed import PackedSource
+from fae_jax.data.sources.packed import PackedSource, write_packed
 from fae_jax.data.sources.parquet import ParquetSource
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import TfdsSource
+from fae_jax.stages.images import open_images
 
 Stored = tuple[str, str]
 
@@ -55,6 +63,47 @@ def test_splits_and_fingerprints_of_every_source(stored: Stored) -> None:
     assert len(prints) == 3
     pixels = [part[i]["image"].tobytes() for part in parts for i in range(len(part))]
     assert len(set(pixels)) == 39
+
+
+def test_one_image_more_is_another_data_set(images: list, tmp_path: Path, repack: Any) -> None:
+    for kind in ("folder", "tar", "array_record", "tfds", "parquet"):
+        paths = [repack(kind, images[:count], tmp_path / f"{kind} {count}") for count in (38, 39)]
+        assert len({opened(kind, path).fingerprint for path in paths}) == 2, kind
+
+
+def test_the_limit_on_pixels_is_the_configurations(images: list, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.bmp").write_bytes(as_bmp(images[0][2]))
+    words = {"source": "folder", "path": str(tmp_path), "classes": "2"}
+    for limit, readable in (("100", False), ("100000", True)):
+        fields = [(f"data.{name}", value) for name, value in (words | {"max_pixels": limit}).items()]
+        source = open_images(freeze(override(default_config(), fields)).data, "train", 0)
+        checked = check_source(source, Filters(max_pixels=int(limit)), tmp_path.parent / limit)
+        assert (len(checked["used"]) == 2) == readable
+        with contextlib.nullcontext() if readable else pytest.raises(BadImage, match="are more than 100 pixels"):
+            source[0]
+
+
+def as_bmp(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def test_folders_of_splits_are_no_classes(images: list, tmp_path: Path) -> None:
+    for folder in ("train", "Val"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(images[0][2])
+    with pytest.raises(ValueError, match="are splits, not classes: Val, train; name the one to train on"):
+        opened("folder", str(tmp_path))
+
+
+def test_parquet_counted_from_1_is_refused(images: list, tmp_path: Path) -> None:
+    table = {"image": [data for *_, data in images[:3]], "label": [1, 3, 2]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="counts its 3 classes from 1.*subtract 1 from the column label"):
+        opened("parquet", str(tmp_path))
 
 
 def batches(source: Source, steps: int, start: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
@@ -127,6 +176,22 @@ def test_damaged_stores_are_named(images: list, tmp_path: Path, repack: Any) -> 
     (packed / "header.json").write_text('{"format": "other"}')
     with pytest.raises(ValueError, match="its format is 'other'"):
         opened("array_record", str(packed))
+
+
+def test_damaged_tables_of_packed_images_are_named_and_made_anew(images: list, tmp_path: Path, repack: Any) -> None:
+    packed = Path(repack("array_record", images, tmp_path / "packed"))
+    whole, rng = (packed / "images.npz").read_bytes(), np.random.default_rng(0)
+    fingerprint = opened("array_record", str(packed)).fingerprint
+    cuts = [whole[:length] for length in (0, 10, len(whole) // 2, len(whole) - 1)]
+    for damaged in (*cuts, *(flipped(whole, rng) for _ in range(40)), b"not an archive"):
+        (packed / "images.npz").write_bytes(damaged)
+        try:
+            assert opened("array_record", str(packed)).fingerprint == fingerprint
+        except ValueError as error:
+            assert "cannot be opened" in str(error) and "`fae prepare --pack` mends them" in str(error)
+    tars = opened("tar", str(packed.parent / "tars"))
+    write_packed(packed, tars, np.arange(len(tars)), shard_size=17)
+    assert opened("array_record", str(packed)).fingerprint == fingerprint
 
 
 def test_damaged_parquet_is_named(images: list, tmp_path: Path, repack: Any) -> None:

@@ -5,18 +5,21 @@ import json
 import logging
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+from damage import flipped
 from PIL import Image
 
 from fae_jax.data.decode import BadImage
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.data.sources.stored import counted
-from fae_jax.data.sources.tar_index import DOTS, TarIndex, join_indices, scan_tar
+from fae_jax.data.sources.tar_index import CUT, DOTS, NO_TAR, join_indices, scan_tar
 from fae_jax.data.sources.tars import TarSource, open_index
 from fae_jax.files.storage import find_files
 
@@ -117,6 +120,7 @@ def test_earlier_scans_are_kept_and_those_of_an_earlier_version_made_anew(tmp_pa
     open_index(str(tmp_path / "a.tar"), tmp_path / "scanned")
     (header,) = tmp_path.glob("scanned/*/index.json")
     about = json.loads(header.read_text())
+    about.pop("sha256")
     for version, count in ((about["version"], 0), (1, 6)):
         header.write_text(json.dumps(about | {"version": version}))
         np.save(header.parent / "size.npy", np.zeros(6, np.int32))
@@ -144,6 +148,45 @@ def test_patterns_and_class_names(tmp_path: Path, write_tar: Any) -> None:
     (tmp_path / "classes.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="classes.json is neither a list"):
         opened(tmp_path)
+
+
+def test_classes_counted_from_1_are_refused_and_the_remedy_works(tmp_path: Path, write_tar: Any) -> None:
+    members = {
+        name: str(int(data) + 1).encode() if name.endswith("cls") else data for name, data in labelled().items()
+    }
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(
+        ValueError, match=r"counts its 3 classes from 1.*classes\.json beside the shards, (?P<json>.*)"
+    ):
+        opened(tmp_path)
+    names = [{"class": number, "name": name} for number, name in ((1, "cat"), (2, "dog"), (3, "eel"))]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    source = opened(tmp_path)
+    assert source.classes == ("cat", "dog", "eel")
+    assert [source.stored(position).label for position in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "splits"),
+    [
+        (("train2017-0.tar", "val2017-0.tar"), "", "train and of validation"),
+        (("Testing_0.tar", "Training_0.tar", "more.tar"), "", "test and of train"),
+        (("a.dev.tar", "a.train.tar"), "", "train and of validation"),
+        (("a.dev.tar", "a.train.tar"), "*train*.tar", ""),
+        (("strain-0.tar", "vals-1.tar", "contest.tar"), "", ""),
+        (("train-0.tar", "train-1.tar"), "", ""),
+    ],
+)
+def test_the_split_that_names_tell_of(tmp_path: Path, write_tar: Any, names: Any, path: str, splits: str) -> None:
+    for name in names:
+        write_tar(tmp_path / name, labelled(2))
+    if not splits:
+        assert len(opened(tmp_path / path)) == 2 * len(list(tmp_path.glob(path or "*")))
+        return
+    with pytest.raises(
+        ValueError, match=f"holds files of {splits}; name those to train on, such as {tmp_path}/train"
+    ):
+        opened(tmp_path / path)
 
 
 def test_what_cannot_be_used_is_left_out_counted_and_named(
@@ -230,6 +273,70 @@ def test_what_is_no_tar_at_all_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "empty")
 
 
+def member(name: str, data: bytes = b"", size: int | None = None, kind: bytes = b"0") -> bytes:
+    """Header and content as no library writes them: any size, any kind."""
+    about = tarfile.TarInfo(name)
+    about.type, about.size = kind, len(data)
+    header = bytearray(about.tobuf(tarfile.GNU_FORMAT))
+    if size is not None:
+        header[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % 256**11).to_bytes(11, "big")
+        header[148:156] = b"%06o\0 " % sum((*header[:148], *b" " * 8, *header[156:512]))
+    return bytes(header) + data + bytes(-len(data) % 512)
+
+
+GOOD = member("a.jpg", jpeg()) + member("a.cls", b"0")
+HOLES = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+EXTENSION = b"20 comment=%08d\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        *((member("b.jpg", size=size), CUT) for size in (-100, -512, -1024, -(2**60))),
+        (member("b", b"17 size=-1000000\n", kind=b"x") + member("b.jpg"), CUT),
+        (b"".join(member("b", EXTENSION % number, kind=b"x") for number in range(3000)), CUT),
+        (b"".join(member("././@LongLink", b"b\0", kind=b"L") for _ in range(900)), CUT),
+        (member("././@LongLink", size=2**40, kind=b"L"), CUT),
+        (member("b", HOLES, kind=b"x") + member("b.jpg", b"9" * 12 + b"\n"), CUT),
+        (member("b.jpg", b"x", kind=b"S"), "is stored with holes (tar --sparse)"),
+        (member("b.jpg") + member("b.json", b"[" * 200_000), "its JSON cannot be read"),
+        (member("b.jpg") + member("b.json", b"9" * 20_000), "its JSON cannot be read"),
+        (member("b.jpg") + member("b.json", b'{"captions": ["\\ud800"]}'), "its caption is not UTF-8"),
+        (
+            member("b.jpg") + member("b.txt", bytes(2**20 + 1)),
+            "its class, caption or JSON is larger than 1,048,576 bytes",
+        ),
+    ],
+)
+def test_headers_that_lie_end_their_own_shard_alone(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "0.tar").write_bytes(GOOD + content + bytes(1024))
+    (tmp_path / "1.tar").write_bytes(b"<!DOCTYPE html>" * 100)
+    (tmp_path / "2.tar").write_bytes(GOOD + bytes(1024))
+    index, _ = open_index(str(tmp_path))
+    assert index.columns["shard"].tolist() == [0, 2]
+    reasons = {skip.reason for skip in index.skipped} - {NO_TAR, "has no class"}
+    assert len(reasons) == 1 and reasons.pop().startswith(reason)
+    assert "1.tar" in {skip.name for skip in index.skipped}
+
+
+def test_members_of_gigabytes_are_named_and_never_read(tmp_path: Path) -> None:
+    with open(tmp_path / "0.tar", "wb") as file:  # with holes: it takes no room
+        file.write(GOOD)
+        for name in ("b.jpg", "c.json"):
+            file.write(member(name, size=3 * 2**30))
+            file.seek(3 * 2**30, os.SEEK_CUR)
+        file.write(member("c.jpg", jpeg()) + bytes(1024))
+    tracemalloc.start()
+    index = scan_tar(find_files(str(tmp_path / "0.tar"), (".tar",))[0])
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert index.columns["label"].tolist() == [0]
+    assert [(skip.name, skip.detail) for skip in index.skipped] == [
+        ("0.tar/b", "3,221,225,472"),
+        ("0.tar/c", "3,221,225,472"),
+    ]
+
+
 def test_tars_with_neither_classes_nor_captions(tmp_path: Path, write_tar: Any) -> None:
     write_tar(tmp_path / "a.tar", {"a.jpg": jpeg(), "b.jpg": jpeg()})
     with pytest.raises(ValueError, match=r"neither a class \(key.cls\) nor a caption"):
@@ -249,9 +356,44 @@ def test_an_index_that_is_older_than_its_tar_is_refused(tmp_path: Path, write_ta
     tar.unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.tar, which index .* is of, does not exist"):
         opened(index)
-    (index / "offset.npy").unlink()
-    with pytest.raises(ValueError, match="index .* cannot be read"):
-        TarIndex.load(index)
+
+
+def test_an_index_means_the_same_wherever_one_stands(
+    tmp_path: Path, write_tar: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "a.tar", labelled())
+    monkeypatch.chdir(tmp_path)
+    source = opened(Path("shards/*.tar"))
+    source.index.save(Path("index"), {"classes": source.classes})
+    monkeypatch.chdir("/")
+    assert opened(tmp_path / "index").fingerprint == source.fingerprint
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(tmp_path / "index"), "/indices/a", recursive=True)  # of shards on this machine
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    try:
+        assert open_source("tar", path="memory://indices/a", split="train", holdout=0.0, seed=0)[3]["label"] == 0
+    finally:
+        bucket.rm("/indices", recursive=True)
+
+
+def test_an_index_that_is_cut_or_changed_anywhere_is_refused(tmp_path: Path, write_tar: Any) -> None:
+    write_tar(tmp_path / "a.tar", labelled())
+    index = tmp_path / "index"
+    source = opened(tmp_path)
+    source.index.save(index, {"classes": source.classes})
+    rng = np.random.default_rng(0)
+    for file in sorted(index.iterdir()):
+        whole = file.read_bytes()
+        for damaged in (b"", whole[:40], whole[:-1], *(flipped(whole, rng) for _ in range(8))):
+            file.write_bytes(damaged)
+            try:
+                assert opened(index).fingerprint == source.fingerprint  # white space
+            except ValueError as error:
+                assert "cannot be read" in str(error) and "make it anew with `fae prepare`" in str(error)
+            else:
+                assert file.suffix == ".json" or np.array_equal(np.load(file), source.index.columns[file.stem])
+        file.write_bytes(whole)
 
 
 def test_broken_images_inside_are_named_by_place(tmp_path: Path, write_tar: Any) -> None:
