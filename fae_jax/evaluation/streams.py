@@ -55,13 +55,18 @@ class Streams:
         stored = None if layers else self._experiment.parts.stored_features(split)
         return walk(self.fae, self.source(split), what=f"{what}: {split}", limit=limit, layers=layers, stored=stored)
 
-    def batches(self, split: str, what: str) -> Iterator[Batch]:
-        """The real images of a split, for metrics."""
+    def batches(self, split: str, what: str, samples: int = 0) -> Iterator[Batch]:
+        """The real images of a split, for metrics; `samples` of them, where there are more, are `among` so many."""
+        seen, total = 0, len(self.source(split))
         for view in self.views(split, what):
-            if len(view.images):
+            count = len(view.images)
+            steps = np.arange(seen, seen + count + 1) * min(samples or total, total) // total
+            seen += count
+            if count:
                 yield Batch(
                     images=view.images,
                     labels=view.labels,
+                    among=np.diff(steps) > 0,
                     describe=lambda view=view: view.kept(view.features).mean(1),
                 )
 

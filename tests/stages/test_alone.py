@@ -197,6 +197,8 @@ def test_samples_are_scored_without_latents(finished: Path, tmp_path: Path):
     fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation")
     scores = json.loads((tmp_path / "run" / "evaluation" / "generation.json").read_text())["sets"]
     assert {name: each["count"] for name, each in scores.items()} == {"unguided": 20, "guided": 20}
+    counts = {name: scores["guided"]["frechet"][name] for name in ("samples", "train", "heldout", "too_few")}
+    assert counts["samples"] == counts["train"] == 20 < counts["heldout"] and counts["too_few"]
     samplers = {name: each["sampling"]["sampler"] for name, each in scores.items()}
     assert samplers == {"unguided": "euler_maruyama", "guided": "euler"}  # the paper's
 

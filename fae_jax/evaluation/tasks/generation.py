@@ -3,7 +3,7 @@
 For one or several sets of samples (unguided, guided), as many of each class:
 
     recognised   share of samples that the judge takes for the class asked for
-    frechet      samples ↔ held-out beside train ↔ held-out, in the encoder's features
+    frechet      samples ↔ held-out beside as many train ↔ held-out, in the encoder's features
     nearest      distance to the nearest training image beside that of held-out images
 
 `evaluation/generation.json`:
@@ -73,7 +73,7 @@ class Generation:
             for name, guidance in SETS.items()
         }
         real = {
-            split: take_in(self.streams.batches(split, "generation"), chosen, section, classes)
+            split: take_in(self.streams.batches(split, "generation", fields.samples), chosen, section, classes)
             for split in ("train", "heldout")
         }
         sets: dict[str, Any] = {}
