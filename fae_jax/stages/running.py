@@ -89,6 +89,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
             _ = Readable(experiment.images.source("train"))[0]
         except TooManyBadImages as error:
             raise ValueError(f"the images cannot be read: {error}") from error
+        if config.data.heldout_path:
+            _ = experiment.images.source("heldout")
     for stage in chosen:
         if stage.players is not None:
             section = stage.section(config)

@@ -26,7 +26,8 @@ from fae_jax.workdir import Workdir
 
 SHARED = "shared"  # stands for the stages in common where a point's name could stand
 NAME_LENGTH = 80
-SCORED = ("sampling.", "evaluation.")  # may not change between two launches, unlike other operational fields
+# May not change between two launches, unlike other operational fields
+SCORED = ("sampling.", "evaluation.", "data.heldout_path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -236,6 +236,7 @@ def test_values_that_cannot_work_are_refused_by_name(name: str, text: str):
 def test_held_out_images_are_a_share_or_stored_apart():
     apart = override(default_config(), [("data.heldout_path", "val")])
     assert check(apart).data.heldout_path == "val"
+    assert differences(apart, default_config()) == []  # so that a finished experiment may be scored on others
     with pytest.raises(ValueError, match="field data.holdout=0.1 goes with no heldout_path"):
         check(override(apart, [("data.holdout", "0.1")]))
 

@@ -17,6 +17,10 @@ from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
 SPLITS = ("train", "heldout")
+NOTHING_HELD_OUT = (
+    "nothing is held out: name such images with --config.data.heldout_path=…, before or after training, or begin "
+    "with a share of the training images, --config.data.holdout=0.1"
+)
 
 
 @runtime_checkable
@@ -74,7 +78,7 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
       ValueError: the held-out split is asked for and `holdout` is 0.
     """
     if split == "heldout" and holdout == 0:
-        raise ValueError("nothing is held out: the held-out share is 0; give data.holdout a value above 0")
+        raise ValueError(NOTHING_HELD_OUT)
     held = np.zeros(len(labels), bool)
     if holdout:
         order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))
