@@ -33,6 +33,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--workdir, and which parameters of its generator are meant."""
     add_experiment_arguments(parser, config=False)
     parser.add_argument("--ema", default="", help="EMA decay to use (default: the largest kept; none = raw weights)")
+    add_checkpoint_argument(parser)
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint of its generator is meant."""
     parser.add_argument(
         "--checkpoint",
         type=int,

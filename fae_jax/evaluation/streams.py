@@ -74,7 +74,7 @@ class Streams:
         self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int
     ) -> tuple[Iterator[Batch], dict[str, Any]]:
         """Samples, kept in samples/NAME, for metrics; and how they were made. An empty sampler is the configured."""
-        folder = self._experiment.workdir.samples / name
+        folder = self._experiment.workdir.samples / (name + self._experiment.suffix)
         drawn = draw(self.fae, folder, labels, guidance=guidance, sampler=sampler or None, seed=seed)
         return samples(self.fae, drawn["images"], labels), drawn["sampling"]
 

@@ -57,6 +57,11 @@ class Experiment:
         config = with_trained(self.config, str(self.workdir.stage("encoder")))
         return Trained(config, self.workdir, self.mesh, self.own_mesh, self.images)
 
+    @property
+    def suffix(self) -> str:
+        """What the names of results end in: the generator's step, where one is asked for."""
+        return "" if self.parts.step is None else f"-step-{self.parts.step}"
+
     def seed(self, purpose: str) -> int:
         """A seed for one purpose, derived from the experiment's."""
         return int.from_bytes(hashlib.sha256(f"{self.config.seed}/{purpose}".encode()).digest()[:4], "little") >> 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fae_jax.data.replacement import Readable, TooManyBadImages
@@ -148,6 +148,11 @@ def run_stage(experiment: Experiment, name: str) -> bool:
     return True
 
 
-def run_stages(experiment: Experiment) -> list[str]:
-    """All stages, those already done passed over; returns the names of those that ran."""
-    return [stage.name for stage in stages_of(experiment.config) if run_stage(experiment, stage.name)]
+def run_stages(experiment: Experiment, after: Callable[[], object] = lambda: None) -> list[str]:
+    """All stages, those already done passed over, and `after` each that ran; returns the names of those."""
+    ran = []
+    for stage in stages_of(experiment.config):
+        if run_stage(experiment, stage.name):
+            ran.append(stage.name)
+            after()
+    return ran

@@ -32,7 +32,9 @@ class LoggingSection:
 
     operational: ClassVar[bool] = True
     every: int = option(100, "steps between lines of metrics", at_least(1))
-    preview_every: int = option(10_000, "steps between preview images; 0 = only at the end", at_least(0))
+    preview_every: int = option(
+        10_000, "steps between preview images; 0 = only at the end, and none of a generator", at_least(0)
+    )
     tensorboard: bool = option(True, "write event files beside metrics.jsonl")
     wandb: str = option("", "project at Weights & Biases to show the run in; empty = none")
     profile: tuple[Any, ...] = option(

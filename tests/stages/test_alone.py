@@ -17,6 +17,7 @@ from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.stages.stage import read_record, write_record
+from fae_jax.training.monitoring import read_metrics
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
@@ -121,10 +122,31 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
         fae("sample", "--workdir", workdir, "--checkpoint", step, "--number", 2, "--name", f"at{step}")
         images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
     assert (images[1] != images[4]).any()
+    evaluate = ("evaluate", "--workdir", workdir, "--checkpoint", 4, "--task")
+    with Workdir(workdir).lock():  # as while it trains
+        fae(*evaluate, "generation")
+    assert (workdir / "evaluation/generation-step-4.json").is_file()
+    assert (workdir / "evaluation/figures/nearest-step-4.png").is_file()
+    assert np.load(workdir / "samples/guided-step-4/samples.npz")["images"].shape == (20, 32, 32, 3)
+    for file in ("evaluation/generation.json", "samples/guided"):
+        assert not (workdir / file).exists()
+    _, err = fae(*evaluate, "probe", code=2)
+    assert "task probe draws no samples" in err
     _, err = fae("export", "--workdir", workdir, "--out", tmp_path / "bundle", code=2)
     assert "fae export needs stage generator, which is not finished" in err and not (tmp_path / "bundle").exists()
     _, err = fae("sample", "--workdir", workdir, "--checkpoint", 5, "--number", 2, code=2)
     assert "there is no checkpoint of step 5" in err and "kept: 1, 4, 6, 7" in err
+    # To its end, and beyond it: the curve is the one of a run that was begun as long.
+    longer = ["--config.generator.steps=10", "--config.logging.preview_every=9"]
+    fae("train", "generator", "--workdir", workdir, *longer, "--config.checkpoint.pause_at=0")
+    assert [row["step"] for row in read_metrics(workdir / "generator/metrics.jsonl")] == list(range(1, 11))
+    for step in (9, 10):
+        with Image.open(workdir / f"generator/previews/step_{step:08d}.png") as image:
+            assert image.size == (8 * 32, 2 * 32)
+    _, err = fae("train", "generator", "--workdir", workdir, "--config.generator.steps=9", code=2)
+    assert "generator.steps: 10 → 9" in err
+    fae("report", "--workdir", workdir)
+    assert "Generator: preview at step 10" in (workdir / "report.html").read_text()
 
 
 def test_a_stage_goes_on_with_what_it_was_begun_with_alone(bare: Path, photographs: Path, tmp_path: Path):

@@ -20,6 +20,7 @@ A kind is one file here, or an entry point in the group `fae_jax.tasks` of anoth
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -121,8 +122,11 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
     """
     check_tasks(experiment.config, tasks)
     kinds = {name: task_kind(name) for name in dict.fromkeys(tasks)}
+    step = experiment.parts.step
     for name, kind in kinds.items():
-        check_stages(experiment, f"task {name}", kind.needs)
+        if step is not None and "generator" not in kind.needs:
+            raise ValueError(f"task {name} draws no samples, so that no checkpoint of the generator goes with it")
+        check_stages(experiment, f"task {name}", [n for n in kind.needs if step is None or n != "generator"])
     fae = FAE(experiment.parts)
     streams = Streams(fae, experiment)
     made = {name: kind(fae, streams) for name, kind in kinds.items()}
@@ -132,11 +136,12 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
     def run() -> dict[str, dict[str, Any]]:
         root, results, data = experiment.workdir.root, {}, experiment.config.data
         images = {"heldout_images": streams.source("heldout").fingerprint} if data.heldout_path else {}
-        with experiment.timed("evaluate"):
-            for name, task in made.items():
+        with contextlib.nullcontext() if step is not None else experiment.timed("evaluate"):
+            for task_name, task in made.items():
+                name = task_name + experiment.suffix
                 outcome = task.run()
                 for figure, (image, caption) in outcome.figures.items():
-                    write_figure(root, figure, image, caption)
+                    write_figure(root, figure + experiment.suffix, image, caption)
                 write_result(experiment.workdir.evaluation / f"{name}.json", {**outcome.result, **images})
                 results[name] = outcome.result
             write_sizes(fae, root)
