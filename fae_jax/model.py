@@ -36,6 +36,7 @@ from fae_jax.section import seed_range, validate
 
 AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
+MOST = 10_000_000  # images of one set of samples
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 

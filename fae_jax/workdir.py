@@ -126,4 +126,7 @@ class Workdir:
 
     def _times(self) -> dict[str, Any]:
         file = self.root / "timings.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        with contextlib.suppress(ValueError):  # of a damaged file: begun anew
+            times = json.loads(file.read_text()) if file.is_file() else {}
+            return times if isinstance(times, dict) else {}
+        return {}

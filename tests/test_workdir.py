@@ -109,6 +109,13 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in file.parent.iterdir()] == ["scores.json"]
 
 
+@pytest.mark.parametrize("damaged", [b"", b'{"features": 1', b"[1]", b"\xff"])
+def test_times_that_are_damaged_are_begun_anew(tmp_path: Path, damaged: bytes):
+    (tmp_path / "timings.json").write_bytes(damaged)
+    Workdir(tmp_path).add_time("features", 1.5)
+    assert json.loads((tmp_path / "timings.json").read_text()) == {"features": 1.5}
+
+
 def test_times_add_up_over_restarts(tmp_path: Path):
     workdir = Workdir(tmp_path)
     for phase, seconds in (("features", 1.5), ("pixels", 1.0), ("features", 2.25)):

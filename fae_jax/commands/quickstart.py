@@ -4,7 +4,6 @@ samples, scores and a report. Interrupted anywhere and run again, it continues; 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -13,12 +12,14 @@ from fae_jax.config import load_config, settle
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import prepare
 from fae_jax.files.progress import say
+from fae_jax.files.writing import read_json
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import run_stages
 from fae_jax.workdir import Workdir
 
 TASKS = ("probe", "reconstruction", "generation")
+AGAIN = "remove it, and the same command makes it anew"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         missing = [task for task in TASKS if not (workdir.evaluation / f"{task}.json").is_file()]
         if missing:
             prepare(experiment, missing)()
-        results = {task: json.loads((workdir.evaluation / f"{task}.json").read_text()) for task in TASKS}
+        results = {task: read_json(workdir.evaluation / f"{task}.json", AGAIN) for task in TASKS}
         report = write_report(workdir.root)
     say(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}")
     return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

@@ -11,10 +11,8 @@ from typing import Any
 from fae_jax.cli.opening import add_model_arguments, open_model
 from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
-from fae_jax.model import FAE, guidance_schedule
+from fae_jax.model import FAE, MOST, guidance_schedule
 from fae_jax.stages.sampling import balanced_labels, draw
-
-MOST = 10_000_000  # images of one set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -98,4 +98,4 @@ def write_report(workdir: Path, targets: Mapping[str, float] | None = None) -> P
             f"{workdir} is not a working directory; `fae run --config CONFIG --workdir {workdir}` makes it"
         )
     page = make_page(Record.read(workdir), targets)
-    return write_atomically(workdir / "report.html", page.encode("utf-8"))
+    return write_atomically(workdir / "report.html", page)

@@ -140,6 +140,15 @@ def test_names_are_text_wherever_they_stand(finished, draw):
     assert not any("alert" in name for tag, attributes in page.elements for name in (tag, *attributes))
 
 
+def test_names_that_are_no_utf8_are_shown_with_escapes(finished, draw, rewrite):
+    def rename(result):
+        result["class_names"][0] = "caf\udce9"
+        result["sets"]["guided"]["lowest_class"]["name"] = "caf\udce9"
+
+    rewrite(finished / "evaluation" / "generation.json", rename)
+    assert "recognised least (caf\\udce9," in draw(finished).of("verdict")
+
+
 def test_a_published_encoder_has_no_stage_of_its_own(finished, draw):
     shutil.rmtree(finished / "encoder")
     config = json.loads((finished / "config.json").read_text())

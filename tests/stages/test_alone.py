@@ -199,8 +199,15 @@ def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finis
         shutil.copytree(finished / stage, tmp_path / "run" / stage)
     words = ["--config", TINY, "--workdir", tmp_path / "run", "--config.condition.kind=none"]
     fae("train", "generator", *words)
-    fae("sample", "--workdir", tmp_path / "run", "--number", 3)
-    assert (np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"] == 0).all()
+    drawn = tmp_path / "run" / "samples" / "samples"
+    (drawn / "images").mkdir(parents=True)
+    (drawn / "images" / "000003-all.png").touch()  # of an earlier call
+    fae("sample", "--workdir", tmp_path / "run", "--number", 3, "--format", "png")
+    kept = np.load(drawn / "samples.npz")
+    assert (kept["labels"] == 0).all()
+    assert sorted(file.name for file in (drawn / "images").iterdir()) == [f"00000{n}-all.png" for n in range(3)]
+    with Image.open(drawn / "images" / "000002-all.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), kept["images"][2])
     _, err = fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation", code=2)
     assert len(err.splitlines()) == 1 and "knows none (condition.kind=none)" in err
 
