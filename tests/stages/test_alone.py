@@ -1,7 +1,10 @@
 """A trained model needs nothing but itself: not its images, not its latents, not the encoder where it is not used."""
 
 import dataclasses
+import html
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from PIL import Image
 from running import TINY, fae
 
 import fae_jax
+from fae_jax.cli.program import main
 from fae_jax.encoders import registry
 from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
@@ -146,7 +150,13 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
     _, err = fae("train", "generator", "--workdir", workdir, "--config.generator.steps=9", code=2)
     assert "generator.steps: 10 → 9" in err
     fae("report", "--workdir", workdir)
-    assert "Generator: preview at step 10" in (workdir / "report.html").read_text()
+    page = (workdir / "report.html").read_text()
+    assert "Generator: preview at step 10" in page
+    commands = [html.unescape(line) for line in re.findall("<code>(fae .*?)</code>", page) if str(workdir) in line]
+    assert [line.split()[1] for line in commands] == ["sample", "sample", "evaluate"]
+    for line in commands:  # as they stand on the page
+        assert main(shlex.split(line)[1:]) == 0
+    assert (workdir / "evaluation/generation.json").is_file() and (workdir / "samples/heun/grid.png").is_file()
 
 
 def test_a_stage_goes_on_with_what_it_was_begun_with_alone(bare: Path, photographs: Path, tmp_path: Path):
