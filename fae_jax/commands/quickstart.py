@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.opening import holding
@@ -32,6 +33,7 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     """The quickstart's configuration, for digits or for a folder of images."""
     config = load_config("quickstart")
     if data is not None:
+        config.name = Path(data).resolve().name
         config.data.source, config.data.path = "folder", data
         config.data.flip = True
         source = open_source("folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0)
@@ -45,6 +47,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = configure(arguments.data, arguments.overrides)
     workdir.check_config(config)
     with holding(Experiment(config, workdir)) as experiment:
+        if arguments.data is not None:
+            size, patches = config.data.image_size, (config.data.image_size // config.encoder.patch) ** 2
+            say(
+                f"quickstart: images become {size}×{size} in {patches} patches, enough for digits and little for "
+                f"photographs; --config.data.image_size={2 * size} gives {4 * patches} patches for some four times "
+                "the arithmetic"
+            )
         run_stages(experiment)
         missing = [task for task in TASKS if not (workdir.evaluation / f"{task}.json").is_file()]
         if missing:

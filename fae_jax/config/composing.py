@@ -58,7 +58,7 @@ class Field(NamedTuple):
 class _Experiment:
     """The fields that stand in no section."""
 
-    name: str = option("", "the experiment's name, for people")
+    name: str = option("", "the experiment's name, for people", operational=True)
     seed: int = option(0, "everything random derives from (seed, step, example)", seed_range)
 
 

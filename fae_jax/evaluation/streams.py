@@ -13,7 +13,7 @@ from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.metrics import Batch
 from fae_jax.evaluation.text_side import TextSide
-from fae_jax.evaluation.views import View, walk
+from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.sampling import draw
@@ -60,13 +60,13 @@ class Streams:
         seen, total = 0, len(self.source(split))
         for view in self.views(split, what):
             count = len(view.images)
-            steps = np.arange(seen, seen + count + 1) * min(samples or total, total) // total
+            among = evenly(seen, count, total, samples or total)
             seen += count
             if count:
                 yield Batch(
                     images=view.images,
                     labels=view.labels,
-                    among=np.diff(steps) > 0,
+                    among=among,
                     describe=lambda view=view: view.kept(view.features).mean(1),
                 )
 
