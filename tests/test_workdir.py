@@ -61,8 +61,9 @@ def test_a_directory_without_or_with_a_broken_configuration(tmp_path: Path):
 
 def test_a_file_is_no_directory(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="file is a file; name a directory"):
-        Workdir(tmp_path / "file").begin(default_config())
+    for place in ("file", "file/below", "file/far/below"):
+        with pytest.raises(ValueError, match="/file is a file; name a directory"):
+            Workdir(tmp_path / place).begin(default_config())
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -328,5 +328,6 @@ class Probe:
         result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
         if head:
             result["own_head"] = head.as_result()
-        figure = feature_maps(*examples.arrays(), self.fae.tokenizer.grid)
+        images, x, reconstructed = examples.arrays()
+        figure = feature_maps(images, x, reconstructed, self.fae.tokenizer.grid)
         return Outcome(result, {"features": (figure, CAPTION)})
