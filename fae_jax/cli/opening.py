@@ -53,8 +53,8 @@ def open_model(arguments: argparse.Namespace, what: str, needs: tuple[str, ...])
       ValueError, FileNotFoundError: see `open_experiment` and `check_stages`.
     """
     experiment = open_experiment(arguments)
-    check_stages(experiment, what, [stage for stage in needs if stage != "generator" or arguments.checkpoint is None])
-    experiment.parts.step = arguments.checkpoint
+    experiment.step = arguments.checkpoint
+    check_stages(experiment, what, needs)
     return experiment, None if arguments.ema == "none" else arguments.ema
 
 

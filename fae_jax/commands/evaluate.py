@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = open_experiment(arguments)
-    experiment.parts.step = arguments.checkpoint
+    experiment.step = arguments.checkpoint
     evaluate = prepare(experiment, arguments.task)
     # Of a checkpoint everything that is written has a name of its own: a run may go on beside it.
     with experiment.workdir.lock() if arguments.checkpoint is None else contextlib.nullcontext():

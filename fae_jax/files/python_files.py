@@ -40,7 +40,8 @@ def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
         spec.loader.exec_module(module)
         return read(module)
     except (Exception, SystemExit) as error:
-        reason = _DUMP.sub("; ", " ".join(str(error.args[0] if error.args else error).split()))
+        words = error if isinstance(error, OSError) or not error.args else error.args[0]
+        reason = _DUMP.sub("; ", " ".join(str(words).split()))
         frames = reversed(traceback.extract_tb(error.__traceback__))
         line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == str(file)), None)
         if line is None and isinstance(error, ValueError):

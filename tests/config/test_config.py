@@ -359,6 +359,7 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
             "from fae_jax.config import default_config\ndef get_config():\n    default_config().data.pth = 'x'",
             "line 3, is not valid: AttributeError: .Key .pth. does not exist; Did you mean .path. instead",
         ),
+        ("open('/no/file')", "line 1, is not valid: FileNotFoundError: .Errno 2. No such file or directory"),
         ("x = 1\ny = x / 0", "bad.py, line 2, is not valid: ZeroDivisionError: division by zero"),
         ("def get_config():\n    raise RuntimeError('a' * 5000)", "bad.py, line 2, is not valid: RuntimeError: aaa"),
         ("def get_config():\n    assert False, 'no'", "line 2, is not valid: AssertionError: no"),

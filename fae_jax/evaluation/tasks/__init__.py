@@ -122,11 +122,11 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
     """
     check_tasks(experiment.config, tasks)
     kinds = {name: task_kind(name) for name in dict.fromkeys(tasks)}
-    step = experiment.parts.step
+    step = experiment.step
     for name, kind in kinds.items():
         if step is not None and "generator" not in kind.needs:
             raise ValueError(f"task {name} draws no samples, so that no checkpoint of the generator goes with it")
-        check_stages(experiment, f"task {name}", [n for n in kind.needs if step is None or n != "generator"])
+        check_stages(experiment, f"task {name}", kind.needs)
     fae = FAE(experiment.parts)
     streams = Streams(fae, experiment)
     made = {name: kind(fae, streams) for name, kind in kinds.items()}
