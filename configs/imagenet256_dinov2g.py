@@ -1,6 +1,7 @@
 """FAE's main experiment: DINOv2-g/14, ImageNet 256×256, LightningDiT-XL/1 (arXiv 2512.07829, main results table).
 
     fae run --config configs/imagenet256_dinov2g.py --workdir runs/imagenet256
+    fae evaluate --workdir runs/imagenet256 --task probe reconstruction generation
 
 Expected (paper): FID 2.08 unguided, 1.70 guided at 80 epochs; 1.48 and 1.29 at 800; linear probe on x̂ 86.17 %.
 Parameters: compressor 38,166,592 · feature decoder 170,428,416 · pixel decoder 305,360,896 · DiT 675,256,736.
@@ -18,6 +19,7 @@ def get_config() -> ConfigDict:
     config.name = "imagenet256_dinov2g"
     config.data.source = "folder"  # one subfolder per class
     config.data.path = "data/imagenet/train"
+    config.data.heldout_path = "data/imagenet/val"  # for scores and previews; may be changed later, or cleared
     config.data.image_size = 256
     config.data.classes = 1000
     config.data.workers = 16

@@ -36,6 +36,7 @@ from fae_jax.section import seed_range, validate
 
 AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
+MOST = 10_000_000  # images of one set of samples
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
 
 
@@ -268,6 +269,7 @@ class FAE:
         *,
         seed: int = 0,
         ema: str | None = "",
+        params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
         """`generate` in pieces of at most `settings.batch`, so that no more are ever held.
@@ -275,6 +277,7 @@ class FAE:
         Args:
           condition: what `Condition.request` gives, one entry for each image.
           settings: see `settings`.
+          params: of the generator and all that decodes, in place of the model's own.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
         if problem:
@@ -282,7 +285,7 @@ class FAE:
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
         run = self._sampling(settings)
-        params = {**self._params(self.tokenizer.decodes), "generator": self._params(("generator",), ema)["generator"]}
+        params = params or {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
         for start in range(0, count, size):
             stop = min(start + size, count)
 

@@ -73,8 +73,9 @@ class Workdir:
           OSError: its bucket does not exist, refuses or does not answer.
         """
         self._check_bucket()
-        if self.root.exists() and not self.root.is_dir():
-            raise ValueError(f"working directory {self.root} is a file; name a directory")
+        there = next((path for path in (self.root, *self.root.parents) if path.exists()), None)
+        if there is not None and not there.is_dir():
+            raise ValueError(f"working directory {self.root} cannot be: {there} is a file; name a directory")
         if not self.config_file.is_file():
             return
         different = differences(from_root(config), from_root(self.read_config()))
@@ -126,4 +127,7 @@ class Workdir:
 
     def _times(self) -> dict[str, Any]:
         file = self.root / "timings.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        with contextlib.suppress(ValueError):  # of a damaged file: begun anew
+            times = json.loads(file.read_text()) if file.is_file() else {}
+            return times if isinstance(times, dict) else {}
+        return {}

@@ -61,8 +61,9 @@ def test_a_directory_without_or_with_a_broken_configuration(tmp_path: Path):
 
 def test_a_file_is_no_directory(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="file is a file; name a directory"):
-        Workdir(tmp_path / "file").begin(default_config())
+    for place in ("file", "file/below", "file/far/below"):
+        with pytest.raises(ValueError, match="/file is a file; name a directory"):
+            Workdir(tmp_path / place).begin(default_config())
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -107,6 +108,13 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_atomically(file, b"x" * 100)
     assert json.loads(file.read_text()) == {"a": 1}
     assert [path.name for path in file.parent.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"features": 1', b"[1]", b"\xff"])
+def test_times_that_are_damaged_are_begun_anew(tmp_path: Path, damaged: bytes):
+    (tmp_path / "timings.json").write_bytes(damaged)
+    Workdir(tmp_path).add_time("features", 1.5)
+    assert json.loads((tmp_path / "timings.json").read_text()) == {"features": 1.5}
 
 
 def test_times_add_up_over_restarts(tmp_path: Path):

@@ -33,6 +33,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--workdir, and which parameters of its generator are meant."""
     add_experiment_arguments(parser, config=False)
     parser.add_argument("--ema", default="", help="EMA decay to use (default: the largest kept; none = raw weights)")
+    add_checkpoint_argument(parser)
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint of its generator is meant."""
     parser.add_argument(
         "--checkpoint",
         type=int,
@@ -48,8 +53,8 @@ def open_model(arguments: argparse.Namespace, what: str, needs: tuple[str, ...])
       ValueError, FileNotFoundError: see `open_experiment` and `check_stages`.
     """
     experiment = open_experiment(arguments)
-    check_stages(experiment, what, [stage for stage in needs if stage != "generator" or arguments.checkpoint is None])
-    experiment.parts.step = arguments.checkpoint
+    experiment.step = arguments.checkpoint
+    check_stages(experiment, what, needs)
     return experiment, None if arguments.ema == "none" else arguments.ema
 
 

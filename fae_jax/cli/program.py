@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -32,13 +33,16 @@ COMMANDS = {
     "cache": "encode the data set once into the latent cache",
     "sample": "images from a trained generator",
     "evaluate": "scores and figures, as JSON and as a page",
+    "report": "the page of what an experiment has so far",
     "export": "a trained model as a folder for the world outside",
+    "config": "fields of the configuration, their defaults and what they are",
     "weights": "pretrained encoders and text towers: list, pull, check, convert",
     "sweep": "experiments that differ in a few fields, here, on Slurm, TPUs or GKE; their table and plots",
     "compile": "will this run fit that machine? compiles every stage for it, here",
     "prepare": "index and check raw data; reports what was left out and why",
 }
-LONGEST = 500  # letters of an error that nobody foresaw
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path that can never be
+LONGEST_WORD, LONGEST_LINE = 300, 2000  # letters of an error that are printed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,16 +115,31 @@ def _print(text: str, stream: Any) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _cut(text: str, longest: int) -> str:
+    """The text without its middle where it is too long: the thing stands in front, the remedy at the end."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 3 :]}"
+
+
+def _system_words(error: OSError) -> str:
+    """What the operating system says, without its number."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
 def _report(error: BaseException, code: int, text: str | None = None) -> int:
     if os.environ.get("FAE_TRACEBACK"):
         _print("".join(traceback.format_exception(error)), sys.stderr)
-    line = " ".join((str(error) if text is None else text).split())
+    words = (str(error) if text is None else text).split()
+    line = _cut(" ".join(_cut(word, LONGEST_WORD) for word in words), LONGEST_LINE)
     _print(f"fae: {'error' if code == 2 else 'failed'}: {line}\n", sys.stderr)
     return code
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line `words` (default: the process's) and returns the exit code."""
+    out: Any = sys.stdout
+    with contextlib.suppress(AttributeError):  # no stream, or one of another kind
+        out.reconfigure(errors="backslashreplace")  # names that are no UTF-8
     try:
         return _run(sys.argv[1:] if words is None else list(words))
     finally:
@@ -154,15 +173,16 @@ def _run(words: list[str]) -> int:
             result = arguments.run(arguments)
     except (RunFailed, Stopped) as error:
         return _report(error, 1)
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+    except ValueError as error:
         return _report(error, 2)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        return _report(error, 1, f"{error.strerror or error}{where}; what was finished is kept")
+        if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in _NO_PATH:
+            return _report(error, 2, _system_words(error))
+        return _report(error, 1, f"{_system_words(error)}; what was finished is kept")
     except KeyboardInterrupt as error:
         return _report(error, 1, "interrupted; the same command continues")
     except Exception as error:
-        text = ": ".join(filter(None, (type(error).__name__, str(error)[:LONGEST])))
+        text = ": ".join(filter(None, (type(error).__name__, str(error))))
         return _report(error, 1, f"{text}; FAE_TRACEBACK=1 shows where")
     if arguments.json:
         _print(json.dumps(result) + "\n", sys.stdout)

@@ -46,13 +46,14 @@ def _candidates(word: str) -> list[Topology]:
 
 def describe(figures: dict[str, Any]) -> str:
     """One stage's figures as a line."""
+    fits = {True: "fits", False: "DOES NOT FIT", None: "not known"}[figures["fits"]]
     memory = f" of {figures['memory'] / GIB:.1f}" if figures["memory"] else ""
     inside = "" if figures["temporaries"] is None else f", temporaries {figures['temporaries'] / GIB:.2f}"
     sent = {kind: each["bytes"] / 1e9 for kind, each in figures["collectives"].items()}
     kinds = f" ({', '.join(f'{kind} {size:.2f}' for kind, size in sent.items())})" if sent else ""
     flops = figures["flops"] / figures["devices"] / 1e12
     return (
-        f"{figures['stage']:9} {'fits' if figures['fits'] else 'DOES NOT FIT':12} per device: "
+        f"{figures['stage']:9} {fits:12} per device: "
         f"peak {figures['peak'] / GIB:.2f}{memory} GiB (state {figures['state'] / GIB:.2f}{inside}), "
         f"{flops:.1f} TFLOP, {sum(sent.values()):.2f} GB sent{kinds}; batch {figures['batch']} on "
         f"{figures['devices']} × {figures['kind']}, compiled in {figures['seconds']:.0f} s"
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         weighed = []
         for stage in stages:
             figures = asked(config, stage, topology.name if topology else None, arguments.quick)
-            if not figures["fits"]:
+            if figures["fits"] is False:
                 figures["advice"] = advise(asked, config, stage, topology, figures["devices"], arguments.tries)
             weighed.append({**figures, "topology": topology.slice_name if topology else "here"})
     for figures in weighed:
@@ -87,4 +88,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"{'':9} {figures['advice']}")
     if automatic:
         print(f"smallest slice: {weighed[0]['topology']}")
-    return {"config": config.name, "fits": all(figures["fits"] for figures in weighed), "stages": weighed}
+    fits = min((figures["fits"] for figures in weighed), key=(False, None, True).index)
+    return {"config": config.name, "fits": fits, "stages": weighed}

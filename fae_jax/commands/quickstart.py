@@ -4,8 +4,8 @@ samples, scores and a report. Interrupted anywhere and run again, it continues; 
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from pathlib import Path
 from typing import Any
 
 from fae_jax.cli.opening import holding
@@ -13,12 +13,14 @@ from fae_jax.config import load_config, settle
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.evaluation.tasks import prepare
 from fae_jax.files.progress import say
+from fae_jax.files.writing import read_json
 from fae_jax.report import write_report
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import run_stages
 from fae_jax.workdir import Workdir
 
 TASKS = ("probe", "reconstruction", "generation")
+AGAIN = "remove it, and the same command makes it anew"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,7 @@ def configure(data: str | None, overrides: list[tuple[str, str]]) -> Any:
     """The quickstart's configuration, for digits or for a folder of images."""
     config = load_config("quickstart")
     if data is not None:
+        config.name = Path(data).resolve().name
         config.data.source, config.data.path = "folder", data
         config.data.flip = True
         source = open_source("folder", path=config.data.path, split="train", holdout=config.data.holdout, seed=0)
@@ -44,11 +47,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = configure(arguments.data, arguments.overrides)
     workdir.check_config(config)
     with holding(Experiment(config, workdir)) as experiment:
+        if arguments.data is not None:
+            size, patches = config.data.image_size, (config.data.image_size // config.encoder.patch) ** 2
+            say(
+                f"quickstart: images become {size}×{size} in {patches} patches, enough for digits and little for "
+                f"photographs; --config.data.image_size={2 * size} gives {4 * patches} patches for some four times "
+                "the arithmetic"
+            )
         run_stages(experiment)
         missing = [task for task in TASKS if not (workdir.evaluation / f"{task}.json").is_file()]
         if missing:
             prepare(experiment, missing)()
-        results = {task: json.loads((workdir.evaluation / f"{task}.json").read_text()) for task in TASKS}
+        results = {task: read_json(workdir.evaluation / f"{task}.json", AGAIN) for task in TASKS}
         report = write_report(workdir.root)
     say(f"quickstart: {time.monotonic() - begun:.1f} s; open {report}")
     return {"report": str(report), "workdir": str(workdir.root), "evaluation": results}

@@ -1,4 +1,5 @@
-"""Draws images from a trained generator, by class: samples.npz, grid.png and settings.json in W/samples/NAME."""
+"""Draws images from a trained generator, by class: samples.npz, grid.png and settings.json in W/samples/NAME; with
+--format png also each image, as images/NUMBER-CLASS.png."""
 
 from __future__ import annotations
 
@@ -8,16 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from fae_jax.cli.opening import add_model_arguments, open_model
+from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
-from fae_jax.model import FAE, guidance_schedule
+from fae_jax.model import FAE, MOST, guidance_schedule
 from fae_jax.stages.sampling import balanced_labels, draw
-
-MOST = 10_000_000  # images of one set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--name", default="samples", help="folder under W/samples (default: samples)")
+    parser.add_argument(
+        "--format", default="npz", choices=("npz", "png"), metavar="F", help="npz (default), or png: each image too"
+    )
     parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
     parser.add_argument("--number", type=int, default=100, help="images, spread evenly over the classes")
     parser.add_argument(
@@ -60,9 +63,8 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
         elif word.strip().isdigit() and int(word) < len(classes):
             chosen.append(int(word))
         else:
-            raise ValueError(
-                f"--classes {text!r}: {word} is not a class; they are 0 to {len(classes) - 1}, or their names"
-            )
+            hint = nearest(word, classes, otherwise=f"they are 0 to {len(classes) - 1}, or their names")
+            raise ValueError(f"--classes {text!r}: {word} is not a class; {hint}")
     return chosen
 
 
@@ -89,6 +91,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,
+        single=arguments.format == "png",
         seed=arguments.seed,
         ema=ema,
         progress=progress,

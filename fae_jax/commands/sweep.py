@@ -19,7 +19,6 @@ from typing import Any
 from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import load_config, settle
 from fae_jax.errors import RunFailed, Stopped
-from fae_jax.evaluation.tasks import task_kind, task_names
 from fae_jax.files.paths import absolute, as_path, is_remote
 from fae_jax.files.progress import say
 from fae_jax.launchers import LAUNCHERS, check_program
@@ -70,7 +69,7 @@ def open_directory(arguments: argparse.Namespace) -> SweepDirectory:
         return SweepDirectory.open(as_path(arguments.workdir))
     config = settle(load_config(arguments.config), arguments.overrides)
     sweep = load_sweep(arguments.sweep)
-    check_sweep(sweep, config, {name: task_kind(name).needs for name in task_names()})
+    check_sweep(sweep, config)
     names = (config.name or Path(arguments.config).stem, Path(arguments.sweep).stem)
     root = as_path(arguments.workdir or Path("runs") / "sweeps" / "-".join(names))
     directory = SweepDirectory(root=root, sweep=sweep, config=config)

@@ -7,10 +7,13 @@ programs use (15.75 GiB of a v5e's 16).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +34,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = r"([\d.]+)([KMG]?)"
 _USED = re.compile(rf"program HBM usage: {_SIZE}B? / {_SIZE}B?")
 _TOTAL = re.compile(rf"Total hbm usage >= {_SIZE}B?:")
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup 2 and 1
 # When a program is too large: in the log, and in the error
 _TOO_LARGE = (
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm", re.IGNORECASE),
@@ -78,6 +82,18 @@ def per_device(tree: Any) -> int:
     )
 
 
+def device_memory(device: Any) -> int | None:
+    """Bytes of a device that is here: its own limit on what programs may use, or None where it does not tell. The CPU
+    devices of a process share the machine's memory, or what its container may have of it."""
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # none, or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limits) // jax.local_device_count()
+
+
 def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
     """Compiles a stage's program and says what it takes, per device.
 
@@ -86,7 +102,7 @@ def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
 
     Returns:
       JSON values: `stage`, `devices`, `kind`, `mesh`, `batch`, `fits`, `state`, `temporaries`, `peak` and `memory`
-      in bytes (`memory` None where nobody knows it; the compiler's log says the last three more exactly, see
+      in bytes (`memory` None where the device does not tell; the compiler's log says the last three more exactly, see
       `read_report`), `collectives` {kind: {times, bytes}}, `flops` of a call over all devices, `seconds`
       that lowering and compiling took.
 
@@ -109,7 +125,7 @@ def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
         "mesh": sizes_of(mesh),
         "batch": program.batch,
         "state": per_device(program.state),
-        "memory": chip.memory if chip else None,
+        "memory": chip.memory if chip and topology else device_memory(mesh.devices.flat[0]),
         "flops": program.hosts * program.batch * image_flops(config, stage),
     }
     figures.update(_compiled(program, mesh))
@@ -117,9 +133,9 @@ def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
 
 
 def judge(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures with `fits` false also where the peak is above the memory."""
-    fits = figures["fits"] and (figures["memory"] is None or figures["peak"] <= figures["memory"])
-    return {**figures, "fits": fits}
+    """The figures with `fits` false also where the peak is above the memory, and None where that is not known."""
+    memory = figures["memory"]
+    return {**figures, "fits": figures["fits"] and (None if memory is None else figures["peak"] <= memory)}
 
 
 def _compiled(program: Program, mesh: Mesh) -> dict[str, Any]:

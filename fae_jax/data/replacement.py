@@ -1,6 +1,7 @@
 """Images that cannot be decoded: a fixed other takes their place, it is said, and too many stop the run.
 
-For a bad image i of n, the first good one of i + s, i + 2 s, … (mod n) is used, s = 1 + hash(i) mod (n − 1):
+For a bad image i of n, the first good one of i + s, i + 2 s, … (mod n) is used, s = 1 + hash(i) mod (n − 1), or the
+next number that has no factor in common with n, so that all are tried:
 a function of i alone, so hosts, workers and restarts agree. Elements carry the position that was "asked" for; who
 takes batches compares it with "index", so counting needs no word between processes.
 """
@@ -8,6 +9,7 @@ takes batches compares it with "index", so counting needs no word between proces
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,10 +54,12 @@ class Readable:
         raise TooManyBadImages(f"none of {TRIES} images can be decoded, the last: {last}") from last
 
     def candidates(self, position: int) -> Iterator[int]:
-        """`position`, then its replacements in order."""
+        """`position`, then its replacements in order, all of them different."""
         yield position
         count = len(self.source)
         stride = 1 + int(name_hashes([f"replacement of {position}"])[0]) % max(count - 1, 1)
+        while math.gcd(stride, count) > 1:
+            stride += 1
         yield from ((position + k * stride) % count for k in range(1, min(TRIES, count)))
 
 

@@ -49,7 +49,7 @@ class DataSection:
     caption_dropout: float = option(0.1, "share of captions left empty", share)
     holdout: float = option(0.0, "share of a source without validation split that is held out", share)
     heldout_path: str = option(
-        "", "where held-out images are, if they are stored apart; then holdout is 0", path=True
+        "", "where held-out images are, if they are stored apart; then holdout is 0", operational=True, path=True
     )
     features: str = option(
         "", "folder of encoded images, shared by experiments; empty = encode at every step", _on_a_disk, path=True

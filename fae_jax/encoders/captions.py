@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-import json
 import os
 import re
 import string
@@ -27,6 +26,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
+
+from fae_jax.files.writing import read_json
 
 CLIP_MERGES = 49152 - 256 - 2  # the published file lists more than are used
 CLIP_PATTERN = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
@@ -168,7 +169,7 @@ def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) ->
         raise ValueError(f"{path} is not a tokenizer for {family}: it knows none of {', '.join(words)}")
 
     config = path / "tokenizer_config.json" if path.is_dir() else path.with_name("tokenizer_config.json")
-    fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    fields = read_json(config, "fetch it again") if config.is_file() else {}
     left = fields.get("padding_side") == "left"
     if family == "clip":
         end = number(END)

@@ -20,6 +20,7 @@ from fae_jax.encoders.vit import ViT, ViTConfig
 from fae_jax.files import storage
 from fae_jax.files.moving import Outbox
 from fae_jax.files.paths import as_path
+from fae_jax.files.writing import read_json
 from fae_jax.weights import hash_tree, load_tree, save_tree
 from fae_jax.weights.tensors import FILE
 
@@ -59,7 +60,7 @@ def build(
         raise FileNotFoundError(
             f"the encoder {NAME!r} is not trained yet ({where}); run: fae train encoder --workdir W"
         )
-    content = json.loads((folder / CONFIG).read_text())
+    content = read_json(folder / CONFIG, "give it back as it was, or train an encoder in another --workdir")
     if content.get("model_type") != "fae_vit":
         raise ValueError(f"{folder / CONFIG} describes a {content.get('model_type')!r}, not the encoder {NAME!r}")
     config = ViTConfig.from_json(content["vit"])

@@ -8,7 +8,8 @@ from typing import ClassVar
 from fae_jax.evaluation.metrics import MetricsSection
 from fae_jax.evaluation.tasks import TASKS
 from fae_jax.evaluation.text_side import TextSection
-from fae_jax.section import Plugs, at_least, option, seed_range, subsection
+from fae_jax.model import MOST
+from fae_jax.section import Plugs, at_least, at_most, option, seed_range, subsection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class EvaluationSection:
     """Scores; a subsection for each task that has settings."""
 
     operational: ClassVar[bool] = True
-    samples: int = option(50_000, "images per score", at_least(1))
+    samples: int = option(50_000, "images per score", at_least(1), at_most(MOST))
     seed: int = option(0, "seed of the samples", seed_range)
     text: TextSection = subsection(TextSection)
     metrics: MetricsSection = subsection(MetricsSection)

@@ -13,7 +13,7 @@ from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.metrics import Batch
 from fae_jax.evaluation.text_side import TextSide
-from fae_jax.evaluation.views import View, walk
+from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.sampling import draw
@@ -55,13 +55,18 @@ class Streams:
         stored = None if layers else self._experiment.parts.stored_features(split)
         return walk(self.fae, self.source(split), what=f"{what}: {split}", limit=limit, layers=layers, stored=stored)
 
-    def batches(self, split: str, what: str) -> Iterator[Batch]:
-        """The real images of a split, for metrics."""
+    def batches(self, split: str, what: str, samples: int = 0) -> Iterator[Batch]:
+        """The real images of a split, for metrics; `samples` of them, where there are more, are `among` so many."""
+        seen, total = 0, len(self.source(split))
         for view in self.views(split, what):
-            if len(view.images):
+            count = len(view.images)
+            among = evenly(seen, count, total, samples or total)
+            seen += count
+            if count:
                 yield Batch(
                     images=view.images,
                     labels=view.labels,
+                    among=among,
                     describe=lambda view=view: view.kept(view.features).mean(1),
                 )
 
@@ -69,7 +74,7 @@ class Streams:
         self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int
     ) -> tuple[Iterator[Batch], dict[str, Any]]:
         """Samples, kept in samples/NAME, for metrics; and how they were made. An empty sampler is the configured."""
-        folder = self._experiment.workdir.samples / name
+        folder = self._experiment.workdir.samples / (name + self._experiment.suffix)
         drawn = draw(self.fae, folder, labels, guidance=guidance, sampler=sampler or None, seed=seed)
         return samples(self.fae, drawn["images"], labels), drawn["sampling"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from fae_jax.data.batching import Reading
 from fae_jax.data.loader import ordered_batches
@@ -84,6 +84,30 @@ class View:
 
     def _map(self, tokens: Array) -> Array:
         return rearrange(tokens, "b (y x) d -> b y x d", y=self.fae.tokenizer.grid[0])
+
+
+def evenly(start: int, count: int, total: int, chosen: int) -> Bool[np.ndarray, " count"]:
+    """Which of `count` positions from `start` on belong to an even choice of `chosen` among `total`, since sources
+    are often sorted by class."""
+    return np.diff(np.arange(start, start + count + 1) * min(chosen, total) // total) > 0
+
+
+class Examples:
+    """What was seen of an even choice of `count` images among the `total` of a walk."""
+
+    def __init__(self, count: int, total: int):
+        self._count, self._total, self._seen = count, total, 0
+        self._parts: list[list[np.ndarray]] = []
+
+    def add(self, *arrays: np.ndarray) -> None:
+        """Takes in arrays of the walk's next images."""
+        chosen = evenly(self._seen, len(arrays[0]), self._total, self._count)
+        self._seen += len(chosen)
+        self._parts.append([array[chosen] for array in arrays])
+
+    def arrays(self) -> list[np.ndarray]:
+        """Of the chosen images, in the order of `add`."""
+        return [np.concatenate(part) for part in zip(*self._parts, strict=True)]
 
 
 def _tokens(maps: Array) -> Array:

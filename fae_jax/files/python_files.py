@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 Read = TypeVar("Read")
+# What a ConfigDict says of a field that it has not: all that it has, and then perhaps the nearest
+_DUMP = re.compile(r" and cannot be added since the config is locked\. Other fields present: .*?(?=Did you mean|$)")
 
 
 def find_file(path: str, shipped: Path, what: str) -> Path:
@@ -37,7 +40,8 @@ def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
         spec.loader.exec_module(module)
         return read(module)
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())
+        words = error if isinstance(error, OSError) or not error.args else error.args[0]
+        reason = _DUMP.sub("; ", " ".join(str(words).split()))
         frames = reversed(traceback.extract_tb(error.__traceback__))
         line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == str(file)), None)
         if line is None and isinstance(error, ValueError):

@@ -22,9 +22,10 @@ from fae_jax.files.retry import retried
 def write_atomically(path: Path, content: str | bytes) -> Path:
     """Writes all of `content` or nothing; makes the folder; returns `path`.
 
-    Tried again where a share or bucket fails for a moment.
+    Tried again where a share or bucket fails for a moment. A name in a text that is no UTF-8 is written with escapes,
+    which JSON reads back.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     retried(lambda: _pipe(path, data) if is_remote(path) else _write(path, data), f"writing {path}")
     return path
 
@@ -58,6 +59,18 @@ def _write(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, written atomically."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The JSON value of a file.
+
+    Raises:
+      ValueError: it is damaged; `remedy` says what to do.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def json_hash(value: Any) -> str:
@@ -98,7 +111,7 @@ def append_line(path: Path, line: str) -> None:
         write_atomically(path, (path.read_text() if path.exists() else "") + f"{line}\n")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.fspath(path), "a", encoding="utf-8") as file:
+    with open(os.fspath(path), "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{line}\n")
 
 

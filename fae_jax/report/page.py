@@ -12,7 +12,7 @@ from fae_jax.files.paths import Path
 from fae_jax.files.writing import write_atomically
 from fae_jax.report import scores, stages, understanding
 from fae_jax.report.pipeline import known_sizes
-from fae_jax.report.reading import Embedded, Record, at, embed, measured
+from fae_jax.report.reading import Embedded, Record, at, embed, finite, measured
 from fae_jax.report.templates import render
 from fae_jax.report.verdicts import chosen_set, judge_verdicts
 
@@ -42,6 +42,14 @@ def hero(record: Record) -> tuple[str, Embedded] | None:
         strip[top : top + height, left : left + width, :3] = images[index]
         strip[top : top + height, left : left + width, 3] = 255
     return samples.name, embed(Image.fromarray(strip))
+
+
+def _example_classes(record: Record) -> str:
+    """Numbers of one or two classes that can be asked for, "" where the generator is told none."""
+    if record.setting("condition", "kind") == "none":
+        return ""
+    known = len(record.class_names or ()) or int(finite(record.setting("data", "classes")) or 10)
+    return "3,7" if known > 7 else ",".join(map(str, range(min(known, 2))))
 
 
 def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str:
@@ -77,7 +85,7 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
         others=scores.others(record),
         other_scores=scores.other_scores,
         phases=phases,
-        classes="3,7" if names is None or len(names) > 7 else ",".join(map(str, range(min(len(names), 2)))),
+        classes=_example_classes(record),
     )
 
 
@@ -98,4 +106,4 @@ def write_report(workdir: Path, targets: Mapping[str, float] | None = None) -> P
             f"{workdir} is not a working directory; `fae run --config CONFIG --workdir {workdir}` makes it"
         )
     page = make_page(Record.read(workdir), targets)
-    return write_atomically(workdir / "report.html", page.encode("utf-8"))
+    return write_atomically(workdir / "report.html", page)

@@ -7,6 +7,7 @@ out. Only files inside the working directory are opened, and none is changed.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
@@ -21,6 +22,7 @@ from PIL import Image
 
 from fae_jax.files.paths import Path
 from fae_jax.stages.figures import CAPTION_KEY
+from fae_jax.training.monitoring import read_metrics
 
 STAGES = ("encoder", "features", "pixels", "finetune", "generator")
 LARGEST_SAMPLES = 64 * 2**20  # bytes of a samples.npz that is still opened for the page
@@ -67,25 +69,15 @@ def measured(values: Any, *keys: str) -> float | None:
 def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
     """metrics.jsonl as name → [(step, value)], by step; of a step written twice, after a restart, the last counts.
 
-    Lines that are cut short or no JSON object, and values that are not finite numbers, are left out.
+    Values that are not finite numbers are left out, and lines as in `read_metrics`.
     """
     series: dict[str, dict[int, float]] = {}
-    try:
-        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        step = measured(row, "step")
-        if step is None:
-            continue
-        for name in row:
-            value = measured(row, name)
-            if name != "step" and value is not None:
-                series.setdefault(name, {})[int(step)] = value
+    with contextlib.suppress(OSError):
+        for row in read_metrics(path):
+            for name in row:
+                value = measured(row, name)
+                if name != "step" and value is not None:
+                    series.setdefault(name, {})[row["step"]] = value
     return {name: sorted(values.items()) for name, values in series.items()}
 
 

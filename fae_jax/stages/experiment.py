@@ -36,6 +36,7 @@ class Experiment:
         self.config = check(config)
         self.workdir = workdir
         self.origin = origin
+        self.step: int | None = None  # of the generator's checkpoint, where one is asked for; set before `parts`
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -55,7 +56,12 @@ class Experiment:
     def parts(self) -> Trained:
         """What its stages have left so far."""
         config = with_trained(self.config, str(self.workdir.stage("encoder")))
-        return Trained(config, self.workdir, self.mesh, self.own_mesh, self.images)
+        return Trained(config, self.workdir, self.mesh, self.own_mesh, self.images, self.step)
+
+    @property
+    def suffix(self) -> str:
+        """What the names of results end in: the generator's step, where one is asked for."""
+        return "" if self.step is None else f"-step-{self.step}"
 
     def seed(self, purpose: str) -> int:
         """A seed for one purpose, derived from the experiment's."""

@@ -11,18 +11,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array
 
+from fae_jax.data.pixels import side_by_side, to_uint8
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
-from fae_jax.model import Parts, generator_of
+from fae_jax.model import FAE, Parts, generator_of
 from fae_jax.section import like, plug
+from fae_jax.stages.images import PREVIEWS
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
-from fae_jax.training.optimizer import TrainingSection, make_optimizer
-from fae_jax.training.state import Player
+from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
+from fae_jax.training.state import Player, TrainState
+from fae_jax.training.task import Preview
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,4 +66,29 @@ def players(parts: Parts) -> dict[str, Player]:
     return {"generator": Player(init=generator.init, loss=loss, optimizer=make_optimizer(parts.config.generator))}
 
 
-STAGE = Stage(name="generator", run=train_stage, needs=("cache",), players=players, reads="latents")
+def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
+    """Samples, the classes in turn, by the configured sampler and guidance, of the same noise at every step; None
+    where none are wanted, where no stage has trained what decodes them, and on several hosts."""
+    fae, section = FAE(parts), parts.config.logging
+    if not section.preview_every or jax.process_count() > 1:
+        return None
+    try:
+        _ = [parts.params(part) for part in fae.tokenizer.decodes]
+    except ValueError:
+        return None
+    settings, classes = fae.settings(), max(len(fae.classes), 1)
+    labels = np.linspace(0, classes - 1, PREVIEWS).astype(np.int32)
+    condition = fae.generator.condition.request(labels)
+
+    def paint(state: TrainState) -> tuple[np.ndarray, str]:
+        # Read anew each time: between previews the memory is the generator's.
+        params = {part: parts.params(part) for part in fae.tokenizer.decodes}
+        params["generator"] = best_params(state, "generator")
+        images = np.concatenate(list(fae.images(condition, settings, params=params)))
+        rows = list(rearrange(to_uint8(images), "(r n) y x c -> r n y x c", r=2))
+        return side_by_side(rows), "samples of classes in turn, from the same noise at every step"
+
+    return paint
+
+
+STAGE = Stage(name="generator", run=train_stage, needs=("cache",), players=players, reads="latents", preview=preview)

@@ -31,9 +31,9 @@ def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
         return FAE(Bundle(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder))
     workdir = Workdir(folder)
     experiment = Experiment(workdir.read_config(), workdir)
+    experiment.step = step
     trained = ("encoder", "features") if experiment.config.encoder.train else ("features",)
     for name in trained if experiment.parts.is_trained else ():
         if not experiment.is_done(stage_of(name)):
             raise ValueError(f"{path} has no finished stage {name}; run `fae train {name} --workdir {path}` first")
-    experiment.parts.step = step
     return FAE(experiment.parts)

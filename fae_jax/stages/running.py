@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fae_jax.data.replacement import Readable, TooManyBadImages
@@ -51,13 +51,15 @@ def command_for(stage: str, experiment: Experiment) -> str:
 
 
 def check_stages(experiment: Experiment, who: str, needed: Iterable[str]) -> None:
-    """Refuses to go on without finished stages.
+    """Refuses to go on without finished stages; where a step of the generator is asked for, that may still train.
 
     Raises:
       ValueError: one is missing; names it and the command that makes it.
     """
     has = {stage.name: stage for stage in stages_of(experiment.config)}
     for name in needed:
+        if name == "generator" and experiment.step is not None:
+            continue
         if name in has and not experiment.is_done(has[name]):
             remedy = f"run `{command_for(name, experiment)}` first"
             raise ValueError(
@@ -89,6 +91,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
             _ = Readable(experiment.images.source("train"))[0]
         except TooManyBadImages as error:
             raise ValueError(f"the images cannot be read: {error}") from error
+        if config.data.heldout_path:
+            _ = experiment.images.source("heldout")
     for stage in chosen:
         if stage.players is not None:
             section = stage.section(config)
@@ -146,6 +150,11 @@ def run_stage(experiment: Experiment, name: str) -> bool:
     return True
 
 
-def run_stages(experiment: Experiment) -> list[str]:
-    """All stages, those already done passed over; returns the names of those that ran."""
-    return [stage.name for stage in stages_of(experiment.config) if run_stage(experiment, stage.name)]
+def run_stages(experiment: Experiment, after: Callable[[], object] = lambda: None) -> list[str]:
+    """All stages, those already done passed over, and `after` each that ran; returns the names of those."""
+    ran = []
+    for stage in stages_of(experiment.config):
+        if run_stage(experiment, stage.name):
+            ran.append(stage.name)
+            after()
+    return ran

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from fae_jax.data.pixels import to_uint8
 from fae_jax.files.paths import Path
@@ -29,12 +31,13 @@ def draw(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: Any = "config",
+    single: bool = False,
     seed: int = 0,
     ema: str | None = "",
     label_policy: str = "balanced",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Samples one image per label into `folder`.
+    """Samples one image per label into `folder`; as `single` files too, in place of those of an earlier call.
 
     Returns:
       {"images": uint8 (n, y, x, 3), "labels": (n,), "sampling": how they were made}.
@@ -58,6 +61,13 @@ def draw(
     grid = class_grid(images, labels, fae.classes or ("all",))
     write_file(folder / "samples.npz", lambda file: np.savez(file, images=images, labels=labels))
     write_file(folder / "grid.png", lambda file: grid.save(file, "PNG"))
+    if single:
+        for earlier in (folder / "images").glob("*-*.png"):
+            earlier.unlink()
+        names = [re.sub(r"[^\w.-]+", "_", name) for name in fae.classes] or ["all"]
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            file = folder / "images" / f"{number:06d}-{names[label]}.png"
+            write_file(file, lambda file, image=image: Image.fromarray(image).save(file, "PNG"))
     write_json(folder / "settings.json", {**sampling, "count": len(labels)})
     return {"images": images, "labels": labels, "sampling": sampling}
 

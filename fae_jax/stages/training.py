@@ -146,7 +146,9 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
 
 
 def _previewed(experiment: Experiment, stage: Stage) -> dict[str, Any]:
-    """Held-out images, with their features where the stage reads those from a store."""
+    """Held-out images, with their features where the stage reads those from a store; none beside latents."""
+    if stage.reads == "latents":
+        return {}
     images = experiment.images.preview()
     if not (experiment.config.data.features and stage.reads.startswith("features")):
         return images

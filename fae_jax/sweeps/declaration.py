@@ -10,7 +10,7 @@ from typing import Any
 from fae_jax.config import check, shipped_configs, to_json, with_values
 from fae_jax.config.composing import tuples
 from fae_jax.config.overriding import read_declared
-from fae_jax.evaluation.tasks import higher_is_better, task_names
+from fae_jax.evaluation.tasks import check_tasks, higher_is_better, task_kind, task_names
 from fae_jax.files.names import nearest
 from fae_jax.files.paths import Path
 from fae_jax.stages import STAGES
@@ -116,15 +116,12 @@ def needed_stages(sweep: Sweep, config: Any) -> tuple[str, ...]:
     return tuple(name for name in names if name in chosen)
 
 
-def check_sweep(sweep: Sweep, config: Any, tasks: dict[str, tuple[str, ...]]) -> list[Any]:
+def check_sweep(sweep: Sweep, config: Any) -> list[Any]:
     """Refuses what cannot run; returns the configuration of each point.
-
-    Args:
-      tasks: what can be evaluated, and the stages each needs.
 
     Raises:
       ValueError: no points, two alike, a field or value that does not exist or fit, a stage, task or metric that
-        nothing of the sweep makes, or early stopping at steps that are not logged.
+        nothing of the sweep makes, a task that cannot score a point, or early stopping at steps that are not logged.
     """
     if not sweep.points:
         raise ValueError("the sweep is empty: it has no points; give each axis at least one value")
@@ -145,10 +142,15 @@ def check_sweep(sweep: Sweep, config: Any, tasks: dict[str, tuple[str, ...]]) ->
         raise ValueError(f"better={sweep.better!r} must be lower or higher")
     stages = needed_stages(sweep, config)
     for task in sweep.tasks:
-        _check_known("task", task, tasks)
-        missing = [stage for stage in tasks[task] if stage not in stages]
+        _check_known("task", task, task_names())
+        missing = [stage for stage in task_kind(task).needs if stage not in stages]
         if missing:
             raise ValueError(f"task {task} of the sweep needs stage {missing[0]}; add it to stages={stages}")
+    for number, point_config in enumerate(configs):
+        try:
+            check_tasks(point_config, sweep.tasks)
+        except ValueError as error:
+            raise ValueError(f"point {number} of the sweep: {error}") from error
     for metric in sweep.metrics:
         head = metric.split(".")[0]
         if "." not in metric or head not in (*stages, *sweep.tasks) or head == "cache":

@@ -19,14 +19,15 @@ from typing import Any
 
 from fae_jax.config import check, flatten, from_json, is_operational, to_json, with_values
 from fae_jax.files.paths import Path
-from fae_jax.files.writing import write_json
+from fae_jax.files.writing import read_json, write_json
 from fae_jax.sweeps.declaration import Sweep, as_json, from_declared, needed_stages
 from fae_jax.sweeps.sharing import shared_stages
 from fae_jax.workdir import Workdir
 
 SHARED = "shared"  # stands for the stages in common where a point's name could stand
 NAME_LENGTH = 80
-SCORED = ("sampling.", "evaluation.")  # may not change between two launches, unlike other operational fields
+# May not change between two launches, unlike other operational fields
+SCORED = ("sampling.", "evaluation.", "data.heldout_path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class PlacedPoint:
 def outcome(workdir: Workdir) -> dict[str, Any]:
     """{"outcome": done, behind or failed, …}, or {"outcome": ""} before there is one."""
     file = workdir.root / "outcome.json"
-    return json.loads(file.read_text()) if file.is_file() else {"outcome": ""}
+    return read_json(file, "remove it, and the same command continues") if file.is_file() else {"outcome": ""}
 
 
 def conclude(workdir: Workdir, what: str, **more: Any) -> None:

@@ -28,6 +28,7 @@ OWN = {
 }
 NO_STAGE = (
     "name",
+    "data.heldout_path",
     "sampling.",
     "evaluation.",
     "logging.",

@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fae_jax.files.names import nearest
-from fae_jax.files.writing import write_atomically, write_json
+from fae_jax.files.writing import read_json, write_atomically, write_json
 from fae_jax.stages import STAGES
 from fae_jax.sweeps.axes import Number
 from fae_jax.sweeps.directory import PlacedPoint, SweepDirectory, outcome, short_values
@@ -63,7 +62,8 @@ def known_metrics(workdir: Workdir) -> dict[str, Number]:
         for row in read_metrics(workdir.stage(stage) / "metrics.jsonl")[-1:]:
             latest[stage] = {name: value for name, value in row.items() if name != "step"}
     for file in sorted(workdir.evaluation.glob("*.json")) if workdir.evaluation.is_dir() else ():
-        latest[file.stem] = json.loads(file.read_text())
+        again = f"remove it, and `fae evaluate --workdir {workdir.root} --task {file.stem}` makes it anew"
+        latest[file.stem] = read_json(file, again)
     return dict(pair for name, values in latest.items() for pair in _leaves(values, name))
 
 

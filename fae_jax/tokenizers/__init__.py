@@ -76,15 +76,6 @@ class Tokenizer(Protocol):
         ...
 
 
-def make_tokenizer(config: Any, facts: Any = None) -> Any:
-    """The tokenizer that the configuration's section `tokenizer` names.
-
-    Raises:
-      ValueError: its kind is unknown, or sizes do not divide.
-    """
-    return tokenizer_kind(config).build(config, facts)
-
-
 def tokenizer_kind(config: Any) -> Any:
     """The class behind `tokenizer.kind`."""
     return find("tokenizers", TOKENIZERS, config.tokenizer.kind)

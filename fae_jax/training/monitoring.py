@@ -32,7 +32,9 @@ class LoggingSection:
 
     operational: ClassVar[bool] = True
     every: int = option(100, "steps between lines of metrics", at_least(1))
-    preview_every: int = option(10_000, "steps between preview images; 0 = only at the end", at_least(0))
+    preview_every: int = option(
+        10_000, "steps between preview images; 0 = only at the end, and none of a generator", at_least(0)
+    )
     tensorboard: bool = option(True, "write event files beside metrics.jsonl")
     wandb: str = option("", "project at Weights & Biases to show the run in; empty = none")
     profile: tuple[Any, ...] = option(
@@ -47,13 +49,15 @@ class LoggingSection:
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`; a line cut short by a kill is left out, and any other that is no row named."""
     rows = []
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_bytes().splitlines() if file.is_file() else []
     for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                say(f"warning: line {number} of {file} is no row of metrics and is left out")
+        row = None
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif number < len(lines):
+            say(f"warning: line {number} of {file} is no row of metrics and is left out")
     return rows
 
 
@@ -116,11 +120,14 @@ class Progress:
       batch: examples a step.
       interval: seconds between plain lines.
       speaks: False on hosts that keep quiet.
+
+    The clock of rate and time to go starts after the first step, which compiles.
     """
 
     def __init__(self, name: str, start: int, steps: int, batch: int, interval: float = 15.0, speaks: bool = True):
-        self._name, self._start, self._steps, self._batch, self._interval = name, start, steps, batch, interval
+        self._name, self._steps, self._batch, self._interval = name, steps, batch, interval
         self._begun = self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first step was there, and its number
         self._speaks = speaks
         terminal = speaks and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True) if terminal else None
@@ -132,13 +139,18 @@ class Progress:
     def update(self, step: int, loss: float | None = None) -> None:
         if loss is not None:
             self._loss = loss
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, step)
+            if self._bar is not None:
+                self._bar.unpause()
         if self._bar is not None:
             self._bar.update(step - self._step)
             if loss is not None:
                 self._bar.set_postfix(loss=f"{loss:.4f}")
-        elif self._speaks and time.monotonic() - self._last > self._interval:
-            self._last = time.monotonic()
-            rate = (step - self._start) / (self._last - self._begun)
+        elif self._speaks and now - self._last > self._interval:
+            self._last = now
+            rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
             left = duration((self._steps - step) / rate) if rate else "unknown time"
             say(
                 f"{self._name}: step {step} of {self._steps}, loss {self._loss:.4f}, "

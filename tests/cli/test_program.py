@@ -293,6 +293,39 @@ def test_version_and_help_import_nothing_heavy():
         assert not set(heavy) & set(done.stderr.partition("imported: ")[2].split())
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"--config.generator.kind={'x' * 100_000}",
+        f"--config.features.ema=({'0.5, ' * 30_000}7)",
+        f"--config.{'x' * 100_000}=1",
+        f"--{'x' * 100_000}",
+        f"--workdir={'x' * 100_000}",
+    ],
+)
+def test_a_value_of_100_000_letters_is_shortened_and_the_remedy_is_not(refuse: Refuse, tmp_path: Path, word: str):
+    line = refuse("run", *new(tmp_path), word)
+    assert len(line) < 2100 and "…" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NotADirectoryError(20, "Not a directory", "/a/b"), "fae: error: Not a directory (/a/b)\n"),
+        (FileNotFoundError(2, "No such file or directory", "/a/b"), "fae: error: No such file or directory (/a/b)\n"),
+        (FileNotFoundError("no configuration at 'x'"), "fae: error: no configuration at 'x'\n"),
+    ],
+)
+def test_errors_of_the_system_are_said_without_their_number(
+    refuse: Refuse, monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+):
+    def run(arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fae_jax.commands.weights.run", run)
+    assert refuse("weights", "list") == line
+
+
 def test_an_error_that_nobody_foresaw_is_one_line(refuse: Refuse, monkeypatch: pytest.MonkeyPatch):
     def run(arguments: object) -> None:
         raise ZeroDivisionError("by\n" + "0" * 10_000)

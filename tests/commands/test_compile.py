@@ -2,6 +2,7 @@
 
 import json
 
+import psutil
 import pytest
 from running import TINY, fae
 
@@ -16,6 +17,7 @@ def test_what_is_here_is_compiled_for_and_weighed():
     assert answer["fits"] and [each["stage"] for each in answer["stages"]] == ["generator", "cache"]
     generator = answer["stages"][0]
     assert generator["kind"] == "cpu" and generator["devices"] == 1 and generator["topology"] == "here"
+    assert 2**28 < generator["memory"] <= psutil.virtual_memory().total
     assert generator["peak"] >= generator["state"] > 0 and generator["collectives"] == {}
     assert out.splitlines()[0].startswith("generator fits") and "compiling cache for this machine" in err
 
@@ -59,6 +61,7 @@ def test_a_stage_that_does_not_fit_says_so_in_its_line():
         "seconds": 40.0,
     }
     line = describe(figures)
+    assert "not known" in describe({**figures, "fits": None, "memory": None})
     assert "DOES NOT FIT" in line and "peak 20.00 of 16.0 GiB (state 1.00)" in line and "200.0 TFLOP" in line
 
 

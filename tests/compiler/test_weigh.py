@@ -1,8 +1,13 @@
 """The TPU compiler's own words about memory: its log of a program that fits, its error of one that does not."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
-from fae_jax.compiler.weigh import judge, read_report, too_large
+from fae_jax.compiler import weigh
+from fae_jax.compiler.weigh import device_memory, judge, read_report, too_large
 
 # Two programs in one log, as libtpu 0.0.42 writes it
 LOG = """
@@ -51,7 +56,24 @@ def test_another_failure_is_not_taken_for_memory():
 
 @pytest.mark.parametrize(
     ("fits", "peak", "memory", "judged"),
-    [(True, 2, 3, True), (True, 4, 3, False), (False, 2, 3, False), (True, 9, None, True)],
+    [(True, 2, 3, True), (True, 4, 3, False), (False, 2, 3, False), (True, 9, None, None), (False, 9, None, False)],
 )
-def test_a_peak_above_the_memory_does_not_fit(fits: bool, peak: int, memory: int | None, judged: bool):
+def test_a_peak_above_the_memory_does_not_fit(fits: bool, peak: int, memory: int | None, judged: bool | None):
     assert judge({"fits": fits, "peak": peak, "memory": memory})["fits"] is judged
+
+
+@pytest.mark.parametrize("stats", [{"bytes_limit": 17 * GIB}, None])
+def test_an_accelerator_has_what_it_says_itself_and_no_table_guesses_it(stats: dict[str, int] | None):
+    # A slice of an H100 has the name of a whole one.
+    slice = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3", memory_stats=lambda: stats)
+    assert device_memory(slice) == (stats and 17 * GIB)
+
+
+def test_a_cpu_has_the_machine_or_what_its_container_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cpu = SimpleNamespace(platform="cpu")
+    monkeypatch.setattr(weigh, "_CONTAINER", (tmp_path / "memory.max", tmp_path / "none"))
+    monkeypatch.setattr(weigh.jax, "local_device_count", lambda: 2)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device_memory(cpu) == psutil.virtual_memory().total // 2
+    (tmp_path / "memory.max").write_text(f"{GIB}\n")
+    assert device_memory(cpu) == GIB // 2

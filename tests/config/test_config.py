@@ -238,8 +238,20 @@ def test_held_out_images_are_a_share_or_stored_apart():
     assert check(apart).data.heldout_path == "val"
     with pytest.raises(ValueError, match="heldout_path='val' is also the path of the training images"):
         check(override(apart, [("data.path", "val")]))
+    assert differences(apart, default_config()) == []  # so that a finished experiment may be scored on others
     with pytest.raises(ValueError, match="field data.holdout=0.1 goes with no heldout_path"):
         check(override(apart, [("data.holdout", "0.1")]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fewer", "more", "same"),
+    [("constant", 5, 8, True), ("constant", 8, 5, False), ("cosine", 5, 8, False)],
+)
+def test_a_generator_may_train_for_longer(schedule: str, fewer: int, more: int, same: bool):
+    theirs = with_values(default_config(), {"generator.schedule": schedule, "generator.steps": fewer})
+    ours = with_values(theirs, {"generator.steps": more})
+    assert differences(ours, theirs) == ([] if same else [f"generator.steps: {fewer} → {more}"])
+    assert differences(with_values(ours, {"pixels.steps": 9}), theirs)[:1] == ["pixels.steps: 1000000 → 9"]
 
 
 def test_training_an_encoder_needs_steps_and_whole_patches():
@@ -345,6 +357,11 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
         ("x = 1", "get_config"),
         ("def get_config(): return None", "bad.py is not valid: TypeError: get_config.. must return a ConfigDict"),
         ("def get_config(): return {'seed': 1}", "must return a ConfigDict, got dict"),
+        (
+            "from fae_jax.config import default_config\ndef get_config():\n    default_config().data.pth = 'x'",
+            "line 3, is not valid: AttributeError: .Key .pth. does not exist; Did you mean .path. instead",
+        ),
+        ("open('/no/file')", "line 1, is not valid: FileNotFoundError: .Errno 2. No such file or directory"),
         ("x = 1\ny = x / 0", "bad.py, line 2, is not valid: ZeroDivisionError: division by zero"),
         ("def get_config():\n    raise RuntimeError('a' * 5000)", "bad.py, line 2, is not valid: RuntimeError: aaa"),
         ("def get_config():\n    assert False, 'no'", "line 2, is not valid: AssertionError: no"),

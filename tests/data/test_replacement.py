@@ -39,6 +39,14 @@ def batches(source: Any, steps: int, **options: Any) -> list[dict[str, np.ndarra
         return [next(iterator) for _ in range(steps)]
 
 
+def test_every_image_is_tried_before_it_is_said_that_none_can_be_decoded() -> None:
+    readable = Readable.__new__(Readable)
+    for count in (1, 2, 12, 18, 39, 64):
+        readable.source = range(count)  # type: ignore[assignment] -- only its length is asked for
+        for position in range(count):
+            assert sorted(readable.candidates(position)) == list(range(count))
+
+
 def test_replacements_are_good_fixed_and_of_the_image_shown(folder: FolderSource) -> None:
     replaced = {position: int(Readable(folder)[position]["index"]) for position in range(39)}
     assert {position for position, replacement in replaced.items() if position != replacement} == set(BAD)

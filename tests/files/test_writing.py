@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fae_jax.files.writing import GrowingFile, plain, write_atomically, write_file, write_result
+from fae_jax.files.writing import (
+    GrowingFile,
+    append_line,
+    plain,
+    read_json,
+    write_atomically,
+    write_file,
+    write_result,
+)
 from fae_jax.weights import write_tensors
 
 
@@ -41,6 +49,21 @@ def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
         write_result(path, {"score": 2})
     assert json.loads(path.read_text()) == {"score": 1}
     assert os.listdir(path.parent) == ["score.json"]
+
+
+def test_names_that_are_no_utf8_are_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    write_result(tmp_path / "score.json", {name: [name]})
+    assert json.loads((tmp_path / "score.json").read_text(encoding="utf-8")) == {name: [name]}
+    append_line(tmp_path / "bad.txt", name)
+    assert (tmp_path / "bad.txt").read_text(encoding="utf-8") == "caf\\udce9.png\n"
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"a": 1', b"\xff", b"[" * 100_000])
+def test_json_that_is_damaged_is_named_with_what_to_do(tmp_path, damaged):
+    (tmp_path / "outcome.json").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"outcome.json is damaged \(.*\): remove it$"):
+        read_json(tmp_path / "outcome.json", "remove it")
 
 
 def test_numbers_that_json_has_no_word_for_are_refused(tmp_path):

@@ -10,6 +10,10 @@ import shutil
 import pytest
 from PIL import Image
 
+from fae_jax.cli.program import _overrides, make_parser
+from fae_jax.commands.sample import parse_classes
+from fae_jax.config import check, load_config, settle
+from fae_jax.evaluation.tasks import check_tasks
 from fae_jax.report import write_report
 from fae_jax.report.pipeline import known_sizes
 from fae_jax.report.reading import Record
@@ -140,6 +144,15 @@ def test_names_are_text_wherever_they_stand(finished, draw):
     assert not any("alert" in name for tag, attributes in page.elements for name in (tag, *attributes))
 
 
+def test_names_that_are_no_utf8_are_shown_with_escapes(finished, draw, rewrite):
+    def rename(result):
+        result["class_names"][0] = "caf\udce9"
+        result["sets"]["guided"]["lowest_class"]["name"] = "caf\udce9"
+
+    rewrite(finished / "evaluation" / "generation.json", rename)
+    assert "recognised least (caf\\udce9," in draw(finished).of("verdict")
+
+
 def test_a_published_encoder_has_no_stage_of_its_own(finished, draw):
     shutil.rmtree(finished / "encoder")
     config = json.loads((finished / "config.json").read_text())
@@ -170,7 +183,7 @@ def test_commands_are_safe_in_a_shell_whatever_the_directory_is_called(finished,
     source = write_report(strange).read_text()
     lines = [html.unescape(line) for line in re.findall("<code>(.*?)</code>", source)]
     mine = [line for line in lines if "my run" in line]
-    assert len(mine) == 5 and len(lines) == 9
+    assert len(mine) == 3 and len(lines) == 7
     for line in mine:
         words = shlex.split(line)
         assert words[words.index("--workdir") + 1] == str(strange)
@@ -182,6 +195,22 @@ def test_the_command_for_samples_asks_for_classes_that_there_are(finished, draw,
     assert "--classes 0,1 --number" in draw(finished).of("next")
     rewrite(finished / "evaluation/generation.json", lambda result: result.update(class_names=list("0123456789")))
     assert "--classes 3,7 --number" in draw(finished).of("next")
+    rewrite(finished / "config.json", lambda config: config.update(condition={"kind": "none"}))
+    assert "--classes" not in draw(finished).of("next") and "generation" not in draw(finished).of("next")
+
+
+def test_every_command_of_the_page_can_be_asked_for(finished):
+    lines = [html.unescape(line) for line in re.findall("<code>(.*?)</code>", write_report(finished).read_text())]
+    for line in lines:
+        words = shlex.split(line.rpartition("--command=")[2].strip("'") if "--command=" in line else line)
+        overrides, (verb, *others) = _overrides(words[words.index("fae") + 1 :])
+        arguments = make_parser(verb).parse_args([verb, *others])
+        if overrides:
+            settle(load_config(arguments.config), overrides)
+        if getattr(arguments, "task", None):
+            check_tasks(check(load_config("quickstart")), arguments.task)
+        if verb == "sample":
+            parse_classes(arguments.classes, ["ant", "bee", "cat", "dog"])
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, monkeypatch):

@@ -45,11 +45,11 @@ def test_a_good_run_on_digits_reaches_every_target(finished, draw):
 
 def test_a_distance_says_when_its_counts_differ_or_are_too_few(finished, draw, change):
     assert "is that of 90, not 40: compare with care" in draw(finished).of("verdict")
-    frechet = {"samples_to_heldout": 1.0, "samples": 90, "train": 90, "heldout": 60, "dimensions": 31}
+    frechet = {"samples_to_heldout": 1.0, "samples": 90, "train": 90, "dimensions": 31, "too_few": True}
     change("generation", "sets", "guided", "frechet", value=frechet)
     text = draw(finished).of("verdict")
     assert "compare with care" not in text and "So few images in 31 dimensions say little" in text
-    change("generation", "sets", "guided", "frechet", value={**frechet, "dimensions": 30})
+    change("generation", "sets", "guided", "frechet", value={**frechet, "too_few": False})
     assert "say little" not in draw(finished).of("verdict")
 
 

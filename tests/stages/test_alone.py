@@ -1,7 +1,10 @@
 """A trained model needs nothing but itself: not its images, not its latents, not the encoder where it is not used."""
 
 import dataclasses
+import html
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,12 +15,14 @@ from PIL import Image
 from running import TINY, fae
 
 import fae_jax
+from fae_jax.cli.program import main
 from fae_jax.data.loader import ORDER
 from fae_jax.encoders import registry
 from fae_jax.stages import training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.stages.stage import check_lineage, read_record, write_record
+from fae_jax.training.monitoring import read_metrics
 from fae_jax.workdir import Workdir
 
 LABELS = [3, 1, 4]
@@ -122,10 +127,37 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
         fae("sample", "--workdir", workdir, "--checkpoint", step, "--number", 2, "--name", f"at{step}")
         images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
     assert (images[1] != images[4]).any()
+    evaluate = ("evaluate", "--workdir", workdir, "--checkpoint", 4, "--task")
+    with Workdir(workdir).lock():  # as while it trains
+        fae(*evaluate, "generation")
+    assert (workdir / "evaluation/generation-step-4.json").is_file()
+    assert (workdir / "evaluation/figures/nearest-step-4.png").is_file()
+    assert np.load(workdir / "samples/guided-step-4/samples.npz")["images"].shape == (20, 32, 32, 3)
+    for file in ("evaluation/generation.json", "samples/guided"):
+        assert not (workdir / file).exists()
+    _, err = fae(*evaluate, "probe", code=2)
+    assert "task probe draws no samples" in err
     _, err = fae("export", "--workdir", workdir, "--out", tmp_path / "bundle", code=2)
     assert "fae export needs stage generator, which is not finished" in err and not (tmp_path / "bundle").exists()
     _, err = fae("sample", "--workdir", workdir, "--checkpoint", 5, "--number", 2, code=2)
     assert "there is no checkpoint of step 5" in err and "kept: 1, 4, 6, 7" in err
+    # To its end, and beyond it: the curve is the one of a run that was begun as long.
+    longer = ["--config.generator.steps=10", "--config.logging.preview_every=9"]
+    fae("train", "generator", "--workdir", workdir, *longer, "--config.checkpoint.pause_at=0")
+    assert [row["step"] for row in read_metrics(workdir / "generator/metrics.jsonl")] == list(range(1, 11))
+    for step in (9, 10):
+        with Image.open(workdir / f"generator/previews/step_{step:08d}.png") as image:
+            assert image.size == (8 * 32, 2 * 32)
+    _, err = fae("train", "generator", "--workdir", workdir, "--config.generator.steps=9", code=2)
+    assert "generator.steps: 10 → 9" in err
+    fae("report", "--workdir", workdir)
+    page = (workdir / "report.html").read_text()
+    assert "Generator: preview at step 10" in page
+    commands = [html.unescape(line) for line in re.findall("<code>(fae .*?)</code>", page) if str(workdir) in line]
+    assert [line.split()[1] for line in commands] == ["sample", "sample", "evaluate"]
+    for line in commands:  # as they stand on the page
+        assert main(shlex.split(line)[1:]) == 0
+    assert (workdir / "evaluation/generation.json").is_file() and (workdir / "samples/heun/grid.png").is_file()
 
 
 def test_a_stage_goes_on_with_what_it_was_begun_with_alone(bare: Path, photographs: Path, tmp_path: Path):
@@ -182,8 +214,15 @@ def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finis
         shutil.copytree(finished / stage, tmp_path / "run" / stage)
     words = ["--config", TINY, "--workdir", tmp_path / "run", "--config.condition.kind=none"]
     fae("train", "generator", *words)
-    fae("sample", "--workdir", tmp_path / "run", "--number", 3)
-    assert (np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"] == 0).all()
+    drawn = tmp_path / "run" / "samples" / "samples"
+    (drawn / "images").mkdir(parents=True)
+    (drawn / "images" / "000003-all.png").touch()  # of an earlier call
+    fae("sample", "--workdir", tmp_path / "run", "--number", 3, "--format", "png")
+    kept = np.load(drawn / "samples.npz")
+    assert (kept["labels"] == 0).all()
+    assert sorted(file.name for file in (drawn / "images").iterdir()) == [f"00000{n}-all.png" for n in range(3)]
+    with Image.open(drawn / "images" / "000002-all.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), kept["images"][2])
     _, err = fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation", code=2)
     assert len(err.splitlines()) == 1 and "knows none (condition.kind=none)" in err
 
@@ -202,6 +241,8 @@ def test_samples_are_scored_without_latents(finished: Path, tmp_path: Path):
     fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation")
     scores = json.loads((tmp_path / "run" / "evaluation" / "generation.json").read_text())["sets"]
     assert {name: each["count"] for name, each in scores.items()} == {"unguided": 20, "guided": 20}
+    counts = {name: scores["guided"]["frechet"][name] for name in ("samples", "train", "heldout", "too_few")}
+    assert counts["samples"] == counts["train"] == 20 < counts["heldout"] and counts["too_few"]
     samplers = {name: each["sampling"]["sampler"] for name, each in scores.items()}
     assert samplers == {"unguided": "euler_maruyama", "guided": "euler"}  # the paper's
 

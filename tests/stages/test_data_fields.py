@@ -24,6 +24,13 @@ def of_folder(path: Path) -> dict[str, Any]:
     return {"source": "folder", "path": path, "classes": 2, "holdout": 0.0}
 
 
+def test_held_out_images_that_are_not_there_are_found_before_training(photographs: Path, tmp_path: Path) -> None:
+    fields = {**of_folder(photographs), "heldout_path": tmp_path / "val"}
+    with pytest.raises(FileNotFoundError, match="val does not exist"):
+        check_request(experiment(tmp_path, **fields))
+    assert not (tmp_path / "run").exists()
+
+
 def batches(of: Experiment, steps: int) -> list[dict[str, np.ndarray]]:
     with of.images.loader(8).at(0) as iterator:
         return [next(iterator) for _ in range(steps)]

@@ -1,5 +1,6 @@
 """What a sweep file may say, and which words refuse the rest before anything starts."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from tiny import get_config
 
-from fae_jax.config import load_config, shipped_configs
-from fae_jax.evaluation.tasks import task_kind, task_names
+from fae_jax.config import check, load_config, shipped_configs, with_values
+from fae_jax.evaluation.tasks import check_tasks
 from fae_jax.sweeps.axes import grid, listed
 from fae_jax.sweeps.declaration import (
     Halving,
@@ -21,7 +22,6 @@ from fae_jax.sweeps.declaration import (
     needed_stages,
 )
 
-TASKS = {name: task_kind(name).needs for name in task_names()}
 BASE = Sweep(points=grid({"features.beta": (1e-4, 1e-3)}), metric="features.loss", stages=("features",))
 SHIPPED = sorted(p.stem for p in (shipped_configs() / "sweeps").glob("*.py") if p.stem != "__init__")
 
@@ -29,7 +29,7 @@ SHIPPED = sorted(p.stem for p in (shipped_configs() / "sweeps").glob("*.py") if 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_sweeps_fit_the_quickstart_and_survive_json(name: str):
     sweep = load_sweep(name)
-    configs = check_sweep(sweep, load_config("quickstart"), TASKS)
+    configs = check_sweep(sweep, load_config("quickstart"))
     assert len(configs) == len(sweep.points) > 2
     again = from_declared(json.loads(json.dumps(as_json(sweep))), Path("sweep.json"))
     assert json.dumps(as_json(again)) == json.dumps(as_json(sweep)) and again.stop == sweep.stop
@@ -37,7 +37,7 @@ def test_shipped_sweeps_fit_the_quickstart_and_survive_json(name: str):
 
 def test_values_take_the_types_of_their_fields():
     points = listed({"features.beta": 1, "pixels.ema": [0.5]}, {"generator.flow_matching.dit.depth": np.int64(2)})
-    first, second = check_sweep(dataclasses.replace(BASE, points=points), get_config(), TASKS)
+    first, second = check_sweep(dataclasses.replace(BASE, points=points), get_config())
     assert (
         type(first.features.beta) is float
         and first.pixels.ema == (0.5,)
@@ -76,7 +76,29 @@ def test_values_take_the_types_of_their_fields():
 )
 def test_what_cannot_run(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        check_sweep(dataclasses.replace(BASE, **change), get_config(), TASKS)
+        check_sweep(dataclasses.replace(BASE, **change), get_config())
+
+
+@pytest.mark.parametrize(
+    ("fields", "task", "message"),
+    [
+        ({"data.holdout": 0.0}, "probe", "point 0 of the sweep: task probe: nothing is held out: name such images"),
+        ({"data.holdout": 0.0}, "retrieval", "point 0 of the sweep: task retrieval: nothing is held out"),
+        ({"data.holdout": 0.0, "evaluation.retrieval.source": "coco"}, "retrieval", None),
+        ({"data.holdout": 0.0, "data.heldout_path": "val"}, "probe", None),
+        ({"data.holdout": 0.0, "data.source": "tfds"}, "semantics", None),
+        ({}, "retrieval", "the images of this experiment have no captions"),
+        ({"condition.kind": "none"}, "generation", "knows none .condition.kind=none."),
+    ],
+)
+def test_a_task_that_can_score_no_point_is_refused_before_training(fields: dict, task: str, message: str | None):
+    sweep = dataclasses.replace(BASE, tasks=(task,), stages=None)
+    with contextlib.nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        check_sweep(sweep, with_values(get_config(), fields))
+
+
+def test_the_papers_experiment_can_be_scored():
+    check_tasks(check(load_config("imagenet256_dinov2g")), ("probe", "reconstruction", "generation", "semantics"))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +127,7 @@ def test_decisions_are_made_at_logged_steps():
     config = get_config()
     config.logging.every = 3
     with pytest.raises(ValueError, match="early stopping at step 4: it must be a multiple of logging.every=3"):
-        check_sweep(dataclasses.replace(BASE, stop=Halving(steps=(3, 4))), config, TASKS)
+        check_sweep(dataclasses.replace(BASE, stop=Halving(steps=(3, 4))), config)
 
 
 def test_stages_bring_those_they_need():

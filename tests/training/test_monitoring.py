@@ -1,8 +1,8 @@
 """What a run leaves and says while it runs."""
 
+import io
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fae_jax.files.writing import write_atomically
+from fae_jax.training import monitoring
 from fae_jax.training.monitoring import LoggingSection, MetricsLog, Progress, read_metrics
 
 
@@ -36,10 +37,19 @@ def test_rows_after_the_restored_step_are_dropped_and_time_goes_on(folder: Any):
     assert rows[2]["loss"] == 1.0 / 3 and rows[3]["seconds"] == 3.5
 
 
-def test_a_bad_line_is_named_and_those_after_it_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "a.jsonl").write_text('{"step": 1}\n{"st\0p": 2\n{"step": 3}\n')
-    assert [row["step"] for row in read_metrics(tmp_path / "a.jsonl")] == [1, 3]
-    assert f"warning: line 2 of {tmp_path / 'a.jsonl'} is no row" in capsys.readouterr().err
+BAD_LINES = (b'{"st\0p": 2', b'{"step": "\xff"}', b"3", b"null", b'{"loss": 1.0}', b"[" * 100_000, b"")
+
+
+@pytest.mark.parametrize("bad", BAD_LINES)
+def test_a_bad_line_is_named_and_those_after_it_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: bytes
+):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n' + bad + b'\n{"step": 3}\n')
+    log = MetricsLog(tmp_path, 3, logging())
+    log.close()
+    assert f"warning: line 2 of {file} is no row" in capsys.readouterr().err
+    assert log.last == {"step": 3} and [row["step"] for row in read_metrics(file)] == [1, 3]
 
 
 def test_values_that_are_not_finite_are_null(tmp_path: Path):
@@ -61,13 +71,32 @@ def test_previews_are_images_and_events_are_written(folder: Any):
     assert any(file.read_bytes() for file in (folder / "tensorboard").iterdir())
 
 
-def test_plain_lines_with_rate_and_time_to_go(capsys: pytest.CaptureFixture[str]):
+def test_rate_and_time_to_go_do_not_count_compiling(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    now = [1000.0]
+    monkeypatch.setattr(monitoring.time, "monotonic", lambda: now[0])
     progress = Progress("features", 10, 100, batch=8, interval=0.0)
-    progress.update(11, 0.5)
-    progress.update(100, 0.25)
+    now[0] += 600  # until the first step is compiled and done
+    for step in (11, 12, 100):
+        progress.update(step, 0.5)
+        now[0] += 2
     progress.close()
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "features: step 10 of 100"
-    assert re.fullmatch(r"features: step 11 of 100, loss 0.5000, \d+ images/s, .+ to go", lines[1])
-    assert lines[2].endswith(", 0 s to go")
-    assert re.fullmatch(r"features: 100 steps, \d+\.\d s", lines[3])
+    assert lines[1] == "features: step 11 of 100, loss 0.5000, 0 images/s, unknown time to go"
+    assert lines[2] == "features: step 12 of 100, loss 0.5000, 4 images/s, 2 min 56 s to go"
+    assert lines[3].endswith(", 0 s to go") and lines[4] == "features: 100 steps, 606.0 s"
+
+
+def test_a_bar_starts_its_clock_after_the_first_step(monkeypatch: pytest.MonkeyPatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(monitoring.sys, "stderr", terminal)
+    progress = Progress("features", 10, 100, batch=8)
+    assert progress._bar is not None
+    progress._bar.start_t -= 600
+    progress._bar.last_print_t -= 600
+    progress.update(11, 0.5)
+    assert progress._bar.format_dict["elapsed"] < 60
+    progress.close()

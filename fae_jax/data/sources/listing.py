@@ -23,6 +23,10 @@ _SPLITS = {
     "test": {"test", "testing"},
     "heldout": {"heldout", "holdout"},
 }
+NOTHING_HELD_OUT = (
+    "nothing is held out: name such images with --config.data.heldout_path=…, before or after training, or begin "
+    "with a share of the training images, --config.data.holdout=0.1"
+)
 
 
 @runtime_checkable
@@ -97,7 +101,7 @@ def split_positions(names: np.ndarray, labels: np.ndarray, *, split: str, holdou
       ValueError: the held-out split is asked for and `holdout` is 0; or no class has two images.
     """
     if split == "heldout" and holdout == 0:
-        raise ValueError("nothing is held out: the held-out share is 0; give data.holdout a value above 0")
+        raise ValueError(NOTHING_HELD_OUT)
     held = np.zeros(len(labels), bool)
     if holdout:
         order = np.lexsort((_mixed(names ^ name_hashes([f"holdout {seed}"])), labels))

@@ -72,7 +72,7 @@ def pack_image(image: StoredImage, name: str) -> bytes:
     """One record."""
     title, text = name.encode("utf-8", "surrogateescape"), b""
     if image.captions:
-        text = json.dumps(image.captions, ensure_ascii=False).encode()
+        text = json.dumps(image.captions, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return _PREFIX.pack(image.label, len(title), len(text)) + title + text + image.data
 
 

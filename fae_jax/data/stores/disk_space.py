@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -24,7 +25,10 @@ def bytes_to_write(directory: str, identity: CacheIdentity, images: int, shape: 
     if storage.exists(storage.join(directory, HEADER)):
         return 0
     described = [file for file in storage.list_files(directory, ".json") if file.name.startswith("shard-")]
-    written = sum(json.loads(storage.read_bytes(file.path))["span"] for file in described)  # only finished shards are
+    written = 0  # images of finished shards; one whose description is damaged is written anew
+    for file in described:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            written += json.loads(storage.read_bytes(file.path))["span"]
     return round(MARGIN * planned_bytes(images - written, shape, identity.flip, identity.layout))
 
 

@@ -34,7 +34,7 @@ from fae_jax.files import storage
 from fae_jax.files.locks import last_sign, lock
 from fae_jax.files.moving import put_file
 from fae_jax.files.paths import Path, as_path, is_remote
-from fae_jax.files.writing import write_json
+from fae_jax.files.writing import read_json, write_json
 from fae_jax.parallel.ending import end_now
 
 Encode = Callable[[np.ndarray], tuple[Any, ...]]
@@ -280,7 +280,7 @@ def _claim(directory: Path, identity: CacheIdentity, shard_size: int) -> None:
     claim = {"identity": identity.to_json(), "shard_size": shard_size}
     if not path.exists():
         write_json(path, claim)
-    elif (begun := json.loads(path.read_text())) != claim:
+    elif (begun := read_json(path, "choose another folder or remove this one")) != claim:
         raise ValueError(
             f"{identity.layout.noun} {directory} was begun with {json.dumps(begun)}, "
             f"asked for is {json.dumps(claim)}; choose another folder or remove this one"

@@ -303,7 +303,7 @@ class LatentSource:
 
 def pack(*parts: np.ndarray, label: int, index: int, captions: Sequence[str] = ()) -> bytes:
     """One record; `parts` are the layout's, (n, c) each."""
-    text = json.dumps(list(captions), ensure_ascii=False).encode() if captions else b""
+    text = json.dumps(list(captions), ensure_ascii=False).encode("utf-8", "backslashreplace") if captions else b""
     return _PREFIX.pack(index, label, len(text)) + b"".join(part.tobytes() for part in parts) + text
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from fae_jax.kinds import find, names
@@ -46,12 +46,14 @@ class Batch:
       images: (k, y, x, 3), uint8.
       labels: (k,), from 0: the class of each; of samples the one that was asked for.
       originals: what each image is a reconstruction of, where it is one.
+      among: (k,), which of them belong to an even choice of as many real images as there are samples; None: all.
       describe: gives `features`; called when a metric first asks for them.
     """
 
     images: UInt8[np.ndarray, "k y x 3"]
     labels: Int[np.ndarray, " k"]
     originals: UInt8[np.ndarray, "k y x 3"] | None = None
+    among: Bool[np.ndarray, " k"] | None = None
     describe: Callable[[], Float[np.ndarray, "k d"]]
 
     @functools.cached_property

@@ -107,48 +107,52 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 class Frechet:
     """Samples ↔ held-out images beside training ↔ held-out images, in the encoder's features.
 
-    The second is what a perfect generator of as many images as there are training images would reach: the number to
-    compare with, since the distance is biased by the number of images on either side.
+    The second is what a perfect generator would reach, and the number to compare with: of as many training images as
+    there are samples, since the distance is biased by the number of images on either side, and where that is near the
+    number of dimensions says little else.
 
-    Its score: `frechet` {space, dimensions, samples, train, heldout (counts), samples_to_heldout, train_to_heldout}.
+    Its score: `frechet` {space, dimensions, samples, train, heldout (counts), too_few (one is below twice the
+    dimensions), samples_to_heldout, train_to_heldout}.
     """
 
     higher = ()
 
     def __init__(self) -> None:
-        self._moments: Moments | None = None
+        self._every: Moments | None = None
+        self._among: Moments | None = None
 
     @classmethod
     def build(cls, section: None, classes: Sequence[str]) -> Frechet:
         return cls()
 
     def update(self, batch: Batch) -> None:
-        part = Moments.of(batch.features)
-        self._moments = part if self._moments is None else self._moments.merge(part)
+        among = slice(None) if batch.among is None else batch.among
+        chosen = batch.features[among]
+        self._every = _merged(self._every, Moments.of(batch.features))
+        self._among = _merged(self._among, Moments.of(chosen) if len(chosen) else None)
 
     def merge(self, other: Frechet) -> None:
-        if self._moments is None:
-            self._moments = other._moments
-        elif other._moments is not None:
-            self._moments = self._moments.merge(other._moments)
-
-    @property
-    def moments(self) -> Moments:
-        """Raises ValueError: nothing was taken in."""
-        if self._moments is None:
-            raise ValueError("the Fréchet distance needs images on both sides, got none")
-        return self._moments
+        self._every = _merged(self._every, other._every)
+        self._among = _merged(self._among, other._among)
 
     def result(self, real: Mapping[str, Frechet]) -> dict[str, Any]:
-        samples, train, heldout = self.moments, real["train"].moments, real["heldout"].moments
+        train, heldout = real.get("train", Frechet())._among, real.get("heldout", Frechet())._every
+        samples = self._every
+        if samples is None or train is None or heldout is None:
+            raise ValueError("the Fréchet distance needs images on both sides, got none")
+        counts = {"samples": samples.count, "train": train.count, "heldout": heldout.count}
+        dimensions = len(samples.mean)
         return {
             "frechet": {
                 "space": "the encoder's patch features, averaged over the patches",
-                "dimensions": len(samples.mean),
-                "samples": samples.count,
-                "train": train.count,
-                "heldout": heldout.count,
+                "dimensions": dimensions,
+                **counts,
+                "too_few": min(counts.values()) < 2 * dimensions,
                 "samples_to_heldout": frechet_distance(samples, heldout),
                 "train_to_heldout": frechet_distance(train, heldout),
             }
         }
+
+
+def _merged(first: Moments | None, second: Moments | None) -> Moments | None:
+    return first.merge(second) if first and second else first or second

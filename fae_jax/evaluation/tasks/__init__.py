@@ -14,16 +14,19 @@ A kind is one file here, or an entry point in the group `fae_jax.tasks` of anoth
 
     Section     where it has fields: `evaluation.<kind>`, a frozen dataclass of options
     needs       the stages that must be finished
+    possible    where other than `check_heldout`: configuration → None, raises ValueError where it can never be scored
     higher      names in its result of which higher values are better; of all others lower ones are
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 
+from fae_jax.data.sources.listing import NOTHING_HELD_OUT
 from fae_jax.evaluation.metrics import METRICS
 from fae_jax.evaluation.streams import Streams
 from fae_jax.files.writing import write_result
@@ -87,14 +90,42 @@ def task_names() -> list[str]:
     return names("tasks", TASKS)
 
 
+def check_heldout(config: Any) -> None:
+    """Refuses a configuration by which no image is held out.
+
+    Raises:
+      ValueError: it says what to name.
+    """
+    data = config.data
+    if not (data.holdout or data.heldout_path or data.source == "tfds"):  # which has splits of its own
+        raise ValueError(NOTHING_HELD_OUT)
+
+
+def check_tasks(config: Any, tasks: Iterable[str]) -> None:
+    """Refuses tasks that an experiment can never be scored by, whatever it trains.
+
+    Raises:
+      ValueError: a task is unknown, or what it needs is not in the configuration.
+    """
+    for name in tasks:
+        try:
+            getattr(task_kind(name), "possible", check_heldout)(config)
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from error
+
+
 def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[str, dict[str, Any]]]:
     """Refuses what cannot be evaluated; the function it returns runs the tasks and writes what they leave.
 
     Raises:
       ValueError, FileNotFoundError: a task is unknown, needs a stage that is not finished, or as `Task.check`.
     """
+    check_tasks(experiment.config, tasks)
     kinds = {name: task_kind(name) for name in dict.fromkeys(tasks)}
+    step = experiment.step
     for name, kind in kinds.items():
+        if step is not None and "generator" not in kind.needs:
+            raise ValueError(f"task {name} draws no samples, so that no checkpoint of the generator goes with it")
         check_stages(experiment, f"task {name}", kind.needs)
     fae = FAE(experiment.parts)
     streams = Streams(fae, experiment)
@@ -103,13 +134,15 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
         task.check()
 
     def run() -> dict[str, dict[str, Any]]:
-        root, results = experiment.workdir.root, {}
-        with experiment.timed("evaluate"):
-            for name, task in made.items():
+        root, results, data = experiment.workdir.root, {}, experiment.config.data
+        images = {"heldout_images": streams.source("heldout").fingerprint} if data.heldout_path else {}
+        with contextlib.nullcontext() if step is not None else experiment.timed("evaluate"):
+            for task_name, task in made.items():
+                name = task_name + experiment.suffix
                 outcome = task.run()
                 for figure, (image, caption) in outcome.figures.items():
-                    write_figure(root, figure, image, caption)
-                write_result(experiment.workdir.evaluation / f"{name}.json", outcome.result)
+                    write_figure(root, figure + experiment.suffix, image, caption)
+                write_result(experiment.workdir.evaluation / f"{name}.json", {**outcome.result, **images})
                 results[name] = outcome.result
             write_sizes(fae, root)
         return results

@@ -3,7 +3,7 @@
 For one or several sets of samples (unguided, guided), as many of each class:
 
     recognised   share of samples that the judge takes for the class asked for
-    frechet      samples ↔ held-out beside train ↔ held-out, in the encoder's features
+    frechet      samples ↔ held-out beside as many train ↔ held-out, in the encoder's features
     nearest      distance to the nearest training image beside that of held-out images
 
 `evaluation/generation.json`:
@@ -21,10 +21,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fae_jax.conditions import make_condition
 from fae_jax.diffusion.samplers import SAMPLERS
 from fae_jax.evaluation.metrics import known_metrics, results, take_in
 from fae_jax.evaluation.streams import Streams
-from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
 from fae_jax.stages.sampling import balanced_labels
@@ -54,12 +55,16 @@ class Generation:
     def __init__(self, fae: FAE, streams: Streams):
         self.fae, self.streams = fae, streams
 
-    def check(self) -> None:
-        if not self.fae.classes:
+    @staticmethod
+    def possible(config: Any) -> None:
+        check_heldout(config)
+        if not make_condition(config).classes:
             raise ValueError(
-                "task generation asks for classes, and this generator knows none (condition.kind=none): draw from it "
-                "with `fae sample`"
+                f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
+                "from it with `fae sample`"
             )
+
+    def check(self) -> None:
         for split in ("train", "heldout"):
             self.streams.source(split)
 
@@ -73,7 +78,7 @@ class Generation:
             for name, guidance in SETS.items()
         }
         real = {
-            split: take_in(self.streams.batches(split, "generation"), chosen, section, classes)
+            split: take_in(self.streams.batches(split, "generation", fields.samples), chosen, section, classes)
             for split in ("train", "heldout")
         }
         sets: dict[str, Any] = {}

@@ -48,13 +48,14 @@ from fae_jax.evaluation.own_head import OwnHead, check_head_classes
 from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome
 from fae_jax.evaluation.vectors import Vectors, gather
-from fae_jax.evaluation.views import View
+from fae_jax.evaluation.views import Examples, View
 from fae_jax.evaluation.voting import vote
 from fae_jax.model import FAE
 from fae_jax.section import above, at_least, one_of, option, whole_numbers
 from fae_jax.stages.figures import feature_maps
 
 PENALTY, ITERATIONS = 1.0, 2000  # C and iteration limit of the logistic regression
+FIGURE = 10  # images shown
 CAPTION = (
     "Unseen images, their features x, and the same features after the latent. Red, green and blue are the three "
     "directions in which x varies most, the same for both: equal colours are equal features."
@@ -311,13 +312,13 @@ class Probe:
         token = None if train.tokens is None else train.tokens[:, -encoder.width :].mean(axis=0)
         head = OwnHead(self.fae, head_classes=settings.head_classes, mean_token=token) if encoder.head else None
         agreement = Agreement()
-        first: list[np.ndarray] = []
+        available = len(self.streams.source("heldout"))
+        examples = Examples(FIGURE, min(settings.limit or available, available))
 
         def look(view: View) -> None:
             x, reconstructed = view.kept(view.features), view.kept(view.reconstructed)
             agreement.add(x, reconstructed)
-            if not first:
-                first.extend((view.images, x, reconstructed))
+            examples.add(view.images, x, reconstructed)
             if head:
                 head.see(view)
 
@@ -327,6 +328,6 @@ class Probe:
         result["encoder"] = {"name": encoder.name, "weights": encoder.weights_hash}
         if head:
             result["own_head"] = head.as_result()
-        images, x, reconstructed = (part[:10] for part in first)
+        images, x, reconstructed = examples.arrays()
         figure = feature_maps(images, x, reconstructed, self.fae.tokenizer.grid)
         return Outcome(result, {"features": (figure, CAPTION)})

@@ -17,9 +17,12 @@ from PIL import Image
 from fae_jax.evaluation.metrics import Batch, known_metrics, results, take_in
 from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.views import Examples
 from fae_jax.model import FAE
 from fae_jax.section import option
 from fae_jax.stages.figures import reconstruction_pairs
+
+FIGURE = 20  # images shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +47,14 @@ class Reconstruction:
 
     def run(self) -> Outcome:
         count = 0
-        first: list[np.ndarray] = []
+        examples = Examples(FIGURE, len(self.streams.source("heldout")))
 
         def batches() -> Iterator[Batch]:
             nonlocal count
             for view in self.streams.views("heldout", "reconstruction"):
                 if len(view.images):
                     count += len(view.images)
-                    first.extend((view.images, view.decoded) if not first else ())
+                    examples.add(view.images, view.decoded)
                     describe = lambda view=view: view.kept(view.reconstructed).mean(1)
                     yield Batch(images=view.decoded, labels=view.labels, originals=view.images, describe=describe)
 
@@ -59,12 +62,12 @@ class Reconstruction:
         metrics = take_in(batches(), fields.reconstruction.metrics, fields.metrics, self.streams.classes)
         scores, figures = results(metrics, {})
         result = {"schema": 1, "sets": {"heldout": {"count": count, **scores}}}
-        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(first[0], first[1])})
+        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(*examples.arrays())})
 
 
 def reconstructions_figure(
-    originals: UInt8[np.ndarray, "n y x 3"], rebuilt: UInt8[np.ndarray, "n y x 3"], count: int = 20
+    originals: UInt8[np.ndarray, "n y x 3"], rebuilt: UInt8[np.ndarray, "n y x 3"]
 ) -> tuple[Image.Image, str]:
-    """The first `count` images over their reconstructions, in rows of ten, and the caption."""
+    """Images over their reconstructions, in rows of ten, and the caption."""
     caption = "Unseen images, and what comes back through the latent."
-    return reconstruction_pairs(originals[:count], rebuilt[:count]), caption
+    return reconstruction_pairs(originals, rebuilt), caption

@@ -28,7 +28,7 @@ from fae_jax.data.sources.columns import Columns
 from fae_jax.data.sources.kinds import open_source
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.streams import Streams
-from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, walk
 from fae_jax.evaluation.voting import most_similar
@@ -48,6 +48,7 @@ class RetrievalSection:
 
 
 AMONG = (1, 5, 10)
+NO_CAPTIONS = "have no captions; name captioned ones in evaluation.retrieval.source and evaluation.retrieval.path"
 
 
 def recalls(
@@ -110,6 +111,13 @@ class Retrieval:
     def __init__(self, fae: FAE, streams: Streams):
         self.fae, self.streams, self.settings = fae, streams, fae.config.evaluation.retrieval
 
+    @staticmethod
+    def possible(config: Any) -> None:
+        if not config.evaluation.retrieval.source:
+            check_heldout(config)
+            if not config.data.captions:
+                raise ValueError(f"the images of this experiment {NO_CAPTIONS}")
+
     def check(self) -> None:
         self._source()
         _ = self.streams.text.tower
@@ -130,10 +138,7 @@ class Retrieval:
         else:
             source = self.streams.source("heldout")
         if not getattr(source, "captioned", False):
-            raise ValueError(
-                f"the images of {fields.path or fields.source or 'this experiment'} have no captions; name "
-                "captioned ones in evaluation.retrieval.source and evaluation.retrieval.path"
-            )
+            raise ValueError(f"the images of {fields.path or fields.source} {NO_CAPTIONS}")
         return source
 
     def run(self) -> Outcome:

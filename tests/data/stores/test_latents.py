@@ -355,9 +355,9 @@ def test_an_encoder_that_gives_nan_is_refused(digits: DigitsSource, tmp_path: Pa
 
 def test_records_carry_captions() -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16)
-    records = [pack(values, -values, label=-1, index=2**40 + i, captions=[f"größe {i}", "b"]) for i in range(2)]
+    records = [pack(values, -values, label=-1, index=2**40 + i, captions=[f"größe {i}", "b\udce9"]) for i in range(2)]
     batch = unpack([*records, pack(values, values, label=5, index=0)], (2, 3))
-    assert [json.loads(text) for text in batch["captions"]] == [["größe 0", "b"], ["größe 1", "b"], []]
+    assert [json.loads(text) for text in batch["captions"]] == [["größe 0", "b\udce9"], ["größe 1", "b\udce9"], []]
     assert batch["index"].tolist() == [2**40, 2**40 + 1, 0] and batch["label"].tolist() == [-1, -1, 5]
     np.testing.assert_array_equal(batch["log_variance"][0], -values)
 

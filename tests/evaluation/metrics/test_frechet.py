@@ -1,12 +1,13 @@
 """Equation (1) against scipy's general matrix root, closed forms, and the merge against NumPy's covariance."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import scipy.linalg
 
-from fae_jax.evaluation.metrics import take_in
+from fae_jax.evaluation.metrics import Batch, take_in
 from fae_jax.evaluation.metrics.frechet import Frechet, Moments, frechet_distance, symmetric_root
 
 
@@ -99,12 +100,18 @@ def test_unusable_features_are_refused():
         frechet_distance(Moments.of(np.zeros((2, 3))), Moments.of(np.zeros((2, 4))))
 
 
-def test_the_metric_compares_samples_and_training_images_with_the_heldout_ones(digits):
-    real = {split: take_in([getattr(digits, split)], ["frechet"], None, ())["frechet"] for split in digits._fields}
+def test_the_metric_compares_samples_with_as_many_training_images(digits):
+    among = np.arange(1438) % 4 == 0
+    splits = digits._replace(train=dataclasses.replace(digits.train, among=among))._asdict()
+    real = {split: take_in([batch], ["frechet"], None, ())["frechet"] for split, batch in splits.items()}
     perfect = take_in([digits.heldout], ["frechet"], None, ())["frechet"].result(real)["frechet"]
     assert perfect["samples_to_heldout"] == pytest.approx(0.0, abs=1e-8)
-    train, heldout = Moments.of(digits.train.features), Moments.of(digits.heldout.features)
+    train, heldout = Moments.of(digits.train.features[among]), Moments.of(digits.heldout.features)
     assert perfect["train_to_heldout"] == frechet_distance(train, heldout) > 0
-    assert (perfect["samples"], perfect["train"], perfect["heldout"]) == (359, 1438, 359)
-    copied = real["train"].result(real)["frechet"]
-    assert copied["samples_to_heldout"] == copied["train_to_heldout"] and copied["dimensions"] == 12
+    assert (perfect["samples"], perfect["train"], perfect["heldout"]) == (359, 360, 359)
+    assert perfect["dimensions"] == 12 and perfect["too_few"] is False
+    copied = real["train"].result(real)["frechet"]  # of samples all count
+    assert copied["samples"] == 1438
+    assert copied["samples_to_heldout"] == frechet_distance(Moments.of(digits.train.features), heldout)
+    few = Batch(images=digits.heldout.images[:23], labels=digits.heldout.labels[:23], describe=lambda: np.eye(23, 12))
+    assert take_in([few], ["frechet"], None, ())["frechet"].result(real)["frechet"]["too_few"] is True

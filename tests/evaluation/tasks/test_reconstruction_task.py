@@ -3,11 +3,17 @@
 import numpy as np
 
 from fae_jax.evaluation.tasks.reconstruction import reconstructions_figure
+from fae_jax.evaluation.views import Examples
 
 
 def test_the_figure_is_cut_to_count_and_stands_in_rows_of_ten(digits):
     images = digits.heldout.images
-    figure, caption = reconstructions_figure(images, 255 - images, count=12)
+    examples = Examples(12, len(images))
+    for part in np.split(np.arange(len(images)), range(50, len(images), 50)):
+        examples.add(images[part], 255 - images[part], part)
+    images, negatives, places = examples.arrays()
+    assert len(images) == 12 and (abs(np.diff(places) - 359 / 12) < 1).all()  # of all classes, where they are sorted
+    figure, caption = reconstructions_figure(images, negatives)
     pixels = np.asarray(figure)
     assert pixels.shape[0] == 4 * 96 + 3 * 4
     left = pixels.shape[1] - 10 * 100 + 4
