@@ -182,7 +182,9 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
         for task in phase.tasks:
             file = folder / f"{task.name}.yaml"
             if settings.via == "kubectl":
-                parts.append(f"cat >{file} <<'MANIFEST'\n{as_yaml(manifest(task, settings, name))}MANIFEST\n")
+                parts.append(
+                    f"cat >{shlex.quote(str(file))} <<'MANIFEST'\n{as_yaml(manifest(task, settings, name))}MANIFEST\n"
+                )
             parts += [shlex.join(words) + "\n" for words in _begin(task, settings, name, file)]
         parts += [f"{shlex.join(_state(task, settings, name))} # until it has ended\n" for task in phase.tasks]
     return "".join(parts)

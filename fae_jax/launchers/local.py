@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from types import FrameType
 
 from fae_jax.errors import Stopped
 from fae_jax.files.progress import say
-from fae_jax.launchers.plan import Phase, Task, run_phases
+from fae_jax.launchers.plan import PYTHON, Phase, Task, run_phases
 from fae_jax.parallel.ending import heeded
 from fae_jax.section import at_least, option
 
@@ -89,7 +88,7 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
                     say(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})")
                     with open(log, "a") as file:
                         process = subprocess.Popen(
-                            [sys.executable, "-m", "fae_jax", *task.words],
+                            [*PYTHON, *task.words],
                             stdout=file,
                             stderr=subprocess.STDOUT,
                             env={**os.environ, **settings.environment(number)},

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,11 @@ class SweepDirectory:
     sweep: Sweep
     config: Any
 
+    @property
+    def command(self) -> str:
+        """How a command for it begins, in a shell."""
+        return f"fae sweep --workdir {shlex.quote(str(self.root))}"
+
     @classmethod
     def open(cls, root: Path) -> SweepDirectory:
         """A directory that was begun before.
@@ -132,7 +138,7 @@ class SweepDirectory:
         if not file.is_file():
             raise FileNotFoundError(
                 f"{root} is not a sweep directory: it has no sweep.json; begin one with "
-                f"`fae sweep --config CONFIG --sweep SWEEP --workdir {root}`"
+                f"`fae sweep --config CONFIG --sweep SWEEP --workdir {shlex.quote(str(root))}`"
             )
         try:
             content = json.loads(file.read_text())
