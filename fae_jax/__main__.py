@@ -1,6 +1,29 @@
 """The command `fae`, also `python -m fae_jax`."""
 
-from fae_jax.cli.program import main
+import os
+import signal
+
+
+def _leave(number: int, frame: object) -> None:
+    """Ends the process at once: while the program is read nothing has begun that could be lost, and the library that
+    is being imported might swallow an exception, or end the process by a fault."""
+    name = signal.Signals(number).name
+    line = f"fae: failed: stopped by {name}; what was finished is kept, and the same command continues\n"
+    try:
+        os.write(2, line.encode())
+    finally:
+        os._exit(1)
+
+
+def main() -> int:
+    """Runs the process's command line and returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+    from fae_jax.cli import program
+
+    return program.main()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

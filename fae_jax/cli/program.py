@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from fae_jax import __version__
-from fae_jax.cli.stopping import ending_at_sigterm
+from fae_jax.cli.stopping import ending_at_signals
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.names import nearest
 from fae_jax.parallel.ending import leave_now
@@ -142,19 +142,19 @@ def _run(words: list[str]) -> int:
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda arguments: None
     try:
-        with ending_at_sigterm():
-            parser = make_parser(verb)
-            overrides, others = _overrides(words)
-            arguments, unknown = parser.parse_known_args(others)
-            if unknown:
-                hint = nearest(unknown[0], _options(parser), otherwise="see `fae --help`")
-                raise ValueError(f"argument {unknown[0]!r} is unknown; {hint}")
-            if not words:
-                parser.print_help()
-                return 0
-            if arguments.command is None:
-                raise ValueError("no command given; see `fae --help`")
-            arguments.overrides = overrides
+        parser = make_parser(verb)
+        overrides, others = _overrides(words)
+        arguments, unknown = parser.parse_known_args(others)
+        if unknown:
+            hint = nearest(unknown[0], _options(parser), otherwise="see `fae --help`")
+            raise ValueError(f"argument {unknown[0]!r} is unknown; {hint}")
+        if not words:
+            parser.print_help()
+            return 0
+        if arguments.command is None:
+            raise ValueError("no command given; see `fae --help`")
+        arguments.overrides = overrides
+        with ending_at_signals():
             result = arguments.run(arguments)
     except (RunFailed, Stopped) as error:
         return _report(error, 1)
@@ -163,8 +163,6 @@ def _run(words: list[str]) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _report(error, 1, f"{error.strerror or error}{where}; what was finished is kept")
-    except KeyboardInterrupt as error:
-        return _report(error, 1, "interrupted; the same command continues")
     except Exception as error:
         text = ": ".join(filter(None, (type(error).__name__, str(error)[:LONGEST])))
         return _report(error, 1, f"{text}; FAE_TRACEBACK=1 shows where")

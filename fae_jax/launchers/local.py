@@ -60,7 +60,7 @@ def _passing_on(running: dict[int, tuple[Task, subprocess.Popen]]) -> Iterator[l
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (*heeded(), signal.SIGINT)}
+    before = {number: signal.signal(number, pass_on) for number in heeded()}
     try:
         yield came
     finally:
