@@ -66,6 +66,10 @@ def at_least(bound: float | int) -> Check:
     return lambda value: None if value >= bound else f"must be at least {bound}"
 
 
+def at_most(bound: float | int) -> Check:
+    return lambda value: None if value <= bound else f"must be at most {bound}"
+
+
 def above(bound: float | int) -> Check:
     return lambda value: None if value > bound else f"must be above {bound}"
 

@@ -39,7 +39,7 @@ COMMANDS = {
     "compile": "will this run fit that machine? compiles every stage for it, here",
     "prepare": "index and check raw data; reports what was left out and why",
 }
-LONGEST = 500  # letters of an error that nobody foresaw
+LONGEST = 500  # letters of an error that nobody foresaw, and of either end of any other
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             hint = nearest(str(value), choices)
-            raise argparse.ArgumentError(None, f"{action.metavar or action.dest} {value!r} is unknown; {hint}")
+            name = max(action.option_strings, default=str(action.metavar or action.dest), key=len)
+            raise argparse.ArgumentError(None, f"{name.lstrip('-')} {value!r} is unknown; {hint}")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
@@ -116,6 +117,8 @@ def _report(error: BaseException, code: int, text: str | None = None) -> int:
     if os.environ.get("FAE_TRACEBACK"):
         _print("".join(traceback.format_exception(error)), sys.stderr)
     line = " ".join((str(error) if text is None else text).split())
+    if len(line) > 2 * LONGEST:  # a value of any length is in it; the remedy stands at the end
+        line = f"{line[:LONGEST]} … {line[-LONGEST:]}"
     _print(f"fae: {'error' if code == 2 else 'failed'}: {line}\n", sys.stderr)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():

@@ -8,13 +8,11 @@ programs use (15.75 GiB of a v5e's 16).
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from fae_jax.compiler.collectives import collectives
@@ -26,6 +24,7 @@ from fae_jax.parallel.mesh import make_mesh, sizes_of
 from fae_jax.parallel.topologies import Topology
 from fae_jax.section import as_dict
 from fae_jax.stages.costs import image_flops
+from fae_jax.stages.outline import per_device
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = r"([\d.]+)([KMG]?)"
@@ -68,14 +67,6 @@ def own_devices(devices: list[Any], topology: Topology) -> list[Any]:
     sides = [max(side) - min(side) + 1 for side in zip(*(device.coords for device in own), strict=True)]
     part = dataclasses.replace(topology, sides=tuple(sides[: len(topology.sides)]))
     return topology_devices(part) if part != topology else devices
-
-
-def per_device(tree: Any) -> int:
-    """Bytes of a tree of shapes with places that one device holds."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:

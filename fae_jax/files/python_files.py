@@ -38,8 +38,8 @@ def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
         return read(module)
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
-        frames = reversed(traceback.extract_tb(error.__traceback__))
-        line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == str(file)), None)
+        own, frames = str(file.absolute()), reversed(traceback.extract_tb(error.__traceback__))
+        line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == own), None)
         if line is None and isinstance(error, ValueError):
             raise  # said by `read`
         where = f"{file}, line {line}," if line else str(file)

@@ -29,7 +29,7 @@ NEEDED = {"kubectl": ("accelerator", "topology"), "xpk": ("cluster", "type")}  #
 
 
 def _looks_like_a_topology(value: str) -> str | None:
-    return None if re.fullmatch(r"(\d+(x\d+)+)?", value) else "must look like 4x4 or 4x4x4"
+    return None if re.fullmatch(r"([1-9]\d*(x[1-9]\d*)+)?", value) else "must look like 4x4 or 4x4x4"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

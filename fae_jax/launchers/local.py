@@ -17,7 +17,7 @@ from fae_jax.errors import Stopped
 from fae_jax.files.progress import say
 from fae_jax.launchers.plan import PYTHON, Phase, Task, run_phases
 from fae_jax.parallel.ending import heeded
-from fae_jax.section import at_least, option
+from fae_jax.section import at_least, at_most, option
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes
@@ -28,7 +28,9 @@ class Settings:
     """Settings of the local launcher."""
 
     parallel: int = option(1, "processes side by side", at_least(1))
-    gpus_each: int = option(0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0))
+    gpus_each: int = option(
+        0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0), at_most(64)
+    )
 
     def environment(self, number: int) -> dict[str, str]:
         """What task `number` of a phase sees beside this process's environment."""

@@ -75,6 +75,12 @@ class Settings:
     prelude: str = option("", "shell line before the run, such as `source venv/bin/activate`")
     options: str = option("", "more words for `sbatch`")
 
+    def check(self) -> None:
+        try:
+            shlex.split(self.options)
+        except ValueError as error:
+            raise ValueError(f"options={self.options!r} cannot be split into words: {error}") from error
+
 
 def _escaped(word: str) -> str:
     return re.sub(r'(["\\])', r"\\\1", word)

@@ -200,8 +200,9 @@ class SweepDirectory:
             match = re.fullmatch(r"(\d+)(?:-(\d+))?", word.strip())
             if match is None:
                 raise ValueError(f"--points {words!r} must be numbers and ranges of points, as 0,2-3")
-            chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-        return [self.point(str(number)) for number in sorted(chosen)]
+            first, last = self.point(match[1]), self.point(match[2] or match[1])
+            chosen.update(range(first.number, last.number + 1))
+        return [self.points[number] for number in sorted(chosen)]
 
     def check(self) -> None:
         """Refuses a directory of another sweep, or of something else; changes nothing.

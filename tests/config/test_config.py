@@ -241,7 +241,7 @@ def test_held_out_images_are_a_share_or_stored_apart():
 
 
 def test_training_an_encoder_needs_steps_and_whole_patches():
-    trains = override(default_config(), [("encoder.train", "True")])
+    trains = override(default_config(), [("encoder.train", "True"), ("encoder.name", "vit")])
     with pytest.raises(ValueError, match="encoder_training.steps must be at least 1, got 0"):
         check(trains)
     odd = override(trains, [("encoder_training.steps", "5"), ("data.image_size", "100")])
