@@ -84,5 +84,5 @@ setup(
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
     },
-    entry_points={"console_scripts": ["fae = fae_jax.__main__:run"]},
+    entry_points={"console_scripts": ["fae = fae_jax.__main__:main"]},
 )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fae_jax.config import differences, from_json, from_root, to_json
 from fae_jax.files import locks, objects
 from fae_jax.files.paths import Path, as_path, is_remote
+from fae_jax.files.progress import say
 from fae_jax.files.writing import write_atomically, write_json
 
 
@@ -127,7 +128,8 @@ class Workdir:
 
     def _times(self) -> dict[str, Any]:
         file = self.root / "timings.json"
-        with contextlib.suppress(ValueError):  # of a damaged file: begun anew
-            times = json.loads(file.read_text()) if file.is_file() else {}
-            return times if isinstance(times, dict) else {}
-        return {}
+        try:
+            return dict(json.loads(file.read_text())) if file.is_file() else {}
+        except (ValueError, TypeError) as error:
+            say(f"warning: {file} is damaged and begun anew ({error})")
+            return {}

@@ -23,6 +23,9 @@ save() { # asks the run, not srun, which would not wait for it
 trap save USR1
 trap : TERM # Slurm tells the run itself; this script waits for it
 
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun takes from the job no more, since Slurm 22.05
+  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+fi
 srun --kill-on-bad-exit=1 "${FAE:-fae}" "$@" &
 step=$!
 code=0

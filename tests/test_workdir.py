@@ -122,3 +122,11 @@ def test_times_add_up_over_restarts(tmp_path: Path):
     for phase, seconds in (("features", 1.5), ("pixels", 1.0), ("features", 2.25)):
         workdir.add_time(phase, seconds)
     assert json.loads((tmp_path / "timings.json").read_text()) == {"features": 3.75, "pixels": 1.0}
+
+
+def test_damaged_timings_are_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for damaged in ('{"cache": 1', "[1]"):
+        (tmp_path / "timings.json").write_text(damaged)
+        Workdir(tmp_path).add_time("features", 2.0)
+        assert json.loads((tmp_path / "timings.json").read_text()) == {"features": 2.0}
+        assert f"warning: {tmp_path}/timings.json is damaged and begun anew" in capsys.readouterr().err

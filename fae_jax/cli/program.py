@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from fae_jax import __version__
-from fae_jax.cli.stopping import ending_at_sigterm
+from fae_jax.cli.stopping import ending_at_signals
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.names import nearest
 from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
@@ -55,7 +55,8 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             hint = nearest(str(value), choices)
-            raise argparse.ArgumentError(None, f"{action.metavar or action.dest} {value!r} is unknown; {hint}")
+            name = max(action.option_strings, default=str(action.metavar or action.dest), key=len)
+            raise argparse.ArgumentError(None, f"{name.lstrip('-')} {value!r} is unknown; {hint}")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
@@ -157,19 +158,19 @@ def _run(words: list[str]) -> int:
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda arguments: None
     try:
-        with ending_at_sigterm():
-            parser = make_parser(verb)
-            overrides, others = _overrides(words)
-            arguments, unknown = parser.parse_known_args(others)
-            if unknown:
-                hint = nearest(unknown[0], _options(parser), otherwise="see `fae --help`")
-                raise ValueError(f"argument {unknown[0]!r} is unknown; {hint}")
-            if not words:
-                parser.print_help()
-                return 0
-            if arguments.command is None:
-                raise ValueError("no command given; see `fae --help`")
-            arguments.overrides = overrides
+        parser = make_parser(verb)
+        overrides, others = _overrides(words)
+        arguments, unknown = parser.parse_known_args(others)
+        if unknown:
+            hint = nearest(unknown[0], _options(parser), otherwise="see `fae --help`")
+            raise ValueError(f"argument {unknown[0]!r} is unknown; {hint}")
+        if not words:
+            parser.print_help()
+            return 0
+        if arguments.command is None:
+            raise ValueError("no command given; see `fae --help`")
+        arguments.overrides = overrides
+        with ending_at_signals():
             result = arguments.run(arguments)
     except (RunFailed, Stopped) as error:
         return _report(error, 1)
@@ -179,8 +180,6 @@ def _run(words: list[str]) -> int:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in _NO_PATH:
             return _report(error, 2, _system_words(error))
         return _report(error, 1, f"{_system_words(error)}; what was finished is kept")
-    except KeyboardInterrupt as error:
-        return _report(error, 1, "interrupted; the same command continues")
     except Exception as error:
         text = ": ".join(filter(None, (type(error).__name__, str(error))))
         return _report(error, 1, f"{text}; FAE_TRACEBACK=1 shows where")

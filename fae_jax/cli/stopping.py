@@ -1,9 +1,11 @@
-"""SIGTERM and SIGHUP (a terminal that is closed) wherever the program is: one line and exit code 1.
+"""SIGTERM, SIGHUP (a terminal that is closed) and SIGINT (Ctrl-C) wherever the program is: one line and exit code 1.
 
 where it is                         what happens
+being read                          it ends at once (`__main__.py`)
 between steps of a stage            the step in flight is finished and its state saved (`training/signals.py`)
 anywhere else                       it ends at once: what was finished is on disk, and nothing else is lost
-in foreign code (compiling, …)      the same, `PATIENCE` seconds later, by a thread, since no exception gets there
+in foreign code (compiling, …)      the same, `PATIENCE` seconds later, by a thread, since no exception gets there, or
+                                    a callback swallows it
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def ending_at_sigterm() -> Iterator[None]:
-    """Within it SIGTERM or SIGHUP ends the program with one line, wherever it is; stages do more, by `Stop`.
+def ending_at_signals() -> Iterator[None]:
+    """Within it SIGTERM, SIGHUP or SIGINT ends the program with one line, wherever it is; stages do more, by `Stop`.
 
     A byte for each signal arrives in a pipe even while the main thread is in foreign code; a thread reads them.
     """

@@ -90,8 +90,7 @@ def run_point(directory: SweepDirectory, point: PlacedPoint, rung: int = 0) -> d
         return {**known, "outcome": "behind", **lost}
     if directory.shared and not is_concluded(directory.shared_workdir):
         raise ValueError(
-            f"the stages that points share are not finished; run `fae sweep --workdir {directory.root} --point "
-            f"{SHARED}` first"
+            f"the stages that points share are not finished; run `{directory.command} --point {SHARED}` first"
         )
     workdir.check_config(point.config)
     with holding(Experiment(point.config, workdir)) as experiment:
@@ -104,7 +103,7 @@ def run_point(directory: SweepDirectory, point: PlacedPoint, rung: int = 0) -> d
             if not _train(experiment, directory, rung):
                 return {**known, "outcome": "", "rung": rung}
             if jax.process_count() > 1 and directory.sweep.tasks:
-                here = f"fae sweep --workdir {directory.root} --point {point.number}"
+                here = f"{directory.command} --point {point.number}"
                 say(f"sweep: trained; evaluated by one host: `{here}`")
                 return {**known, "outcome": ""}
             _evaluate(experiment, directory.sweep.tasks)

@@ -63,6 +63,8 @@ def describe(figures: dict[str, Any]) -> str:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = settle(load_config(arguments.config), arguments.overrides)
     word = arguments.topology
+    if arguments.tries < 0:
+        raise ValueError(f"--tries must be at least 0, got {arguments.tries}")
     stages = list(dict.fromkeys(arguments.stage or stages_to_compile(config)))
     automatic = bool(word) and word.split(":")[0] == "auto"
     topology = None if automatic or not word else parse_topology(word)

@@ -125,7 +125,7 @@ def _phases(directory: SweepDirectory, points: Sequence[PlacedPoint], *, table: 
         ]
         phases.append(Phase(name=f"points{suffix}", tasks=tuple(tasks)))
     if table:
-        phases.append(Phase(name="table", tasks=(Task(name="table", words=(*begin, "--table")),)))
+        phases.append(Phase(name="table", tasks=(Task(name="table", words=(*begin, "--table")),), alone=True))
     return phases
 
 
@@ -140,8 +140,9 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     handed = _check_source(directory, source) if source else []
     if arguments.dry_run:
         shared = ", ".join(directory.shared) or "nothing"
-        print(f"# {len(directory.points)} points in {directory.root}; trained once for all: {shared}")
-        print("".join(f"# point {point.number}: {point.name}\n" for point in directory.points), end="")
+        lines = [f"{len(directory.points)} points in {directory.root}; trained once for all: {shared}"]
+        lines += [f"point {point.number}: {point.name}" for point in directory.points]
+        print("\n".join(f"# {' '.join(line.split())}" for line in lines))
         print(launcher.describe(phases, settings, name, folder) if phases else "# nothing is left to run")
         return {"sweep": str(directory.root), "points": len(directory.points), "phases": len(phases)}
     check_program(arguments.launcher, settings)
@@ -161,7 +162,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     try:
         return _table(directory, arguments.metric)
     except ValueError as error:
-        raise RunFailed(f"{error}; `fae sweep --workdir {directory.root} --table --metric …`") from error
+        raise RunFailed(f"{error}; `{directory.command} --table --metric …`") from error
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A process of its own for each compilation: JAX's platform and the TPU compiler are chosen once per process.
 
-`python -m fae_jax.compiler.child` reads a request as JSON from standard input, and leaves one line of JSON on
+`python -P -m fae_jax.compiler.child` reads a request as JSON from standard input, and leaves one line of JSON on
 standard output: the figures of `weigh`, or {"error": text, "code": 2 or 1}.
 """
 
@@ -62,7 +62,7 @@ def ask(config: Any, stage: str, topology: str | None, quick: bool = False, limi
         set_flags(environment, parse_topology(topology).generation, leave_out=(ON_CHIP,))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fae_jax.compiler.child"],
+            [sys.executable, "-P", "-m", "fae_jax.compiler.child"],
             input=request,
             env=environment,
             capture_output=True,

@@ -7,17 +7,12 @@ programs use (15.75 GiB of a v5e's 16).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-import os
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from fae_jax.compiler.collectives import collectives
@@ -29,12 +24,12 @@ from fae_jax.parallel.mesh import make_mesh, sizes_of
 from fae_jax.parallel.topologies import Topology
 from fae_jax.section import as_dict
 from fae_jax.stages.costs import image_flops
+from fae_jax.stages.outline import device_memory, per_device
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = r"([\d.]+)([KMG]?)"
 _USED = re.compile(rf"program HBM usage: {_SIZE}B? / {_SIZE}B?")
 _TOTAL = re.compile(rf"Total hbm usage >= {_SIZE}B?:")
-_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup 2 and 1
 # When a program is too large: in the log, and in the error
 _TOO_LARGE = (
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm", re.IGNORECASE),
@@ -72,26 +67,6 @@ def own_devices(devices: list[Any], topology: Topology) -> list[Any]:
     sides = [max(side) - min(side) + 1 for side in zip(*(device.coords for device in own), strict=True)]
     part = dataclasses.replace(topology, sides=tuple(sides[: len(topology.sides)]))
     return topology_devices(part) if part != topology else devices
-
-
-def per_device(tree: Any) -> int:
-    """Bytes of a tree of shapes with places that one device holds."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
-def device_memory(device: Any) -> int | None:
-    """Bytes of a device that is here: its own limit on what programs may use, or None where it does not tell. The CPU
-    devices of a process share the machine's memory, or what its container may have of it."""
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _CONTAINER:
-        with contextlib.suppress(OSError, ValueError):  # none, or "max"
-            limits.append(int(Path(file).read_text()))
-    return min(limits) // jax.local_device_count()
 
 
 def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fae_jax.encoders.vit import ViTConfig
 from fae_jax.section import at_least, one_of, option, whole_numbers
 
 COMPUTE = ("dtype", "kernel", "scan")
+PUBLISHED = ("name", "weights", "revision", "input_size", "resize", "interpolation", "layers")
 TRAINED_HERE = ("patch", "width", "depth", "heads", "hidden")
 
 
@@ -42,6 +43,17 @@ class EncoderSection:
     depth: int = option(12, "blocks", at_least(1))
     heads: int = option(6, "attention heads", at_least(1))
     hidden: int = option(1536, "inner width of the feed-forward", at_least(1))
+
+    def check(self) -> None:
+        if not self.train:
+            return
+        for name in PUBLISHED:
+            value = getattr(self, name)
+            if value and value != small.NAME:
+                raise ValueError(
+                    f"{name}={value!r} is of published encoders, and train=True trains {small.NAME!r} here: set "
+                    f"encoder.name={small.NAME} and leave the others out, or set train=False"
+                )
 
 
 def _fields(section: Any, *names: str) -> dict[str, Any]:

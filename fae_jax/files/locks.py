@@ -69,6 +69,8 @@ def _owner() -> str:
 
 @contextlib.contextmanager
 def _flock(file: Path, what: str) -> Iterator[Callable[[], None]]:
+    if os.path.islink(file):
+        raise ValueError(f"{file} is a link, and no lock is written through one; remove it")
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644), "r+") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import tempfile
 from typing import Any, TypeAlias
 
 os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow happens to be installed, epath would import it
@@ -49,6 +50,29 @@ def local_path(path: str | os.PathLike[str], option: str) -> pathlib.Path:
     if is_remote(path):
         raise ValueError(f"{option} {path} is in a bucket: name a folder on a disk, and copy it there")
     return pathlib.Path(path).expanduser()
+
+
+def check_folder(path: str | os.PathLike[str], what: str) -> None:
+    """Refuses a folder that cannot be written to, or made; leaves nothing there. An empty path and one in
+    a bucket pass.
+
+    Args:
+      what: it is, in front of the path.
+
+    Raises:
+      ValueError: it, or the nearest folder above it that is there, is a file or takes none.
+    """
+    if not os.fspath(path) or is_remote(path):
+        return
+    here = pathlib.Path(path).expanduser().absolute()
+    there = next(each for each in (here, *here.parents) if os.path.lexists(each))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{what}{path} cannot be written to ({there}: {error.strerror or error}); name a folder that can"
+        ) from error
 
 
 def absolute(path: Path) -> Path:

@@ -42,8 +42,8 @@ def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
     except (Exception, SystemExit) as error:
         words = error if isinstance(error, OSError) or not error.args else error.args[0]
         reason = _DUMP.sub("; ", " ".join(str(words).split()))
-        frames = reversed(traceback.extract_tb(error.__traceback__))
-        line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == str(file)), None)
+        own, frames = str(file.absolute()), reversed(traceback.extract_tb(error.__traceback__))
+        line = getattr(error, "lineno", None) or next((f.lineno for f in frames if f.filename == own), None)
         if line is None and isinstance(error, ValueError):
             raise  # said by `read`
         where = f"{file}, line {line}," if line else str(file)

@@ -29,7 +29,7 @@ NEEDED = {"kubectl": ("accelerator", "topology"), "xpk": ("cluster", "type")}  #
 
 
 def _looks_like_a_topology(value: str) -> str | None:
-    return None if re.fullmatch(r"(\d+(x\d+)+)?", value) else "must look like 4x4 or 4x4x4"
+    return None if re.fullmatch(r"([1-9]\d*(x[1-9]\d*)+)?", value) else "must look like 4x4 or 4x4x4"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,9 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
         for task in phase.tasks:
             file = folder / f"{task.name}.yaml"
             if settings.via == "kubectl":
-                parts.append(f"cat >{file} <<'MANIFEST'\n{as_yaml(manifest(task, settings, name))}MANIFEST\n")
+                parts.append(
+                    f"cat >{shlex.quote(str(file))} <<'MANIFEST'\n{as_yaml(manifest(task, settings, name))}MANIFEST\n"
+                )
             parts += [shlex.join(words) + "\n" for words in _begin(task, settings, name, file)]
         parts += [f"{shlex.join(_state(task, settings, name))} # until it has ended\n" for task in phase.tasks]
     return "".join(parts)

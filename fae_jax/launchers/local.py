@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,9 @@ from types import FrameType
 
 from fae_jax.errors import Stopped
 from fae_jax.files.progress import say
-from fae_jax.launchers.plan import Phase, Task, run_phases
+from fae_jax.launchers.plan import PYTHON, Phase, Task, run_phases
 from fae_jax.parallel.ending import heeded
-from fae_jax.section import at_least, option
+from fae_jax.section import at_least, at_most, option
 
 WAITS = True  # `launch` returns when everything has ended
 POLL = 0.1  # seconds between looks at the running processes
@@ -29,7 +28,9 @@ class Settings:
     """Settings of the local launcher."""
 
     parallel: int = option(1, "processes side by side", at_least(1))
-    gpus_each: int = option(0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0))
+    gpus_each: int = option(
+        0, "GPUs per process, by CUDA_VISIBLE_DEVICES; 0 leaves that alone", at_least(0), at_most(64)
+    )
 
     def environment(self, number: int) -> dict[str, str]:
         """What task `number` of a phase sees beside this process's environment."""
@@ -61,7 +62,7 @@ def _passing_on(running: dict[int, tuple[Task, subprocess.Popen]]) -> Iterator[l
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (*heeded(), signal.SIGINT)}
+    before = {number: signal.signal(number, pass_on) for number in heeded()}
     try:
         yield came
     finally:
@@ -89,7 +90,7 @@ def _run_phase(phase: Phase, settings: Settings, folder: Path) -> list[str]:
                     say(f"sweep: {task.name}: {shlex.join(task.words)} (log: {log})")
                     with open(log, "a") as file:
                         process = subprocess.Popen(
-                            [sys.executable, "-m", "fae_jax", *task.words],
+                            [*PYTHON, *task.words],
                             stdout=file,
                             stderr=subprocess.STDOUT,
                             env={**os.environ, **settings.environment(number)},

@@ -18,6 +18,7 @@ from fae_jax.section import validate
 
 Settings = TypeVar("Settings")
 REQUIRED = dataclasses.MISSING  # the default of a setting that has none
+PYTHON = (sys.executable, "-P", "-m", "fae_jax")  # -P: a module in the current folder is not taken for a library
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,21 @@ class Task:
 
     def command(self, program: str = "") -> str:
         """As one shell line; `program` stands for `fae`, by default this very Python with this package."""
-        return f"{program or shlex.join([sys.executable, '-m', 'fae_jax'])} {shlex.join(self.words)}"
+        return f"{program or shlex.join(PYTHON)} {shlex.join(self.words)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Tasks that may run side by side."""
+    """Tasks that may run side by side.
+
+    Attributes:
+      name: short, for logs and job names.
+      alone: a task is one process without accelerators, whatever the settings say of points.
+    """
 
     name: str
     tasks: tuple[Task, ...]
+    alone: bool = False
 
 
 def parse_settings(kind: type[Settings], launcher: str, given: Iterable[str]) -> Settings:

@@ -39,6 +39,9 @@ trap save USR1
 trap : TERM # Slurm tells the run itself; this script waits for it
 
 {prelude}
+if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then # which srun takes from the job no more, since Slurm 22.05
+  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+fi
 srun --kill-on-bad-exit=1 bash -c "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}" &
 step=$!
 code=0
@@ -72,11 +75,31 @@ class Settings:
     prelude: str = option("", "shell line before the run, such as `source venv/bin/activate`")
     options: str = option("", "more words for `sbatch`")
 
+    def check(self) -> None:
+        try:
+            shlex.split(self.options)
+        except ValueError as error:
+            raise ValueError(f"options={self.options!r} cannot be split into words: {error}") from error
+
+
+def _escaped(word: str) -> str:
+    return re.sub(r'(["\\])', r"\\\1", word)
+
 
 def script(phase: Phase, settings: Settings, name: str, folder: Path) -> str:
-    """The batch script of a phase."""
+    """The batch script of a phase.
+
+    Raises:
+      ValueError: the folder's name has a line break or backslash.
+    """
     count = len(phase.tasks)
     side_by_side = f"%{settings.parallel}" if settings.parallel and settings.parallel < count else ""
+    if phase.alone:
+        settings = dataclasses.replace(settings, nodes=1, tasks_per_node=1, gpus_per_task=0)
+    if set("\n\\") & set(str(folder)):  # a backslash would switch %a off in --output
+        raise ValueError(
+            f"{str(folder)!r} has a line break or backslash, which sbatch cannot take; choose another --workdir"
+        )
     directives = {
         "job-name": f"{name}-{phase.name}",
         "array": f"0-{count - 1}{side_by_side}",
@@ -91,10 +114,13 @@ def script(phase: Phase, settings: Settings, name: str, folder: Path) -> str:
         "constraint": settings.constraint,
         "signal": f"B:USR1@{settings.grace}",
         "open-mode": "append",
-        "output": f"{folder}/logs/{phase.name}-%a.log",
+        "output": f"{str(folder).replace('%', '%%')}/logs/{phase.name}-%a.log",
     }
-    lines = [f"#SBATCH --{key}={value}" for key, value in directives.items() if value]
-    lines += ["#SBATCH --requeue", *(f"#SBATCH {word}" for word in shlex.split(settings.options))]
+    words = [f"--{key}={value}" for key, value in directives.items() if value]
+    words += ["--requeue", *shlex.split(settings.options)]
+    # sbatch reads these lines by rules of its own, in which double quotes are as in the shell
+    quoted = [word if re.fullmatch(r"[\w/.,:=@%+-]+", word) else f'"{_escaped(word)}"' for word in words]
+    lines = [f"#SBATCH {word}" for word in quoted]
     commands = "\n".join(f"  {shlex.quote(task.command())} # {number}" for number, task in enumerate(phase.tasks))
     prelude = settings.prelude or ":"
     return SCRIPT.format(directives="\n".join(lines), commands=commands, prelude=prelude)

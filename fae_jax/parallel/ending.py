@@ -12,12 +12,13 @@ from typing import NoReturn
 
 from fae_jax.files.progress import say
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)  # ask a process to end; SIGHUP comes when its terminal is closed
+# What asks a process to end; SIGHUP comes when its terminal is closed, SIGINT of Ctrl-C
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _farewells: list[Callable[[str], object]] = []
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals of `ENDING` that this process was not told to ignore, as `nohup` does."""
+    """The signals of `ENDING` that this process was not told to ignore, as `nohup` and `&` do."""
     return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -8,13 +8,14 @@ By hand, in the environment of every host:
     FAE_HOST=2                   which one this is, from 0
 
 JAX finds TPU pods (and slices of several), Slurm steps, Open MPI and Kubernetes jobs by itself. One process per
-host; under Slurm on GPUs one per task, each with its own GPU.
+host; under Slurm and Open MPI one per task, and the tasks of a node share out its GPUs (`local_devices`).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,11 +86,52 @@ def cluster(environment: Mapping[str, str], devices: Path = Path("/dev")) -> str
     return None
 
 
+def _tasks_per_node(environment: Mapping[str, str]) -> int:
+    """How many tasks the step has on this node: its place in Slurm's "8(x2),4"."""
+    groups = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    nodes = [int(tasks) for tasks, times in groups for _ in range(int(times or 1))]
+    node = int(environment.get("SLURM_NODEID", "0"))
+    return nodes[node] if node < len(nodes) else 1
+
+
+def local_devices(environment: Mapping[str, str], devices: Path = Path("/dev")) -> list[int] | None:
+    """Which of the GPUs that this process sees are its own, where a launcher starts several tasks on a node: all,
+    where it sees no others'; else its share in order. JAX by itself takes the one of the task's number, seen or not.
+
+    Returns None where there are none, or where no such launcher is at work.
+
+    Raises:
+      ValueError: the tasks cannot share out the GPUs evenly.
+    """
+    if environment.get("SLURM_LOCALID"):
+        number, tasks = int(environment["SLURM_LOCALID"]), _tasks_per_node(environment)
+    elif environment.get("OMPI_COMM_WORLD_LOCAL_RANK"):
+        number = int(environment["OMPI_COMM_WORLD_LOCAL_RANK"])
+        tasks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
+    else:
+        return None
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    ids = devices.glob("nvidia[0-9]*") if chosen is None else filter(None, chosen.split(","))
+    seen = len([each for each in ids if each not in ("-1", "NoDevFiles")])
+    here = environment.get("SLURM_GPUS_ON_NODE", "")
+    if seen == 0:
+        return None
+    if seen < (int(here) if here.isdigit() else tasks):  # the others' are hidden from it
+        return list(range(seen))
+    if seen % tasks:
+        raise ValueError(
+            f"{tasks} tasks on this node cannot share out its {seen} GPU(s) evenly; ask for as many tasks as GPUs "
+            "(--ntasks-per-node), or for one"
+        )
+    each = seen // tasks
+    return list(range(number * each, (number + 1) * each))
+
+
 def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_LIMIT) -> None:
     """Makes this process one of its run's hosts; does nothing where it is the only one. Before JAX computes.
 
     Raises:
-      ValueError: the variables set by hand are invalid.
+      ValueError: the variables set by hand are invalid, or see `local_devices`.
       RunFailed: the hosts did not find each other.
     """
     environment = os.environ if environment is None else environment
@@ -97,6 +139,7 @@ def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_
     kind = "the environment's FAE_COORDINATOR" if arguments else cluster(environment)
     if kind is None or jax.distributed.is_initialized():
         return
+    own = None if arguments or environment.get("JAX_LOCAL_DEVICE_IDS") else local_devices(environment)
     where = f" ({arguments['coordinator_address']})" if arguments else ""
     failed = f"the hosts of this run did not find each other by {kind}{where}"
     remedy = "check that every host runs the same command and can reach host 0"
@@ -106,7 +149,7 @@ def join_hosts(environment: Mapping[str, str] | None = None, limit: int = START_
     timer.start()
     try:
         jax.distributed.initialize(
-            **(arguments or {}),
+            **(arguments or {"local_device_ids": own}),
             initialization_timeout=limit + 60,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=60,

@@ -8,14 +8,15 @@ from typing import Any
 
 from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
+from fae_jax.files.paths import check_folder
 from fae_jax.kinds import find, names
-from fae_jax.model import generator_of
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
 from fae_jax.stages import STAGES, cache
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
-from fae_jax.stages.stage import Stage
+from fae_jax.stages.outline import Shapes, check_kernel, check_networks
+from fae_jax.stages.stage import Stage, read_record
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.boards import check_boards
 
@@ -83,7 +84,9 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     if name is not None and name not in {stage.name for stage in stages_of(config)}:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
     check_boards(config.logging)
+    check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
     _check_condition(config, name)
+    _check_folders(experiment)
     if name is not None:
         check_stages(experiment, f"stage {name}", chosen[0].needs)
     if any(stage.reads != "latents" for stage in chosen):
@@ -97,27 +100,38 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         if stage.players is not None:
             section = stage.section(config)
             experiment.check_batch(f"{stage.field or stage.name}.batch", section.batch, section.microbatches)
+    tokenizer = None  # its outline: sizes that do not fit are found before the encoder is trained
     if name == "generator":
-        _ = generator_of(experiment.parts), open_latents(experiment.workdir)
+        tokenizer, _ = experiment.parts.tokenizer, open_latents(experiment.workdir)
     elif name != "encoder" and (not config.encoder.train or experiment.is_done(stage_of("encoder"))):
-        _check_opened(experiment, name)
-    else:
-        # Sizes that do not divide are found before the encoder is trained.
-        _ = tokenizer_kind(config).outline(config)
+        tokenizer = _opened(experiment, name)
+    shapes = Shapes(config, experiment.mesh, tokenizer=tokenizer)
+    for stage in chosen:
+        if not stage.start and read_record(experiment.workdir, stage.folder or stage.name) is None:
+            check_networks(shapes, stage)  # one that starts from another's networks has none of its own
 
 
-def _check_opened(experiment: Experiment, name: str | None) -> None:
-    """The same where the tokenizer's published weights are there."""
+def _opened(experiment: Experiment, name: str | None) -> Any:
+    """The tokenizer where its published weights are there; what it needs beside them is checked."""
     kind = tokenizer_kind(experiment.config)
-    if kind.trained:
-        _ = kind.outline(experiment.config, experiment.parts.encoder)
+    if not kind.trained:
+        tokenizer = experiment.parts.tokenizer
+    else:
+        tokenizer = kind.outline(experiment.config, experiment.parts.encoder)
         store = experiment.parts.feature_store("train")
         if store is not None and name in (None, "features", "pixels", "finetune"):
             store.check_room()
-    else:
-        _ = experiment.parts.tokenizer
     if name == "cache":
         cache.check_request(experiment)
+    return tokenizer
+
+
+def _check_folders(experiment: Experiment) -> None:
+    config, kept = experiment.config, experiment.config.compute.compilation_cache
+    check_folder(experiment.workdir.root, "working directory ")
+    check_folder(config.cache.path, "field cache.path=")
+    check_folder(config.data.features, "field data.features=")
+    check_folder("" if kept in ("off", "auto") else kept, "field compute.compilation_cache=")
 
 
 def _check_condition(config: Any, name: str | None) -> None:

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -121,6 +122,11 @@ class SweepDirectory:
     sweep: Sweep
     config: Any
 
+    @property
+    def command(self) -> str:
+        """How a command for it begins, in a shell."""
+        return f"fae sweep --workdir {shlex.quote(str(self.root))}"
+
     @classmethod
     def open(cls, root: Path) -> SweepDirectory:
         """A directory that was begun before.
@@ -133,7 +139,7 @@ class SweepDirectory:
         if not file.is_file():
             raise FileNotFoundError(
                 f"{root} is not a sweep directory: it has no sweep.json; begin one with "
-                f"`fae sweep --config CONFIG --sweep SWEEP --workdir {root}`"
+                f"`fae sweep --config CONFIG --sweep SWEEP --workdir {shlex.quote(str(root))}`"
             )
         try:
             content = json.loads(file.read_text())
@@ -195,8 +201,9 @@ class SweepDirectory:
             match = re.fullmatch(r"(\d+)(?:-(\d+))?", word.strip())
             if match is None:
                 raise ValueError(f"--points {words!r} must be numbers and ranges of points, as 0,2-3")
-            chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-        return [self.point(str(number)) for number in sorted(chosen)]
+            first, last = self.point(match[1]), self.point(match[2] or match[1])
+            chosen.update(range(first.number, last.number + 1))
+        return [self.points[number] for number in sorted(chosen)]
 
     def check(self) -> None:
         """Refuses a directory of another sweep, or of something else; changes nothing.

@@ -66,7 +66,7 @@ def behind(directory: SweepDirectory, number: int, rungs: int) -> dict[str, Any]
             if step not in rows[place] and not failed[place]:
                 raise ValueError(
                     f"point {directory.points[place].name} has not reached step {step} of {stage}, where the sweep "
-                    f"decides who goes on; run `fae sweep --workdir {directory.root} --point {place}` first"
+                    f"decides who goes on; run `{directory.command} --point {place}` first"
                 )
         columns.append([row.get(step) for row in rows])
         alive = survivors(columns, stop.keep, lower=lower)[-1]

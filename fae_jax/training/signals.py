@@ -18,6 +18,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from fae_jax.errors import Stopped
 from fae_jax.parallel.ending import heeded
 
 # The hosts of a run ask equally often, and the service counts the questions of a process, not of a stage.
@@ -35,7 +36,7 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             ending = [number for number in heeded() if not (self._several and number == signal.SIGTERM)]
-            for number in (signal.SIGINT, *ending):
+            for number in ending:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -51,7 +52,7 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Stopped("interrupted; the same command continues from the last checkpoint")
         self._signal = signal.Signals(number).name
         if self._several:  # a wish of one host alone: made a notice that reaches all
             os.kill(os.getpid(), signal.SIGTERM)

@@ -92,10 +92,35 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
             "feature_decoder.transformer.heads=3 must divide the encoder's width 16",
         ),
         ("--config.data.image_size=36", "data.image_size=36 must be a multiple of encoder.patch=8"),
+        # What would have been met by a later stage
+        ("--config.generator.flow_matching.dit.width=18", "needs a width that is a multiple of 4, got 18"),
+        (
+            "--config.generator.flow_matching.dit.depth=1000000000000",
+            "the state of stage generator takes 79,360,000.0 GB",
+        ),
+        ("--config.encoder.width=9223372036854775808", "the networks of stage encoder cannot be made: "),
+        ("--config.cache.batch=1000000000000", "field cache.batch=1000000000000 takes 3,072,000.0 GB on each host"),
+        (
+            "--config.encoder.layers=(1,)",
+            "field encoder.layers=(1,) is of published encoders, and train=True trains 'vit'",
+        ),
+        ("--config.encoder.name=dinov2_b14", "field encoder.name='dinov2_b14' is of published encoders"),
+        ("--config.compute.kernel=splash", "field compute.kernel='splash' needs a TPU, and this is a cpu"),
+        (
+            "--config.cache.path=/dev/null",
+            "field cache.path=/dev/null cannot be written to (/dev/null: Not a directory)",
+        ),
+        ("--config.compute.compilation_cache=/dev/null/x", "field compute.compilation_cache=/dev/null/x cannot be"),
+        ("--config.data.features=/dev/null", "field data.features=/dev/null cannot be written to"),
     ],
 )
 def test_wrong_fields_and_values(refuse: Refuse, tmp_path: Path, override: str, text: str):
     assert text in refuse("run", *new(tmp_path), override)
+
+
+def test_a_value_of_any_length_is_shortened(refuse: Refuse, tmp_path: Path):
+    line = refuse("run", *new(tmp_path), "--config.features.beta=" + "x" * 100_000)
+    assert "field features.beta is of type float (now 0.0005), got 'xxx" in line and len(line) < 1100
 
 
 def test_an_encoder_that_is_unknown_or_has_nothing_to_train(refuse: Refuse, tmp_path: Path):
@@ -125,7 +150,7 @@ def test_a_file_where_the_directory_should_be(refuse: Refuse, tmp_path: Path):
     (tmp_path / "new").write_text("mine")
     assert "is a file; name a directory" in refuse("run", *new(tmp_path))
     line = refuse("run", "--config", TINY, "--workdir", tmp_path / "new" / "deeper")
-    assert "new" in line
+    assert f"working directory {tmp_path}/new/deeper cannot be written to ({tmp_path}/new: Not a directory)" in line
 
 
 def test_a_damaged_configuration(refuse: Refuse, tmp_path: Path):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +102,18 @@ def test_a_dry_run_touches_nothing_and_prints_every_command(tmp_path: Path, capf
     assert "trained once for all: encoder, features, cache" in out
     commands = [line.partition(" --point ")[2] for line in out.splitlines() if " --point " in line]
     assert commands == ["shared", *(f"{n}{rung}" for rung in (" --rung 1", " --rung 2", "") for n in (0, 1))]
+
+
+def test_a_dry_run_can_be_given_to_a_shell(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Nothing in a name is run: what is printed does nothing but begin programs, and there are none."""
+    file, root = write(tmp_path, RATES), tmp_path / f"a;$(touch {tmp_path}/x)\ntouch {tmp_path}/y"
+    before = tree_hash(tmp_path)
+    for words in (["local"], ["gke", "--launch=image=i", "--launch=accelerator=a", "--launch=topology=4x4"]):
+        given = ["--config", str(TINY), "--sweep", str(file), "--workdir", str(root), "--dry_run"]
+        assert main(["sweep", *given, "--launcher", *words]) == 0
+        printed = capfd.readouterr().out.replace(sys.executable, "none")
+        subprocess.run(["/bin/bash"], input=printed, text=True, env={"PATH": "/usr/bin:/bin"}, capture_output=True)
+        assert tree_hash(tmp_path) == before
 
 
 @pytest.fixture(scope="module")

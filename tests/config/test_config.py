@@ -255,7 +255,7 @@ def test_a_generator_may_train_for_longer(schedule: str, fewer: int, more: int, 
 
 
 def test_training_an_encoder_needs_steps_and_whole_patches():
-    trains = override(default_config(), [("encoder.train", "True")])
+    trains = override(default_config(), [("encoder.train", "True"), ("encoder.name", "vit")])
     with pytest.raises(ValueError, match="encoder_training.steps must be at least 1, got 0"):
         check(trains)
     odd = override(trains, [("encoder_training.steps", "5"), ("data.image_size", "100")])

@@ -38,7 +38,9 @@ KillWait=60
 MinJobAge=600
 SchedulerParameters=sched_interval=2,bf_interval=2
 MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -55,10 +57,10 @@ def _free_port() -> int:
 
 
 class SlurmCluster:
-    """Started on entering, ended on leaving; `run` runs a Slurm program in it."""
+    """Started on entering, ended on leaving, with processors and GPUs that need not be there."""
 
-    def __init__(self, root: Path, cpus: int):
-        self.root, self._cpus = root, cpus
+    def __init__(self, root: Path, cpus: int, gpus: int = 0):
+        self.root, self._cpus, self._gpus = root, cpus, gpus
         self._daemons: list[subprocess.Popen] = []
         self.environment = {"SLURM_CONF": str(root / "slurm.conf")}
 
@@ -86,8 +88,12 @@ class SlurmCluster:
         self._until(lambda: (munge / "socket").exists(), "munged")
         host = socket.gethostname().split(".")[0]
         ports = {"controller": _free_port(), "node": _free_port()}
-        text = CONFIGURATION.format(root=self.root, host=host, cpus=self._cpus, **ports)
+        text = CONFIGURATION.format(root=self.root, host=host, cpus=self._cpus, gpus=self._gpus, **ports)
         (self.root / "slurm.conf").write_text(text)
+        files = [self.root / f"gpu{number}" for number in range(self._gpus)]
+        for file in files:
+            file.symlink_to("/dev/null")  # any device stands for a GPU
+        (self.root / "gres.conf").write_text("".join(f"Name=gpu File={file}\n" for file in files))
         self._daemon(["/usr/sbin/slurmctld", "-D", "-i"])
         self._daemon(["/usr/sbin/slurmd", "-D", "-N", host])
         self._until(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T", check=False), "slurmd")

@@ -99,6 +99,7 @@ def test_what_kubectl_gets_is_described_in_full(tmp_path: Path):
     first = text.split("<<'MANIFEST'\n")[1].split("MANIFEST\n")[0]
     assert yaml.safe_load(first) == gke.manifest(TASK, KUBECTL, "betas")
     assert f"kubectl --namespace=default apply --filename={tmp_path}/point-3.yaml\n" in text
+    assert "cat >'/a;$(touch X)/point-3.yaml' <<" in gke.describe(PHASES, KUBECTL, "betas", Path("/a;$(touch X)"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "python"
     file.write_text(PROGRAM)
     file.chmod(0o755)
-    monkeypatch.setattr(local.sys, "executable", str(file))
+    monkeypatch.setattr(local, "PYTHON", (str(file), "-m", "fae_jax"))
 
 
 def phase(*words: tuple[object, ...], name: str = "points") -> Phase:
@@ -58,7 +59,7 @@ def test_what_is_described_is_what_runs(tmp_path: Path):
     )
     lines = text.splitlines()
     assert lines[0] == "# points, 2 at a time"
-    assert lines[1] == f"CUDA_VISIBLE_DEVICES=0 {local.sys.executable} -m fae_jax note 'a b'"
+    assert lines[1] == f"CUDA_VISIBLE_DEVICES=0 {sys.executable} -P -m fae_jax note 'a b'"
     assert lines[2].startswith("CUDA_VISIBLE_DEVICES=1 ")
 
 

@@ -83,4 +83,4 @@ def test_names_that_clouds_accept():
 def test_a_task_is_a_shell_line():
     task = Task(name="t", words=("sweep", "--workdir", "/a b"))
     assert task.command("fae") == "fae sweep --workdir '/a b'"
-    assert task.command() == f"{sys.executable} -m fae_jax sweep --workdir '/a b'"
+    assert task.command() == f"{sys.executable} -P -m fae_jax sweep --workdir '/a b'"

@@ -11,7 +11,7 @@ from fae_jax.errors import RunFailed
 from fae_jax.launchers import Phase, Task, slurm
 
 POINTS = Phase(name="points", tasks=tuple(Task(name=f"p{n}", words=("sweep", "--point", str(n))) for n in range(4)))
-TABLE = Phase(name="table", tasks=(Task(name="table", words=("sweep", "--table")),))
+TABLE = Phase(name="table", tasks=(Task(name="table", words=("sweep", "--table")),), alone=True)
 
 
 def directives(text: str) -> dict[str, str]:
@@ -37,6 +37,23 @@ def test_a_script_says_what_a_point_needs(tmp_path: Path):
         "exclusive": "",
         "mail-type": "END",
     }
+
+
+def test_what_sbatch_would_misread_is_quoted_or_refused(tmp_path: Path):
+    folder = tmp_path / 'a b";$(x)#%j'
+    settings = slurm.Settings(tasks_per_node=8, gpus_per_task=1, options="--comment='a b'")
+    points = slurm.script(POINTS, settings, "s", folder).splitlines()
+    name = str(folder).replace('"', '\\"').replace("%", "%%")
+    assert f'#SBATCH "--output={name}/logs/points-%a.log"' in points and '#SBATCH "--comment=a b"' in points
+    for letter in "\n\\":
+        with pytest.raises(ValueError, match="which sbatch cannot take; choose another --workdir"):
+            slurm.script(POINTS, settings, "s", tmp_path / f"a{letter}b")
+
+
+def test_the_table_is_made_by_one_process(tmp_path: Path):
+    settings = slurm.Settings(nodes=2, tasks_per_node=8, gpus_per_task=1)
+    lines = directives(slurm.script(TABLE, settings, "s", tmp_path))
+    assert (lines["nodes"], lines["ntasks-per-node"]) == ("1", "1") and "gpus-per-task" not in lines
 
 
 def run_script(tmp_path: Path, srun: str, *, signal: str = "") -> tuple[int, str]:

@@ -1,17 +1,22 @@
-"""A sweep on a real Slurm: four points, cancelled, asked, requeued, and one of them as two tasks that JAX joins."""
+"""A real Slurm: GPUs shared out, folders of any name, and a sweep of four points, cancelled, asked, requeued, one of
+them as two tasks that JAX joins."""
 
+import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import TINY, curve, environment, fae, lines
+from running import ROOT, TINY, curve, environment, fae, lines
 from slurm_cluster import SlurmCluster, missing_programs
 
+from fae_jax import __version__
+from fae_jax.launchers import Phase, Task, slurm
 from fae_jax.sweeps.directory import SweepDirectory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
@@ -25,8 +30,8 @@ def get_sweep():
 """
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
+@contextlib.contextmanager
+def started(**machine: int) -> Iterator[SlurmCluster]:
     missing = missing_programs()
     if os.geteuid() != 0:
         missing = ["the right to start daemons: run as root"]
@@ -38,10 +43,22 @@ def cluster() -> Iterator[SlurmCluster]:
     root = Path(tempfile.mkdtemp(prefix="fae_slurm_"))  # not pytest's: munged wants folders that others can pass
     root.chmod(0o755)
     try:
-        with SlurmCluster(root, cpus=2) as started:
-            yield started
+        with SlurmCluster(root, **machine) as cluster:
+            yield cluster
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster() -> Iterator[SlurmCluster]:
+    with started(cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def eight_gpus() -> Iterator[SlurmCluster]:
+    with started(cpus=16, gpus=8) as cluster:
+        yield cluster
 
 
 def until(reached: Callable[[], bool], what: str, limit: float = 240.0) -> None:
@@ -49,6 +66,55 @@ def until(reached: Callable[[], bool], what: str, limit: float = 240.0) -> None:
     while not reached():
         assert time.monotonic() < deadline, f"{what} did not happen in {limit} s"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tasks"),
+    [
+        (("--ntasks-per-node=8", "--gpus-per-task=1"), 8),  # each task sees its own
+        (("--ntasks-per-node=8", "--gpus-per-node=8"), 8),  # each sees all
+        (("--ntasks-per-node=2", "--gpus-per-task=4"), 2),
+        (("--ntasks-per-node=1", "--gpus-per-node=8"), 1),  # one task has the whole node
+    ],
+)
+def test_every_gpu_of_a_node_is_used_by_one_task(
+    eight_gpus: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], tasks: int
+):
+    (tmp_path / "fae").write_text(
+        f"#!{sys.executable}\nimport os\nfrom fae_jax.parallel.startup import local_devices\n"
+        "seen = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
+        "print('uses', *[seen[own] for own in local_devices(os.environ)], 'by', os.environ['SRUN_CPUS_PER_TASK'])\n"
+    )
+    (tmp_path / "fae").chmod(0o755)
+    script = ROOT / "launch" / "slurm_run.sh"
+    output = tmp_path / "out"
+    monkeypatch.setenv("FAE", str(tmp_path / "fae"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = ["--parsable", "--cpus-per-task=2", f"--output={output}", *asked, str(script)]
+    job = eight_gpus.run("sbatch", *words)
+    until(lambda: eight_gpus.state(job) in ("COMPLETED", "FAILED"), f"the end of {asked}", 100)
+    assert eight_gpus.state(job) == "COMPLETED", output.read_text()
+    used = [line.partition(" by ") for line in output.read_text().splitlines() if line.startswith("uses ")]
+    assert len(used) == tasks and {cpus for *_, cpus in used} == {"2"}
+    assert sorted(gpu for gpus, *_ in used for gpu in gpus.split()[1:]) == list("01234567")
+
+
+def test_a_folder_of_any_name_and_the_table_once(
+    eight_gpus: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in environment(**eight_gpus.environment).items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / f"a b;$(touch {tmp_path.name})#'\"%j ü" / "launch"
+    version = (Task(name="version", words=("--version",)),)
+    phases = [Phase(name="points", tasks=version), Phase(name="table", tasks=version, alone=True)]
+    settings = slurm.Settings(tasks_per_node=8, gpus_per_task=1, options="--comment='a b'")
+    monkeypatch.chdir(tmp_path)
+    jobs = slurm.launch(phases, settings, folder.parent.name, folder)
+    for job in jobs:
+        until(lambda job=job: eight_gpus.state(job) == "COMPLETED", f"the end of {job}", 60)
+    logs = {file.name: file.read_text().splitlines() for file in (folder / "logs").iterdir()}
+    assert logs == {"points-0.log": [f"fae_jax {__version__}"] * 8, "table-0.log": [f"fae_jax {__version__}"]}
+    assert [path.name for path in tmp_path.iterdir()] == [folder.parent.name]  # nothing in the name was run
 
 
 def test_a_sweep_is_cancelled_asked_and_requeued_and_one_point_has_two_tasks(cluster: SlurmCluster, tmp_path: Path):

@@ -9,7 +9,7 @@ import jax
 import pytest
 from running import ROOT, environment, fae
 
-from fae_jax.parallel.startup import by_hand, cache_folder, cluster, keep_compiled
+from fae_jax.parallel.startup import by_hand, cache_folder, cluster, keep_compiled, local_devices
 
 GOOD = {"FAE_COORDINATOR": "node1:4000", "FAE_HOSTS": "4", "FAE_HOST": "2"}
 
@@ -37,6 +37,35 @@ def test_three_variables_name_the_hosts():
 def test_what_means_nothing_is_refused_in_one_line(changed: dict[str, str], message: str):
     with pytest.raises(ValueError, match=message):
         by_hand({**GOOD, **changed})
+
+
+TASK = {"SLURM_LOCALID": "3", "SLURM_NODEID": "2", "SLURM_STEP_TASKS_PER_NODE": "8(x2),4"}
+EIGHT = ",".join(map(str, range(8)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "own"),
+    [
+        ({}, None),  # no launcher: JAX takes all
+        ({**TASK, "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None),
+        ({**TASK, "CUDA_VISIBLE_DEVICES": "7", "SLURM_GPUS_ON_NODE": "4"}, [0]),  # --gpus-per-task=1
+        ({**TASK, "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b", "SLURM_GPUS_ON_NODE": "8"}, [0, 1]),
+        ({**TASK, "CUDA_VISIBLE_DEVICES": EIGHT, "SLURM_GPUS_ON_NODE": "8"}, [6, 7]),  # four tasks see all eight
+        ({**TASK, "SLURM_NODEID": "1", "CUDA_VISIBLE_DEVICES": EIGHT, "SLURM_GPUS_ON_NODE": "8"}, [3]),
+        ({"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_NODEID": "3"}, list(range(4))),  # /dev
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, [2, 3]),
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "CUDA_VISIBLE_DEVICES": "5"}, [0]),
+    ],
+)
+def test_each_gpu_belongs_to_one_task(tmp_path: Path, environment: dict[str, str], own: list[int] | None):
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert local_devices(environment, tmp_path) == own
+
+
+def test_gpus_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(ValueError, match="4 tasks on this node cannot share out its 1 GPU"):
+        local_devices({**TASK, "CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "1"})
 
 
 STEP = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
