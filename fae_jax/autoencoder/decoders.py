@@ -40,7 +40,9 @@ from fae_jax.section import at_least, option
 class TransformerSection(compressors.TransformerSection):
     """Sizes of the feature decoder."""
 
-    last_norm: bool = option(True, "end with an RMSNorm: goes with feature_norm=none, and only with it")
+    last_norm: bool | None = option(
+        None, "end with an RMSNorm: goes with feature_norm=none, and only with it; None = accordingly"
+    )
 
 
 class FeatureDecoder(nn.Module):

@@ -10,6 +10,7 @@ from fae_jax.encoders.vit import ViTConfig
 from fae_jax.section import at_least, one_of, option, whole_numbers
 
 COMPUTE = ("dtype", "kernel", "scan")
+RAW = ("dinov2_g14", "dinov2_g14_reg")  # encoders whose features the paper takes as they are
 TRAINED_HERE = ("patch", "width", "depth", "heads", "hidden")
 
 
@@ -31,9 +32,9 @@ class EncoderSection:
     )
     combine: str = option("sum", "how layers are combined: sum (RAEv2) or mean", one_of("mean", "sum"))
     feature_norm: str = option(
-        "none",
-        "none: raw features; standardise: per-channel mean 0, variance 1",
-        one_of("none", "standardise"),
+        "auto",
+        "none: raw features; standardise: per-channel mean 0, variance 1; auto: none for DINOv2-g alone",
+        one_of("auto", "none", "standardise"),
     )
     patch: int = option(
         14, "side of a patch at the encoder's input; this and below are used if trained here", at_least(1)
@@ -42,6 +43,13 @@ class EncoderSection:
     depth: int = option(12, "blocks", at_least(1))
     heads: int = option(6, "attention heads", at_least(1))
     hidden: int = option(1536, "inner width of the feed-forward", at_least(1))
+
+    @property
+    def chosen_norm(self) -> str:
+        """`feature_norm`, or what `auto` stands for."""
+        if self.feature_norm != "auto":
+            return self.feature_norm
+        return "none" if self.name in RAW else "standardise"
 
 
 def _fields(section: Any, *names: str) -> dict[str, Any]:

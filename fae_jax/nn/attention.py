@@ -138,8 +138,8 @@ class SelfAttention(nn.Module):
       heads: number of heads.
       head_width: channels per head.
       qkv_bias, out_bias: whether the projections carry a bias.
-      qk_norm: norm of queries and keys per head, one of `fae_jax.nn.norms.NORMS`, or empty; LightningDiT has its blocks'
-        norm, with ε = 10⁻⁵ for LayerNorm here alone.
+      qk_norm: norm of queries and keys per head, one of `fae_jax.nn.norms.NORMS`, or empty; in LightningDiT that
+        of the blocks, with ε = 10⁻⁵ for LayerNorm here alone.
       scale: what the products q kᵀ are multiplied by; None for 1/√head_width.
       dtype: dtype of the matrix products; parameters stay float32.
       kernel: see `attention`.
