@@ -25,7 +25,7 @@ class EncoderSection:
     input_size: int = option(0, "side images are resized to for it; 0 = what fits its patch", at_least(0))
     resize: str = option("", "how images are resized: bicubic, bicubic_antialias, …; empty = the encoder's own")
     interpolation: str = option(
-        "", "resizing its position table: bicubic, bicubic_offset, bicubic_antialias; empty = own"
+        "", "resizing its position table: bicubic, bicubic_offset, bicubic_antialias; empty = its authors' own"
     )
     layers: tuple[Any, ...] = option(
         (), "blocks whose patches make up the feature, −1 the last; () = the last alone", whole_numbers()

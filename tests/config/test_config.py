@@ -209,6 +209,7 @@ def test_a_section_is_not_a_field():
         ("feature_decoder.kind", "identity"),
         ("data.features", "gs://bucket/features"),
         ("compressor.attention.activation", "tanh"),
+        ("features.reduction", "sum"),
         ("compressor.posterior.log_variance_range", "(3,)"),
         ("compressor.posterior.log_variance_range", "(3, 1)"),
         ("compute.dtype", "float16"),
