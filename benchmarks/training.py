@@ -72,14 +72,12 @@ def configure(size: Size, batch: int) -> Any:
     with config.unlocked():
         config.update_from_flattened_dict(
             {
-                "encoder.feature_norm": "standardise",
                 "compressor.attention.heads": size.compressor[0],
                 "compressor.attention.head_width": size.compressor[1],
                 **{
                     f"feature_decoder.transformer.{name}": value
                     for name, value in zip(("depth", "heads", "hidden"), size.feature_decoder, strict=True)
                 },
-                "feature_decoder.transformer.last_norm": False,
                 **{
                     f"pixel_decoder.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.pixel_decoder, strict=True)

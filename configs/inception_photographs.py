@@ -12,7 +12,7 @@ encoder ablation; results and commands in docs/understanding.md.
 
     linear       --config.compressor.kind=linear
     6 layers     --config.compressor.kind=transformer
-    raw features --config.encoder.feature_norm=none --config.feature_decoder.transformer.last_norm=True
+    raw features --config.encoder.feature_norm=none
 
 The first of them encodes the images once (3.7 GB in `features/` for all 9,469) for all four.
 Expected, of half of the images: 32.7 % of the held-out variance missed, linear probe 94.2 % on x, 91.2 % on x̂; with
@@ -38,7 +38,6 @@ def get_config() -> ConfigDict:
     config.data.features = "features"
 
     config.encoder.name = "inception"
-    config.encoder.feature_norm = "standardise"
 
     config.compressor.latent_width = 32
     config.compressor.attention.heads = 4
@@ -50,7 +49,6 @@ def get_config() -> ConfigDict:
     config.feature_decoder.transformer.width = 384
     config.feature_decoder.transformer.heads = 6
     config.feature_decoder.transformer.hidden = 1024
-    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 384
     config.pixel_decoder.depth = 6
     config.pixel_decoder.heads = 6

@@ -24,7 +24,6 @@ def get_config() -> ConfigDict:
 
     config.encoder.name = "vit"
     config.encoder.train = True
-    config.encoder.feature_norm = "standardise"
     config.encoder.patch = 8
     config.encoder.width = 96
     config.encoder.depth = 4
@@ -44,7 +43,6 @@ def get_config() -> ConfigDict:
     config.compressor.transformer.heads = 4
     config.feature_decoder.transformer.heads = 4
     config.feature_decoder.transformer.hidden = 256
-    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 96
     config.pixel_decoder.depth = 3
     config.pixel_decoder.heads = 4

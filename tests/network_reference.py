@@ -6,6 +6,8 @@ slow and plain on purpose: loops over heads and positions, complex numbers for r
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 from scipy.special import erf, expit
@@ -111,7 +113,8 @@ def heads_of(x, heads):
 def self_attention(p, x, heads, grid=None, **logits):
     query, key, value = (heads_of(part, heads) for part in np.split(linear(p["qkv"], x), 3, axis=-1))
     if "query_norm" in p:
-        query, key = rms_norm(p["query_norm"], query), rms_norm(p["key_norm"], key)
+        norm = functools.partial(layer_norm, epsilon=1e-5) if "bias" in p["query_norm"] else rms_norm
+        query, key = norm(p["query_norm"], query), norm(p["key_norm"], key)
     if grid is not None:
         query, key = rotary(query, grid), rotary(key, grid)
     return linear(p["out"], attention(query, key, value, **logits).reshape(*x.shape[:2], -1))

@@ -18,7 +18,6 @@ def get_config() -> ConfigDict:
     config.data.in_memory = True
     config.encoder.name = "vit"
     config.encoder.train = True
-    config.encoder.feature_norm = "standardise"
     config.encoder.patch = 8
     config.encoder.width = 16
     config.encoder.depth = 1
@@ -32,7 +31,6 @@ def get_config() -> ConfigDict:
         part.depth = 1
         part.heads = 2
         part.hidden = 24
-    config.feature_decoder.transformer.last_norm = False
     config.pixel_decoder.width = 16
     config.generator.flow_matching.dit.width = 16
     for section in (config.encoder_training, config.features, config.pixels, config.finetune, config.generator):

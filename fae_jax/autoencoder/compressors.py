@@ -25,14 +25,16 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from fae_jax.autoencoder.posterior import GAUSSIAN, Posterior, PosteriorKind, certain
+from fae_jax.nn import blocks
 from fae_jax.nn.attention import attention, split_width
-from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.blocks import Block, stack
 from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import check_tokens, rotary_table
+from fae_jax.nn.norms import make_norm
 from fae_jax.section import at_least, one_of, option
 
-ACTIVATIONS = {"silu": nn.silu, "gelu": nn.gelu, "none": lambda x: x}
+ACTIVATIONS = {"silu": nn.silu, **blocks.ACTIVATIONS, "none": lambda x: x}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,11 @@ class AttentionSection:
 
     heads: int = option(24, "attention heads", at_least(1))
     head_width: int = option(256, "channels per head", at_least(1))
-    activation: str = option("silu", "after skip + attention: silu, gelu or none", one_of(*ACTIVATIONS))
+    activation: str = option(
+        "silu",
+        "after skip + attention: silu, gelu (exact), gelu_tanh, relu, none, …",
+        one_of(*ACTIVATIONS),
+    )
 
 
 class Compressor(nn.Module):
@@ -52,7 +58,7 @@ class Compressor(nn.Module):
       heads, head_width: 24 and 256 in the paper.
       activation: one of `ACTIVATIONS`.
       posterior: what the last linear's numbers mean.
-      dtype: dtype of the matrix products.
+      dtype: dtype of the matrix products; the last, to the posterior, is in float32.
     """
 
     latent_width: int
@@ -92,7 +98,7 @@ class Compressor(nn.Module):
         )
         mixed = rearrange(attention(query, key, value, kernel=self.kernel), "b n h e -> b n (h e)")
         hidden = ACTIVATIONS[self.activation](linear("skip") + mixed)
-        return self.posterior.of(hidden, self.latent_width, self.dtype)
+        return self.posterior.of(hidden, self.latent_width)
 
 
 class LinearCompressor(nn.Module):
@@ -101,21 +107,19 @@ class LinearCompressor(nn.Module):
     Attributes:
       latent_width: channels of the latent.
       posterior: what the linear's numbers mean.
-      dtype: dtype of the matrix product.
     """
 
     latent_width: int
     posterior: PosteriorKind = GAUSSIAN
-    dtype: jnp.dtype = jnp.float32
 
     @classmethod
     def build(cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> LinearCompressor:
         """See `fae_jax.autoencoder.kinds.make_compressor`."""
-        return cls(section.latent_width, section.posterior, compute.products["dtype"])
+        return cls(section.latent_width, section.posterior)
 
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Posterior:
-        return self.posterior.of(features, self.latent_width, self.dtype)
+        return self.posterior.of(features, self.latent_width)
 
 
 class IdentityCompressor(nn.Module):
@@ -204,4 +208,4 @@ class TransformerCompressor(nn.Module):
         )
         x, _ = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
         x = make_norm("rms", name="last_norm")(x)
-        return self.posterior.of(x, self.latent_width, self.dtype)
+        return self.posterior.of(x, self.latent_width)

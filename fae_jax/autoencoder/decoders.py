@@ -28,10 +28,11 @@ from jaxtyping import Array, Float
 
 from fae_jax.autoencoder import compressors
 from fae_jax.nn.attention import split_width
-from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.blocks import Block, stack
 from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table, unpatchify
+from fae_jax.nn.norms import make_norm
 from fae_jax.section import at_least, option
 
 
@@ -39,7 +40,9 @@ from fae_jax.section import at_least, option
 class TransformerSection(compressors.TransformerSection):
     """Sizes of the feature decoder."""
 
-    last_norm: bool = option(True, "end with an RMSNorm: goes with feature_norm=none, and only with it")
+    last_norm: bool | None = option(
+        None, "end with an RMSNorm: goes with feature_norm=none, and only with it; None = accordingly"
+    )
 
 
 class FeatureDecoder(nn.Module):
@@ -50,7 +53,7 @@ class FeatureDecoder(nn.Module):
       width: channels of the encoder's features.
       depth, heads, hidden: number of blocks, heads, inner width of the SwiGLU.
       inner_width: channels of the blocks; 0 means `width`.
-      dtype, residual: dtypes of the matrix products and of the residual stream.
+      dtype, residual: dtypes of the matrix products (the last is in float32) and of the residual stream.
       last_norm: end with an RMSNorm (right for a ViT's raw final-norm features, which have a fixed energy).
     """
 
@@ -102,7 +105,7 @@ class FeatureDecoder(nn.Module):
         )
         x, _ = stack(block, self.depth, x, rotary_table(head_width, self.grid), scan=self.scan, remat=self.remat)
         if inner != self.width:
-            x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="to_features")(x)
+            x = Dense(self.width, kernel_init=init, name="to_features")(x)
         if self.last_norm:
             x = make_norm("rms", name="last_norm")(x)
         return x.astype(jnp.float32)
@@ -144,7 +147,7 @@ class PixelDecoder(nn.Module):
       grid: rows and columns of tokens.
       patch: side of the square of pixels each token paints.
       width, depth, heads, hidden: shape of the ViT.
-      dtype, residual: dtypes of the matrix products and of the residual stream.
+      dtype, residual: dtypes of the matrix products (the last is in float32) and of the residual stream.
     """
 
     grid: tuple[int, int]
@@ -175,6 +178,7 @@ class PixelDecoder(nn.Module):
             Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel
         )
         x, _ = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
-        x = make_norm("layer", name="last_norm")(x).astype(self.dtype)
-        pixels = Dense(self.patch * self.patch * 3, dtype=self.dtype, kernel_init=init, name="to_pixels")(x)
-        return unpatchify(pixels.astype(jnp.float32), self.grid, self.patch)
+        x = make_norm("layer", name="last_norm")(x)
+        # in float32: bfloat16 has 8 bits, and so would every pixel
+        pixels = Dense(self.patch * self.patch * 3, kernel_init=init, name="to_pixels")(x)
+        return unpatchify(pixels, self.grid, self.patch)

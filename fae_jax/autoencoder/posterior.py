@@ -68,11 +68,11 @@ class PosteriorKind:
         """Whether a KL divergence to N(0, 1) says anything of it."""
         return self.kind in ("gaussian", "fixed_variance")
 
-    def of(self, hidden: Float[Array, "b n k"], latent_width: int, dtype: Any) -> Posterior:
-        """A biased linear named `moments`, and the posterior it says; call it inside a `@nn.compact` method."""
+    def of(self, hidden: Float[Array, "b n k"], latent_width: int) -> Posterior:
+        """A biased float32 linear named `moments`, and the posterior it says; call it in a `@nn.compact` method."""
         numbers = 2 * latent_width if self.kind == "gaussian" else latent_width
         init = nn.initializers.xavier_uniform()
-        moments = Dense(numbers, dtype=dtype, kernel_init=init, name="moments")(hidden).astype(jnp.float32)
+        moments = Dense(numbers, kernel_init=init, name="moments")(hidden)
         if self.kind == "gaussian":
             mean, log_variance = jnp.split(moments, 2, axis=-1)
             return Posterior(mean, jnp.clip(log_variance, *self.log_variance_range))

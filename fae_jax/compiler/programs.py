@@ -73,7 +73,7 @@ def _training(shapes: Shapes, stage: Stage) -> Program:
     players = stage.players(shapes)
     frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
     state = abstract_state(players, shapes.mesh)
-    step: Any = compile_step(players, section.microbatches, 0, shapes.mesh)
+    step: Any = compile_step(players, section.microbatches, 0, shapes.mesh, config.compute.gradients)
     lowered = step.lower(state, frozen, batch_shapes(shapes, stage))
     return Program(lowered, (state, frozen), section.batch)
 

@@ -11,7 +11,7 @@ from fae_jax.section import Plugs, is_chosen, validate
 
 
 def check(config: Any) -> Any:
-    """The configuration, frozen, where it can work.
+    """The configuration, frozen and with its norms chosen, where it can work.
 
     Args:
       config: a `ConfigDict`, or a configuration that is frozen already.
@@ -22,7 +22,7 @@ def check(config: Any) -> Any:
     if not dataclasses.is_dataclass(config):
         for name in flatten(config):
             describe(name)
-    frozen = freeze(config)
+    frozen = _with_norms(freeze(config))
     _check_kinds(frozen, "")
     validate(frozen)
     _check_together(frozen)
@@ -46,6 +46,16 @@ def _check_kinds(section: Any, prefix: str) -> None:
                 brought_section(find(plugs.group, plugs.table, value), value, plugs.group)
             except ValueError as error:
                 raise ValueError(f"field {prefix}{field.name}: {error}") from error
+
+
+def _with_norms(config: Any) -> Any:
+    """With what `auto` and None stand for: a norm of features for the encoder, and a decoder that goes with it."""
+    norm, decoder = config.encoder.chosen_norm, config.feature_decoder
+    if decoder.transformer.last_norm is None:
+        transformer = dataclasses.replace(decoder.transformer, last_norm=norm == "none")
+        decoder = dataclasses.replace(decoder, transformer=transformer)
+    encoder = dataclasses.replace(config.encoder, feature_norm=norm)
+    return dataclasses.replace(config, encoder=encoder, feature_decoder=decoder)
 
 
 def _check_together(config: Any) -> None:

@@ -125,7 +125,10 @@ def with_values(config: Any, values: Mapping[str, Any], *, every: bool = False) 
 
 
 def _converted(name: str, given: Any, current: Any, text: str | None = None) -> Any:
-    value, kind = tuples(given.item() if hasattr(given, "item") else given), type(current)
+    value = tuples(given.item() if hasattr(given, "item") else given)
+    if value is None and current is None:
+        return None
+    kind = bool if current is None else type(current)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

@@ -11,6 +11,7 @@ from fae_jax.section import at_least, one_of, option, whole_numbers
 
 COMPUTE = ("dtype", "kernel", "scan")
 PUBLISHED = ("name", "weights", "revision", "input_size", "resize", "interpolation", "layers")
+RAW = ("dinov2_g14", "dinov2_g14_reg")  # encoders whose features the paper takes as they are
 TRAINED_HERE = ("patch", "width", "depth", "heads", "hidden")
 
 
@@ -25,16 +26,16 @@ class EncoderSection:
     input_size: int = option(0, "side images are resized to for it; 0 = what fits its patch", at_least(0))
     resize: str = option("", "how images are resized: bicubic, bicubic_antialias, …; empty = the encoder's own")
     interpolation: str = option(
-        "", "resizing its position table: bicubic, bicubic_offset, bicubic_antialias; empty = own"
+        "", "resizing its position table: bicubic, bicubic_offset, bicubic_antialias; empty = its authors' own"
     )
     layers: tuple[Any, ...] = option(
         (), "blocks whose patches make up the feature, −1 the last; () = the last alone", whole_numbers()
     )
     combine: str = option("sum", "how layers are combined: sum (RAEv2) or mean", one_of("mean", "sum"))
     feature_norm: str = option(
-        "none",
-        "none: raw features; standardise: per-channel mean 0, variance 1",
-        one_of("none", "standardise"),
+        "auto",
+        "none: raw features; standardise: per-channel mean 0, variance 1; auto: none for DINOv2-g alone",
+        one_of("auto", "none", "standardise"),
     )
     patch: int = option(
         14, "side of a patch at the encoder's input; this and below are used if trained here", at_least(1)
@@ -54,6 +55,13 @@ class EncoderSection:
                     f"{name}={value!r} is of published encoders, and train=True trains {small.NAME!r} here: set "
                     f"encoder.name={small.NAME} and leave the others out, or set train=False"
                 )
+
+    @property
+    def chosen_norm(self) -> str:
+        """`feature_norm`, or what `auto` stands for."""
+        if self.feature_norm != "auto":
+            return self.feature_norm
+        return "none" if self.name in RAW else "standardise"
 
 
 def _fields(section: Any, *names: str) -> dict[str, Any]:

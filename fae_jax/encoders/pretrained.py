@@ -156,8 +156,8 @@ def build(
       weights: see the module.
       image_size: side in pixels of the square images it will read.
       input_size: side they are resized to; None for `input_side`.
-      interpolation: how the position table becomes another grid's (`bicubic`, `bicubic_offset`: the first DINOv2
-        way, `bicubic_antialias`: the second); None for what the family's reference does.
+      interpolation: how the position table becomes another grid's: `bicubic` (`transformers`), `bicubic_offset`
+        (DINOv2's own without registers), `bicubic_antialias` (with them); None for what the family's authors do.
       resize: how images become that size, see `fae_jax.encoders.preprocess.prepare`.
       layers: blocks, counted from 0 or from the end (−1), whose patches after the last norm are combined into the
         feature; empty for the last alone.

@@ -188,7 +188,8 @@ def _dinov2(fields: Mapping[str, Any]) -> tuple[ViTConfig, NameMap]:
         layer_scale=fields.get("layerscale_value", 1.0),
         qkv_bias=fields.get("qkv_bias", True),
         registers=fields.get("num_register_tokens", 4) if registers else 0,
-        interpolation="bicubic_antialias" if registers else "bicubic",
+        # the authors' own ways; transformers has neither offset nor antialias
+        interpolation="bicubic_antialias" if registers else "bicubic_offset",
         classes=len(fields.get("id2label") or range(fields.get("num_labels", 2))) if heads else 0,
         classifier="cls_mean",
     )

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from fae_jax.nn.blocks import Block, make_norm, stack
+from fae_jax.nn.blocks import Block, stack
 from fae_jax.nn.dense import Dense
+from fae_jax.nn.norms import make_norm
 
 
 class TextOutput(NamedTuple):

@@ -29,9 +29,10 @@ from jaxtyping import Array, Float
 
 from fae_jax.encoders.registry import EncoderOutput
 from fae_jax.nn.attention import attention
-from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, make_norm, stack
-from fae_jax.nn.dense import Dense
+from fae_jax.nn.blocks import FEED_FORWARDS, Block, FeedForward, stack
+from fae_jax.nn.dense import Dense, precision
 from fae_jax.nn.embeddings import patchify, rotary_table
+from fae_jax.nn.norms import make_norm
 from fae_jax.nn.resample import resize_table
 
 INTERPOLATIONS: dict[str, dict[str, Any]] = {
@@ -163,8 +164,9 @@ class AttentionPool(nn.Module):
         probe = self.param("probe", init, (1, width))
         kernel = self.param("joint_kernel", init, (width, 3 * width)).astype(self.dtype)
         bias = self.param("joint_bias", nn.initializers.zeros, (3 * width,)).astype(self.dtype)
-        query = probe.astype(self.dtype) @ kernel[:, :width] + bias[:width]
-        joint = patches.astype(self.dtype) @ kernel[:, width:] + bias[width:]
+        times = functools.partial(jnp.matmul, precision=precision(self.dtype))
+        query = times(probe.astype(self.dtype), kernel[:, :width]) + bias[:width]
+        joint = times(patches.astype(self.dtype), kernel[:, width:]) + bias[width:]
         query = rearrange(jnp.broadcast_to(query, (len(patches), 1, width)), "b n (h e) -> b n h e", h=self.heads)
         key, value = rearrange(joint, "b n (two h e) -> two b n h e", two=2, h=self.heads)
         mixed = rearrange(attention(query, key, value, kernel="xla"), "b n h e -> b n (h e)")

@@ -35,7 +35,7 @@ def structure_loss(latents: Float[Array, "b n c"], features: Float[Array, "b n d
     """Equation (1)."""
 
     def gram(x: Array) -> Array:
-        return jnp.einsum("bid,bjd->bij", unit(x), unit(x))
+        return jnp.einsum("bid,bjd->bij", unit(x), unit(x), precision="highest")
 
     return jnp.mean((gram(latents) - gram(features)) ** 2)
 

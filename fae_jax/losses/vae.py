@@ -3,12 +3,14 @@
     L = mean (x̂ − x)² / v + β · mean KL,   KL = ½ (μ² + σ² − 1 − log σ²)       (1)
 
 with both means over every element and v the features' average channel variance (1 when they are standardised), so
-that β does not depend on the encoder. Summed over an image's elements instead, as the paper prints it, with n tokens
-of d feature and c latent channels,
+that β does not depend on the encoder. The paper prints ‖x̂ − x‖² + β KL, neither divided by v nor averaged: over an
+image of n tokens of d feature and c latent channels,
 
-    L = n d · mean (x̂ − x)² / v + β · n c · mean KL,                            (2)
+    L = n d · mean (x̂ − x)² + β · n c · mean KL,                                (2)
 
-which is (1) with β c / d for β, times n d.
+which is n d v times (1) with β c / (d v) for β: a β of (2) is as strong as one d v / c times smaller in (1), 48 times
+in the paper's sizes at v = 1. Its gradients are hundreds of thousands of times as long, so that a clip of 1 shortens
+every one of them to 1: AdamW then weighs all steps alike.
 """
 
 from __future__ import annotations
@@ -30,9 +32,15 @@ def feature_error(
 
 
 def reduced(
-    error: Float[Array, ""], kl: Float[Array, ""], *, beta: float, reduction: str, sizes: tuple[int, int, int]
+    error: Float[Array, ""],
+    kl: Float[Array, ""],
+    *,
+    beta: float,
+    reduction: str,
+    sizes: tuple[int, int, int],
+    variance: float,
 ) -> Float[Array, ""]:
-    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `sizes` are n, d and c.
+    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `error` is that of (1), `sizes` are n, d, c, `variance` v.
 
     Raises:
       ValueError: the reduction is neither.
@@ -41,7 +49,7 @@ def reduced(
     if reduction == "mean":
         return error + beta * kl
     if reduction == "sum":
-        return tokens * (features * error + beta * latents * kl)
+        return tokens * (features * variance * error + beta * latents * kl)
     raise ValueError(f"reduction {reduction!r} is unknown; choose mean or sum")
 
 

@@ -2,7 +2,7 @@
 
     attention(q, k, v) = softmax(q kᵀ / √d + mask) v                         (1)
 
-The softmax is taken in float32 whatever the dtype of q, k and v.
+The softmax is taken in float32 whatever the dtype of q, k and v; products of float32 are in float32 (nn/dense.py).
 
 Kernels, by name:
 
@@ -10,12 +10,13 @@ Kernels, by name:
 * ``cpu``   -- any device, written for CPUs: heads in front, sums divided out after the product with v, and queries in
   halves where there are a few more than `CPU_QUERIES`: XLA fuses that into one pass (docs/performance.md).
 * ``cudnn`` -- fused, NVIDIA GPUs of generation 8.0 and later, bfloat16 or float16.
-* ``splash`` -- fused, TPU: full attention over multiples of 128 tokens; elsewhere as ``xla``.
+* ``splash`` -- fused, TPU, bfloat16: full attention over multiples of 128 tokens; elsewhere as ``xla``.
 * ``auto``  -- ``cudnn`` or ``splash`` where it applies, ``cpu`` on a CPU, otherwise ``xla``.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -25,8 +26,9 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from fae_jax.nn.dense import Dense, JointDense
+from fae_jax.nn.dense import Dense, precision
 from fae_jax.nn.embeddings import Rotary, apply_rotary
+from fae_jax.nn.norms import make_norm
 from fae_jax.nn.tags import on_each_device, tag
 
 KERNELS = ("auto", "xla", "cpu", "cudnn", "splash")
@@ -75,13 +77,16 @@ def attention(
     if kernel == "auto":
         kernel = "cudnn" if _cudnn_applies(query) and bias is None else "xla"
     whole = query.shape[1] % SPLASH_TOKENS == 0 and key.shape[1] % SPLASH_TOKENS == 0
-    if kernel == "splash" and whole and mask is None and bias is None:
+    if kernel == "splash" and whole and query.dtype == jnp.bfloat16 and mask is None and bias is None:
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         return on_each_device(_splash, (query * factor).astype(query.dtype), key, value, name="attended")
-    if kernel == "cpu":
-        return _plain(query, key, value, mask, bias, query.shape[-1] ** -0.5 if scale is None else scale)
-    chosen: Literal["xla", "cudnn"] = "cudnn" if kernel == "cudnn" else "xla"
-    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale, implementation=chosen)
+    with jax.default_matmul_precision(precision(query.dtype)):
+        if kernel == "cpu":
+            return _plain(query, key, value, mask, bias, query.shape[-1] ** -0.5 if scale is None else scale)
+        chosen: Literal["xla", "cudnn"] = "cudnn" if kernel == "cudnn" else "xla"
+        return jax.nn.dot_product_attention(
+            query, key, value, bias=bias, mask=mask, scale=scale, implementation=chosen
+        )
 
 
 def _plain(
@@ -133,7 +138,8 @@ class SelfAttention(nn.Module):
       heads: number of heads.
       head_width: channels per head.
       qkv_bias, out_bias: whether the projections carry a bias.
-      qk_norm: RMS-normalise queries and keys per head.
+      qk_norm: norm of queries and keys per head, one of `fae_jax.nn.norms.NORMS`, or empty; in LightningDiT that
+        of the blocks, with ε = 10⁻⁵ for LayerNorm here alone.
       scale: what the products q kᵀ are multiplied by; None for 1/√head_width.
       dtype: dtype of the matrix products; parameters stay float32.
       kernel: see `attention`.
@@ -143,7 +149,7 @@ class SelfAttention(nn.Module):
     head_width: int
     qkv_bias: bool = True
     out_bias: bool = True
-    qk_norm: bool = False
+    qk_norm: str = ""
     dtype: jnp.dtype = jnp.float32
     kernel: str = "auto"
     scale: float | None = None
@@ -156,17 +162,16 @@ class SelfAttention(nn.Module):
         mask: Bool[Array, "..."] | None = None,
         bias: Float[Array, "..."] | None = None,
     ) -> Float[Array, "b n d"]:
-        init = nn.initializers.xavier_uniform()
-        joint = JointDense((3, self.heads, self.head_width), use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")
+        linear = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        joint = linear((3, self.heads, self.head_width), use_bias=self.qkv_bias, name="qkv")
         # Split, not indexed: the gradient of a split is one concatenation, of an index a sum of padded arrays.
         query, key, value = (part[:, :, 0] for part in jnp.split(tag(joint(x), "qkv"), 3, axis=2))
         if self.qk_norm:
-            query = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="query_norm")(query).astype(self.dtype)
-            key = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="key_norm")(key).astype(self.dtype)
+            norm = functools.partial(make_norm, self.qk_norm, epsilon=1e-6 if self.qk_norm == "rms" else 1e-5)
+            query = norm(name="query_norm")(query).astype(self.dtype)
+            key = norm(name="key_norm")(key).astype(self.dtype)
         if rotary is not None:
             query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
         mixed = attention(query, key, value, mask=mask, bias=bias, scale=self.scale, kernel=self.kernel)
         mixed = tag(mixed, "attended")
-        return Dense(x.shape[-1], use_bias=self.out_bias, dtype=self.dtype, kernel_init=init, name="out")(
-            rearrange(mixed, "b n h d -> b n (h d)")
-        )
+        return linear(x.shape[-1], use_bias=self.out_bias, name="out")(rearrange(mixed, "b n h d -> b n (h d)"))

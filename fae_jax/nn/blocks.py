@@ -1,4 +1,4 @@
-"""The pieces transformers are built of: norms, feed-forwards, a pre-norm block, and a stack of blocks.
+"""The pieces transformers are built of: feed-forwards, a pre-norm block, and a stack of blocks.
 
 A block is   x ← x + Attention(Norm(x));  x ← x + FeedForward(Norm(x)),      (1)
 with each branch multiplied by a learned vector per channel where LayerScale is asked for.
@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fae_jax.nn.attention import SelfAttention
-from fae_jax.nn.dense import Dense, JointDense
+from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import Rotary
+from fae_jax.nn.norms import make_norm
 from fae_jax.nn.tags import tag
 
-NORMS = ("rms", "layer")
 ACTIVATIONS = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -41,19 +41,6 @@ REMAT_POLICIES = {
     "qkv": _saved("qkv", "attended"),  # and its inputs are kept
     "branches": _saved("qkv", "attended", "feed_forward_input"),  # both branches begin from what is kept
 }
-
-
-def make_norm(kind: str, *, epsilon: float = 1e-6, affine: bool = True, name: str | None = None) -> nn.Module:
-    """A float32 norm over channels: `rms` (weight) or `layer` (weight and bias).
-
-    Raises:
-      ValueError: `kind` is not one of `NORMS`.
-    """
-    if kind == "rms":
-        return nn.RMSNorm(epsilon=epsilon, use_scale=affine, dtype=jnp.float32, name=name)
-    if kind == "layer":
-        return nn.LayerNorm(epsilon=epsilon, use_scale=affine, use_bias=affine, dtype=jnp.float32, name=name)
-    raise ValueError(f"norm {kind!r} is unknown; choose one of {', '.join(NORMS)}")
 
 
 class FeedForward(nn.Module):
@@ -76,7 +63,7 @@ class FeedForward(nn.Module):
             Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
         )
         if self.kind in GATED:
-            joint = JointDense((2, self.hidden), use_bias=self.bias, dtype=self.dtype, name="gate_and_value")(x)
+            joint = linear((2, self.hidden), name="gate_and_value")(x)
             gate, value = (part[..., 0, :] for part in jnp.split(tag(joint, "gate_and_value"), 2, axis=-2))
             hidden = GATED[self.kind](gate) * value
         elif self.kind in ACTIVATIONS:
@@ -92,7 +79,7 @@ class Block(nn.Module):
     Attributes:
       heads, head_width: shape of the attention.
       hidden: inner width of the feed-forward.
-      norm: one of `NORMS`.
+      norm: one of `fae_jax.nn.norms.NORMS`.
       feed_forward: one of `FEED_FORWARDS`.
       qkv_bias, out_bias, feed_forward_bias: whether those linears carry a bias.
       layer_scale: initial value of a learned factor per channel on both branches; None for none.

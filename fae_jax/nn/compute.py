@@ -24,6 +24,11 @@ class ComputeSection:
     residual: str = option(
         "float32", "dtype of the stream that blocks add to; bfloat16 takes half the memory", one_of(*DTYPES)
     )
+    gradients: str = option(
+        "float32",
+        "dtype in which gradients of matrices are summed over devices; bfloat16 sends less",
+        one_of(*DTYPES),
+    )
     kernel: str = option(
         "auto", "attention kernel: auto, xla, cpu, cudnn (NVIDIA), splash (TPU)", one_of(*KERNELS), operational=True
     )

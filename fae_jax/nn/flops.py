@@ -42,7 +42,7 @@ def _cost(equation: Any) -> int:
         return params["length"] * _count(params["jaxpr"].jaxpr)
     if name == "cond":
         return max(_count(branch.jaxpr) for branch in params["branches"])
-    inner = sum(_count(program) for program in _programs(params))
+    inner = sum(_count(program) for program in programs_in(params))
     if inner and name == "while":
         raise ValueError("multiply-adds of a loop cannot be counted when its number of turns is not fixed")
     if name in ("pallas_call", "custom_call", "ffi_call", "dot_product_attention_fwd"):
@@ -50,7 +50,7 @@ def _cost(equation: Any) -> int:
     return inner
 
 
-def _programs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def programs_in(params: dict[str, Any]) -> Iterator[Jaxpr]:
     """Every program that an equation runs."""
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):

@@ -37,6 +37,8 @@ from fae_jax.training.optimizer import TrainingSection, make_optimizer
 from fae_jax.training.state import Player, TrainState
 from fae_jax.training.task import Preview
 
+BETA = 5e-4  # goes with reduction=mean
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeaturesSection(TrainingSection):
@@ -45,9 +47,11 @@ class FeaturesSection(TrainingSection):
     steps: int = like(TrainingSection, "steps", 1_000_000)
     batch: int = like(TrainingSection, "batch", 1024)
     reduction: str = option(
-        "mean", "error and KL: mean per element, or sum over those of an image (as printed)", one_of("mean", "sum")
+        "mean",
+        "mean: per element, in units of the features' variance; sum: over an image's, as printed (losses/vae.py)",
+        one_of("mean", "sum"),
     )
-    beta: float = option(5e-4, "weight of the KL divergence, for posteriors that have one", at_least(0))
+    beta: float = option(BETA, "weight of the KL divergence, for posteriors that have one", at_least(0))
     feature_noise: float = option(0.0, "standard deviation of noise on the features the compressor sees", at_least(0))
     latent_noise: float = option(
         0.0, "spread of a noise level drawn for each image and added to its latent (GAE)", at_least(0)
@@ -63,6 +67,14 @@ class FeaturesSection(TrainingSection):
     semantics_weight: float = option(
         0.0, "weight of what a linear layer cannot read off the latent (PAE, equation 3)", at_least(0)
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.reduction == "sum" and self.beta == BETA:
+            raise ValueError(
+                f"reduction='sum' makes the default beta={self.beta} many times weaker than in a mean: set beta, "
+                "multiplied by (channels of the features) · (their variance) / (channels of the latent)"
+            )
 
 
 BARS = 24  # rows of pixels in a preview's bars
@@ -119,7 +131,7 @@ def features_loss(
         kl = kl_divergence(posterior.mean, posterior.log_variance)
         metrics["kl_per_token"] = kl * posterior.mean.shape[-1]
     sizes = (features.shape[1], features.shape[2], posterior.mean.shape[2])
-    total = reduced(error, kl, beta=section.beta, reduction=section.reduction, sizes=sizes)
+    total = reduced(error, kl, beta=section.beta, reduction=section.reduction, sizes=sizes, variance=space.variance)
     shaping: dict[str, Callable[[], Array]] = {
         "structure": lambda: structure_loss(posterior.mean, features),
         "continuity": lambda: continuity_loss(

@@ -57,6 +57,8 @@ class FinetuneSection(TrainingSection):
 
     steps: int = like(TrainingSection, "steps", 100_000)
     batch: int = like(TrainingSection, "batch", 512)
+    weight_decay: float = like(TrainingSection, "weight_decay", 1e-4)
+    last_learning_rate: float = like(TrainingSection, "last_learning_rate", 1e-5)
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
     losses: tuple[Any, ...] = like(PixelsSection, "losses", (("l2", 1.0),))
 

@@ -158,6 +158,13 @@ class FAETokenizer:
                 f"encoder {encoder.name!r} has weights {encoder.weights_hash[:12]}, and this experiment was made "
                 f"with {self.facts.encoder!r} {self.facts.weights[:12]}: name those with encoder.weights"
             )
+        for name, value in encoder.settings.items():
+            before = self.facts.settings.get(name, value)
+            if value != before and name not in ("source", "commit"):
+                raise ValueError(
+                    f"encoder {encoder.name!r} has {name}={value!r}, and this experiment was made with {before!r}: "
+                    f"set encoder.{name} to that in config.json, or begin anew in another directory"
+                )
         return encoder
 
     def load(self, part: str) -> Any:

@@ -44,7 +44,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
       task: what to train.
       directory: of the stage.
       mesh: where to.
-      config: its sections `logging`, `checkpoint` and `watch` are read.
+      config: its sections `compute`, `logging`, `checkpoint` and `watch` are read.
       phases: a clock that shows, afterwards too, where the time of this run went.
 
     Raises:
@@ -63,7 +63,9 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start))
         if start >= steps:
             return _learned(state, steps, task)
-        step_function = compile_step(task.players, task.section.microbatches, task.seed, mesh)
+        step_function = compile_step(
+            task.players, task.section.microbatches, task.seed, mesh, config.compute.gradients
+        )
         log = MetricsLog(directory, start, config.logging, is_first())
         stack.callback(log.close)
         progress = Progress(task.name, start, steps, task.section.batch, speaks=is_first())

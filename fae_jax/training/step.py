@@ -20,6 +20,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from fae_jax.nn.dense import weight_gradients
 from fae_jax.parallel.mesh import batch_sharding
 from fae_jax.parallel.rules import constrained, shardings
 from fae_jax.training.state import Player, PlayerState, TrainState, state_shardings
@@ -103,9 +104,12 @@ def train_step(
     return new_state, {**metrics, "skipped": new_state.skipped, "skipped_in_a_row": new_state.skipped_in_a_row}
 
 
-def compile_step(players: Mapping[str, Player], parts: int, seed: int, mesh: Mesh) -> Step:
+def compile_step(
+    players: Mapping[str, Player], parts: int, seed: int, mesh: Mesh, gradients: str = "float32"
+) -> Step:
     """`train_step` jitted: the state is donated and stays where the rules put it, batch and tagged activations are
-    split over examples, and gradients, their sums over microbatches too, lie like the parameters."""
+    split over examples, and gradients, their sums over microbatches too, lie like the parameters. `gradients` is the
+    dtype in which those of matrices cross the mesh."""
     _, places = state_shardings(players, mesh)
 
     def place(gradient: Any) -> Any:
@@ -113,7 +117,8 @@ def compile_step(players: Mapping[str, Player], parts: int, seed: int, mesh: Mes
 
     def step(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding(mesh))
-        return train_step(players, parts, seed, state, frozen, batch, place)
+        with weight_gradients(gradients):
+            return train_step(players, parts, seed, state, frozen, batch, place)
 
     return jax.jit(
         constrained(step, mesh), donate_argnums=0, in_shardings=(places, None, None), out_shardings=(places, None)

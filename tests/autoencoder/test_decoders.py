@@ -79,6 +79,7 @@ def test_bfloat16_is_close_and_answers_in_float32(module):
     params = {"params": parameters(module(), x, spread=0.1)}
     out = jax.jit(module(dtype=jnp.bfloat16).apply)(params, x)
     assert out.dtype == jnp.float32
+    assert not np.array_equal(out, out.astype(jnp.bfloat16))  # the last step is in float32
     assert_close(out, jax.jit(module().apply)(params, x), 0.04)
 
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from fae_jax.compiler import weigh
-from fae_jax.compiler.weigh import device_memory, judge, read_report, too_large
+from fae_jax.compiler.weigh import judge, read_report, too_large
+from fae_jax.stages import outline
+from fae_jax.stages.outline import device_memory
 
 # Two programs in one log, as libtpu 0.0.42 writes it
 LOG = """
@@ -71,8 +72,8 @@ def test_an_accelerator_has_what_it_says_itself_and_no_table_guesses_it(stats: d
 
 def test_a_cpu_has_the_machine_or_what_its_container_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cpu = SimpleNamespace(platform="cpu")
-    monkeypatch.setattr(weigh, "_CONTAINER", (tmp_path / "memory.max", tmp_path / "none"))
-    monkeypatch.setattr(weigh.jax, "local_device_count", lambda: 2)
+    monkeypatch.setattr(outline, "_CONTAINER", (tmp_path / "memory.max", tmp_path / "none"))
+    monkeypatch.setattr(outline.jax, "local_device_count", lambda: 2)
     (tmp_path / "memory.max").write_text("max\n")
     assert device_memory(cpu) == psutil.virtual_memory().total // 2
     (tmp_path / "memory.max").write_text(f"{GIB}\n")

@@ -1,5 +1,6 @@
 """Every family against `transformers`, random weights, several shapes of it, float32 and bfloat16."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,7 +15,10 @@ import torch
 import transformers as hf
 from parity import distance, pixels, saved
 
+from fae_jax.encoders.published import ENCODERS
 from fae_jax.encoders.recognise import recognise
+from fae_jax.encoders.vit import INTERPOLATIONS
+from fae_jax.nn.resample import resize_table
 from fae_jax.weights import mapping, open_tensors
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -55,6 +59,8 @@ def test_dinov2(tmp_path, shape, registers):
     model = getattr(hf, f"Dinov2{kind}ForImageClassification")(config)
     fields = saved(model, tmp_path)
     module, variables = read(fields, tmp_path)
+    if not registers:  # transformers differs from the authors here
+        module = module.clone(config=dataclasses.replace(module.config, interpolation="bicubic"))
     rng = np.random.default_rng(0)
     for size in ((20, 20), (12, 28)):  # its own grid, and another that is not square
         ours, theirs = pixels(rng, 2, *size)
@@ -65,6 +71,20 @@ def test_dinov2(tmp_path, shape, registers):
         compare(module, variables, ours, {"patches": tokens[:, skip:], "cls": tokens[:, 0]}, half=size == (12, 28))
         out = run(module, variables, ours)
         assert distance(module.apply(variables, out.patches, out.cls, method="classify"), logits) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("dinov2_g14", {"scale_factor": (16.1 / 37, 12.1 / 37)}), ("dinov2_g14_reg", {"size": (16, 12)})],
+)
+def test_dinov2_resizes_its_position_table_as_its_authors_do(name, size):
+    """facebookresearch/dinov2, `interpolate_pos_encoding`: offset 0.1 without registers, antialias with them."""
+    table = np.random.default_rng(0).standard_normal((37 * 37, 5)).astype(np.float32)
+    way = INTERPOLATIONS[recognise(ENCODERS[name].fields).config.interpolation]
+    ours = resize_table(jnp.asarray(table), (37, 37), (16, 12), **way)
+    grid = torch.from_numpy(table).reshape(1, 37, 37, 5).permute(0, 3, 1, 2)
+    theirs = torch.nn.functional.interpolate(grid, mode="bicubic", antialias="size" in size, **size)
+    np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).reshape(-1, 5), atol=2e-5)
 
 
 def test_dinov2_hidden_layers(tmp_path):

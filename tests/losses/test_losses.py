@@ -1,5 +1,7 @@
 """Losses against NumPy, term by term."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,13 +86,18 @@ def test_psnr_clips_what_a_decoder_overshoots_and_is_finite_for_equal_images():
     assert psnr(3 * white, white) == psnr(white, white) == pytest.approx(10 * np.log10(4e12), rel=1e-5)
 
 
-def test_sums_are_means_times_the_numbers_of_elements():
-    error, kl = jnp.asarray(0.3), jnp.asarray(7.0)
-    assert float(vae.reduced(error, kl, beta=0.1, reduction="mean", sizes=(5, 6, 2))) == pytest.approx(1.0)
-    summed = vae.reduced(error, kl, beta=0.1, reduction="sum", sizes=(5, 6, 2))
-    assert float(summed) == pytest.approx(5 * 6 * 0.3 + 0.1 * 5 * 2 * 7)
+def test_the_sum_is_the_papers_loss_of_an_image():
+    features, decoded, mean, log_variance = normal(4, 5, 6), normal(4, 5, 6), normal(4, 5, 2), normal(4, 5, 2)
+    terms = {"error": vae.feature_error(*map(jnp.asarray, (decoded, features)), 9.0)}
+    terms["kl"] = vae.kl_divergence(*map(jnp.asarray, (mean, log_variance)))
+    reduced = functools.partial(vae.reduced, **terms, sizes=(5, 6, 2), variance=9.0)
+    kl = (mean**2 + np.exp(log_variance) - 1 - log_variance).sum() / 2
+    expected = (((decoded - features) ** 2).sum() + 0.1 * kl) / 4
+    assert float(reduced(beta=0.1, reduction="sum")) == pytest.approx(expected, rel=1e-5)
+    as_mean = float(reduced(beta=0.1 * 2 / (6 * 9), reduction="mean"))
+    assert as_mean * 5 * 6 * 9 == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="reduction 'max' is unknown; choose mean or sum"):
-        vae.reduced(error, kl, beta=0.1, reduction="max", sizes=(5, 6, 2))
+        reduced(beta=0.1, reduction="max")
 
 
 def test_a_channel_whose_mean_hardly_moves_is_inactive():

@@ -102,7 +102,7 @@ def test_cudnn_agrees_with_xla(width):
     assert_close(attention(*arrays, kernel="cudnn"), attention(*arrays, kernel="xla"), 0.02)
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("qk_norm", ["", "rms", "layer"])
 @pytest.mark.parametrize("grid", [None, (3, 4)])
 def test_self_attention_is_the_reference(qk_norm, grid):
     x = normals(2, 12, 24)
@@ -172,12 +172,13 @@ def test_rotary_needs_a_multiple_of_four():
         rotary_table(18, (2, 2))
 
 
-def test_splash_is_the_same_attention_with_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
+def test_splash_is_the_same_attention_with_the_same_gradient():
     inputs = [jax.random.normal(key, (1, 128, 2, 72)) for key in jax.random.split(jax.random.key(0), 3)]
-    monkeypatch.setattr(attention_module, "_splash", functools.partial(attention_module._splash, interpret=True))
 
-    def total(kernel: str, *inputs: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(attention(*inputs, kernel=kernel)))
+    def total(kernel: str, query: jax.Array, *rest: jax.Array) -> jax.Array:
+        if kernel == "splash":
+            return jnp.sum(jnp.sin(attention_module._splash(query * 72**-0.5, *rest, interpret=True)))
+        return jnp.sum(jnp.sin(attention(query, *rest, kernel=kernel)))
 
     def both(kernel: str):
         return jax.jit(jax.value_and_grad(functools.partial(total, kernel), (0, 1, 2)))(*inputs)
@@ -189,8 +190,9 @@ def test_splash_is_the_same_attention_with_the_same_gradient(monkeypatch: pytest
 def test_splash_leaves_what_it_cannot_do_to_xla(monkeypatch: pytest.MonkeyPatch, tokens: int):
     called = []
     monkeypatch.setattr(attention_module, "_splash", lambda query, key, value: called.append(1) or value)
-    x = jnp.ones((1, tokens, 1, 8))
+    x = jnp.ones((1, tokens, 1, 8), jnp.bfloat16)
     attention(x, x, x, kernel="splash")
     assert bool(called) == (tokens == 128)
+    attention(*[x.astype(jnp.float32)] * 3, kernel="splash")
     attention(x, x, x, mask=jnp.ones((1, 1, tokens, tokens), bool), kernel="splash")
     assert len(called) == (tokens == 128)

@@ -10,8 +10,9 @@ import pytest
 from flax import linen as nn
 from network_reference import assert_close, parameters
 
-from fae_jax.nn.blocks import FEED_FORWARDS, NORMS, REMAT_POLICIES, Block, FeedForward, make_norm, stack
+from fae_jax.nn.blocks import FEED_FORWARDS, REMAT_POLICIES, Block, FeedForward, stack
 from fae_jax.nn.embeddings import rotary_table
+from fae_jax.nn.norms import NORMS, make_norm
 
 GRID = (2, 3)
 
@@ -30,6 +31,12 @@ def test_norms(kind, affine):
     got = jax.jit(module.apply)({"params": params}, jnp.asarray(x))
     assert_close(got, reference.NORMS[kind](params, x.astype(np.float64), 1e-3))
     assert jax.jit(module.apply)({"params": params}, jnp.asarray(x, jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_a_layer_norm_bears_a_mean_of_a_thousand():
+    x = 1000 + inputs(d=1024)
+    got = jax.jit(make_norm("layer", affine=False).apply)({}, jnp.asarray(x))
+    assert_close(got, reference.layer_norm({}, x.astype(np.float64)), 1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -57,8 +57,8 @@ def test_the_loss_is_error_and_divergence_and_sums_when_asked(plain):
     loss, metrics = plain
     assert loss == pytest.approx(metrics["feature_error"] + 5e-4 * metrics["kl_per_token"] / 4, rel=1e-5)
     assert metrics["explained_variance"] == pytest.approx(1 - metrics["feature_error"], rel=1e-4)
-    summed, same = lose(("features.reduction", "sum"))
-    assert summed == pytest.approx(16 * (16 * same["feature_error"] + 5e-4 * same["kl_per_token"]), rel=1e-5)
+    summed, same = lose(("features.reduction", "sum"), ("features.beta", "0.1"))
+    assert summed == pytest.approx(16 * (16 * same["feature_error"] + 0.1 * same["kl_per_token"]), rel=1e-5)
     assert same["feature_error"] == pytest.approx(metrics["feature_error"], rel=1e-5)
 
 
@@ -123,7 +123,11 @@ ALL += [("features.continuity_weight", "0.1"), ("features.semantics_weight", "0.
 KINDS = {
     "sphere": [("compressor.posterior.kind", "sphere"), ("compressor.kind", "transformer"), *SMALL, *ALL],
     "rms": [("compressor.posterior.kind", "rms"), ("compressor.kind", "linear"), ("features.latent_noise", "0.3")],
-    "fixed_variance": [("compressor.posterior.kind", "fixed_variance"), ("features.reduction", "sum")],
+    "fixed_variance": [
+        ("compressor.posterior.kind", "fixed_variance"),
+        ("features.reduction", "sum"),
+        ("features.beta", "0.1"),
+    ],
     "identity": [("compressor.kind", "identity"), ("feature_decoder.kind", "identity")],
 }
 

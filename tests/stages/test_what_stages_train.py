@@ -81,7 +81,7 @@ def test_purposes_have_seeds_of_their_own():
 def test_noise_for_the_pixel_decoder_is_absolute_or_relative(relative: bool, standardise: bool, sigma: float):
     fields = [("pixels.noise", "0.4"), ("pixels.noise_relative", str(relative))]
     if not standardise:
-        fields += [("encoder.feature_norm", "none"), ("feature_decoder.transformer.last_norm", "True")]
+        fields += [("encoder.feature_norm", "none")]
     config = check(override(load_config(str(TINY)), fields))
     facts = Facts(
         encoder="vit", weights="", settings={}, grid=(4, 4), width=16, tokens=1, mean=(3.0,) * 16, std=(4.0,) * 16

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,16 @@ def test_the_pixel_decoder_paints_the_whole_image_whatever_the_encoders_patch():
 def test_sizes_that_do_not_divide_are_refused(grid: tuple[int, int], width: int, message: str):
     with pytest.raises(ValueError, match=message):
         built(grid=grid, width=width)
+
+
+def test_an_encoder_that_computes_otherwise_than_before_is_refused():
+    facts = dataclasses.replace(built().facts, settings={"interpolation": "bicubic", "source": "here"})
+    settings = {"interpolation": "bicubic_offset", "source": "there"}
+    opened = SimpleNamespace(name="vit", weights_hash="", settings=settings)
+    with pytest.raises(
+        ValueError, match="interpolation='bicubic_offset', and this experiment was made with 'bicubic'"
+    ):
+        FAETokenizer(CONFIG, facts, lambda: opened).encoder  # noqa: B018
 
 
 @pytest.mark.parametrize("switch", ["norm", "feed_forward", "rotary", "qk_norm"])

@@ -9,6 +9,7 @@ import optax
 import pytest
 import toy
 
+from fae_jax.config import check, default_config
 from fae_jax.training.optimizer import best_params, learning_rate, make_optimizer
 
 
@@ -84,6 +85,14 @@ def test_best_params_are_the_ema_of_the_largest_decay_and_without_any_the_parame
 def test_clip_zero_leaves_gradients_as_they_are():
     (clipped, _), (free, _) = (walk(toy.section(clip=clip), 2)[-1] for clip in (1.0, 0.0))
     assert not np.allclose(clipped["hidden"]["kernel"], free["hidden"]["kernel"], atol=1e-4)
+
+
+def test_finetuning_decays_weights_as_pixels_and_ends_at_a_tenth_of_its_rate():
+    config = check(default_config())
+    assert config.finetune.weight_decay == config.pixels.weight_decay == 1e-4
+    schedule = learning_rate(config.finetune)
+    ends = [schedule(step) for step in (config.finetune.warmup, config.finetune.steps)]
+    np.testing.assert_allclose(ends, [1e-4, 1e-5], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from jaxtyping import Array, Float, Int
 
 from fae_jax.conditions import Condition
 from fae_jax.nn.attention import SelfAttention, split_width
-from fae_jax.nn.blocks import NORMS, FeedForward, make_norm, stack
+from fae_jax.nn.blocks import FeedForward, stack
 from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import LabelEmbedding, Rotary, TimeEmbedding, check_tokens, rotary_table, sincos_table
+from fae_jax.nn.norms import NORMS, make_norm
 from fae_jax.nn.tags import tag
 from fae_jax.section import as_dict, at_least, one_of, option
 
@@ -65,7 +66,7 @@ class DiTBlock(nn.Module):
         attend = SelfAttention(
             self.heads,
             split_width(width, self.heads),
-            qk_norm=self.qk_norm,
+            qk_norm=self.norm if self.qk_norm else "",
             dtype=self.dtype,
             kernel=self.kernel,
             name="attention",
@@ -86,10 +87,10 @@ class DiTSection:
     hidden: int = option(3072, "inner width of the feed-forward", at_least(1))
     norm: str = option("rms", "rms (LightningDiT) or layer (SiT)", one_of(*NORMS))
     feed_forward: str = option(
-        "swiglu", "swiglu (LightningDiT) or gelu_tanh (SiT)", one_of("swiglu", "gelu", "gelu_tanh")
+        "swiglu", "swiglu (LightningDiT), gelu_tanh (SiT) or gelu (exact)", one_of("swiglu", "gelu", "gelu_tanh")
     )
     rotary: bool = option(True, "rotary positions (LightningDiT) beside the fixed table")
-    qk_norm: bool = option(False, "normalise queries and keys")
+    qk_norm: bool = option(False, "normalise queries and keys, by the norm of the blocks (LightningDiT)")
     time_scale: float = option(1.0, "factor of times before they are embedded (LightningDiT, SiT: 1)")
 
     def check(self) -> None:
