@@ -40,7 +40,12 @@ def reduced(
     sizes: tuple[int, int, int],
     variance: float,
 ) -> Float[Array, ""]:
-    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `error` is that of (1), `sizes` are n, d, c, `variance` v.
+    """Equation (1) for a `reduction` of "mean", (2) for "sum".
+
+    Args:
+      error: that of (1).
+      sizes: n, d, c.
+      variance: v.
 
     Raises:
       ValueError: the reduction is neither.

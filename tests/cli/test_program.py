@@ -150,7 +150,7 @@ def test_a_file_where_the_directory_should_be(refuse: Refuse, tmp_path: Path):
     (tmp_path / "new").write_text("mine")
     assert "is a file; name a directory" in refuse("run", *new(tmp_path))
     line = refuse("run", "--config", TINY, "--workdir", tmp_path / "new" / "deeper")
-    assert f"working directory {tmp_path}/new/deeper cannot be written to ({tmp_path}/new: Not a directory)" in line
+    assert f"working directory {tmp_path}/new/deeper cannot be: {tmp_path}/new is a file; name a directory" in line
 
 
 def test_a_damaged_configuration(refuse: Refuse, tmp_path: Path):
