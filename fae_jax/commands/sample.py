@@ -63,7 +63,8 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
         elif word.strip().isdigit() and int(word) < len(classes):
             chosen.append(int(word))
         else:
-            hint = nearest(word, classes, otherwise=f"they are 0 to {len(classes) - 1}, or their names")
+            every = f"they are 0 to {len(classes) - 1}, or their names"
+            hint = every if word.strip().isdigit() else nearest(word, classes, otherwise=every)
             raise ValueError(f"--classes {text!r}: {word} is not a class; {hint}")
     return chosen
 
