@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     names = task_names()
     parser.add_argument("--task", required=True, nargs="+", choices=names, metavar="task", help=", ".join(names))
-    parser.epilog = "--config.evaluation.field=value overrides how it is scored"
+    parser.epilog = "--config.evaluation.field=value overrides how it is scored, --config.data.heldout_path=P on what"
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -39,7 +39,7 @@ SAMPLE = 200  # images that are timed before the check begins
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", choices=[*PRESETS], metavar="imagenet|cc12m|folder")
+    parser.add_argument("dataset", choices=[*PRESETS], help="how it is laid out")
     parser.add_argument("path", help="file, folder, pattern such as shards/{00000..01242}.tar, or gs://…")
     parser.add_argument("--out", required=True, metavar="DIR", help="where index, summary and packed images go")
     parser.add_argument(

@@ -61,6 +61,7 @@ def new(tmp_path: Path) -> tuple[object, ...]:
         (("run", "--workdir", "w", "more"), "argument 'more' is unknown; see `fae --help`"),
         (("run", "--workdir", "w", "--config.seed"), "--config.seed needs a value"),
         (("evaluate", "--workdir", "w", "--task", "prob"), "task 'prob' is unknown; did you mean 'probe'?"),
+        (("prepare", "foldr", "images", "--out", "o"), "dataset 'foldr' is unknown; did you mean 'folder'?"),
         (("run", "--workdir", "w", "--config", "quickstrt"), "no configuration at 'quickstrt'"),
     ],
 )
@@ -282,6 +283,8 @@ def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[s
 
 def test_labels_take_classes_in_turn():
     assert balanced_labels([3, 5], 5).tolist() == [3, 5, 3, 5, 3]
+    with pytest.raises(ValueError, match="'cat,dgo': dgo is not a class; did you mean 'dog'"):
+        parse_classes("cat,dgo", ["cat", "dog"])
     assert parse_classes("all", "abc") == [0, 1, 2] and parse_classes("2,a", "abc") == [2, 0]
     assert parse_guidance("none") is None and parse_guidance("config") == "config" and parse_guidance("2.5") == 2.5
     assert parse_guidance("((0, 0.7, 2),)") == ((0, 0.7, 2),)
@@ -370,4 +373,5 @@ def test_an_answer_that_cannot_be_printed_ends_nothing(finished: Path):
 def test_the_answer_is_one_json_object_and_done_is_done(finished: Path):
     out, err = fae("run", "--workdir", finished, "--json")
     assert json.loads(out) == {"workdir": str(finished), "ran": []}
+    assert "Not begun" not in (finished / "report.html").read_text()  # drawn after the last stage
     assert err == ""

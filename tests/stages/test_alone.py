@@ -127,6 +127,8 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
         fae("sample", "--workdir", workdir, "--checkpoint", step, "--number", 2, "--name", f"at{step}")
         images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
     assert (images[1] != images[4]).any()
+    loaded = fae_jax.load(workdir, step=4).generate([0, 1])
+    assert np.abs((loaded + 1) * 127.5 - images[4]).max() < 1  # the very step, and not the newest
     evaluate = ("evaluate", "--workdir", workdir, "--checkpoint", 4, "--task")
     with Workdir(workdir).lock():  # as while it trains
         fae(*evaluate, "generation")

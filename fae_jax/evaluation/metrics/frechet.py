@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fae_jax.evaluation.metrics import Batch
+from fae_jax.files.progress import say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,12 +143,16 @@ class Frechet:
             raise ValueError("the Fréchet distance needs images on both sides, got none")
         counts = {"samples": samples.count, "train": train.count, "heldout": heldout.count}
         dimensions = len(samples.mean)
+        too_few = min(counts.values()) < 2 * dimensions
+        if too_few:
+            few = ", ".join(f"{count} {name}" for name, count in counts.items())
+            say(f"warning: a Fréchet distance in {dimensions} dimensions says little of so few images ({few})")
         return {
             "frechet": {
                 "space": "the encoder's patch features, averaged over the patches",
                 "dimensions": dimensions,
                 **counts,
-                "too_few": min(counts.values()) < 2 * dimensions,
+                "too_few": too_few,
                 "samples_to_heldout": frechet_distance(samples, heldout),
                 "train_to_heldout": frechet_distance(train, heldout),
             }

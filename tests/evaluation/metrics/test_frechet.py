@@ -100,7 +100,7 @@ def test_unusable_features_are_refused():
         frechet_distance(Moments.of(np.zeros((2, 3))), Moments.of(np.zeros((2, 4))))
 
 
-def test_the_metric_compares_samples_with_as_many_training_images(digits):
+def test_the_metric_compares_samples_with_as_many_training_images(digits, capsys):
     among = np.arange(1438) % 4 == 0
     splits = digits._replace(train=dataclasses.replace(digits.train, among=among))._asdict()
     real = {split: take_in([batch], ["frechet"], None, ())["frechet"] for split, batch in splits.items()}
@@ -113,5 +113,7 @@ def test_the_metric_compares_samples_with_as_many_training_images(digits):
     copied = real["train"].result(real)["frechet"]  # of samples all count
     assert copied["samples"] == 1438
     assert copied["samples_to_heldout"] == frechet_distance(Moments.of(digits.train.features), heldout)
+    assert capsys.readouterr().err == ""
     few = Batch(images=digits.heldout.images[:23], labels=digits.heldout.labels[:23], describe=lambda: np.eye(23, 12))
     assert take_in([few], ["frechet"], None, ())["frechet"].result(real)["frechet"]["too_few"] is True
+    assert "says little of so few images (23 samples, 360 train, 359 heldout)" in capsys.readouterr().err
