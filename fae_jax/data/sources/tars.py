@@ -70,7 +70,7 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
 
     What each shard holds is kept in the folder `scanned`, if there is one, and not looked for again.
     """
-    path = path if storage.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    path = storage.from_root(path)
     if storage.exists(storage.join(path, "index.json")):
         index, about = TarIndex.load(path)
         if "classes" not in about:

@@ -19,6 +19,7 @@ import pytest
 from damage import flipped
 from PIL import Image
 
+from fae_jax.commands.quickstart import configure
 from fae_jax.config import default_config, override
 from fae_jax.config.composing import freeze
 from fae_jax.data.batching import Reading
@@ -155,6 +156,8 @@ def test_buckets_are_read_in_place(
         remote = opened(kind, f"memory://{kind}/data", holdout=0.25)
         here = opened(kind, local, holdout=0.25)
         assert remote.fingerprint == here.fingerprint and len(remote) == len(here)
+        if kind == "folder":
+            assert configure(f"memory://{kind}/data", []).data.path == f"memory://{kind}/data"
         for position in range(0, len(here), 5):
             np.testing.assert_array_equal(remote[position]["image"], here[position]["image"])
             assert remote[position]["label"] == here[position]["label"]
