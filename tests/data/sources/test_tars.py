@@ -319,6 +319,19 @@ def test_headers_that_lie_end_their_own_shard_alone(tmp_path: Path, content: byt
     assert "1.tar" in {skip.name for skip in index.skipped}
 
 
+def test_scanning_many_tars_says_how_far_it_is(
+    tmp_path: Path, write_tar: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, line in ((7, ""), (8, "8 of 8 tars")):
+        write_tar(tmp_path / f"{count}.tar", labelled(2))
+        for number in range(count - 1):
+            write_tar(tmp_path / f"0{number}.tar", labelled(2))
+        assert len(opened(tmp_path)) == 2 * count
+        err = capsys.readouterr().err
+        assert line in err and bool(err) == bool(line)
+        (tmp_path / f"{count}.tar").unlink()
+
+
 def test_members_of_gigabytes_are_named_and_never_read(tmp_path: Path) -> None:
     with open(tmp_path / "0.tar", "wb") as file:  # with holes: it takes no room
         file.write(GOOD)
