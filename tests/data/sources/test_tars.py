@@ -145,6 +145,9 @@ def test_patterns_and_class_names(tmp_path: Path, write_tar: Any) -> None:
     assert len(opened(tmp_path / "s-{0001..0002}.tar")) == 4
     assert len(opened(tmp_path / "s-*.tar")) == 6
     assert opened(tmp_path).classes == opened(tmp_path / "s-0000.tar").classes == ("cat", "dog")
+    (tmp_path / "classes.json").write_text('[{"class": 5, "name": "eel"}]')
+    with pytest.raises(ValueError, match=r"holds no image that can be used \(its class is out of range\)"):
+        opened(tmp_path)
     (tmp_path / "classes.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="classes.json is neither a list"):
         opened(tmp_path)
