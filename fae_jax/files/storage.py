@@ -41,6 +41,11 @@ class StoredFile:
         return self.path.rsplit("/", 1)[-1]
 
 
+def from_root(path: str) -> str:
+    """A path that means the same wherever the next command is typed: `~` and relative ones from the root on."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
+
+
 def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
     """The files a path stands for, sorted by name.
 
@@ -52,7 +57,7 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[StoredFile]:
       FileNotFoundError: there is no such file or folder.
       ValueError: a folder without such files, or a pattern that fits none.
     """
-    path = path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    path = from_root(path)
     files = [file for part in _expanded(path) for file in _matching(part, tuple(suffixes))]
     if not files:
         if not exists(path) and not is_pattern(path):

@@ -8,7 +8,6 @@ Every host encodes its own shards on its own devices, and waits for the others a
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +111,7 @@ def run(experiment: Experiment, stage: Stage) -> None:
     record = Record(
         made_of={"images": identity.source, "encoder": identity.encoder_weights, "compressor": identity.compressor},
         facts={
-            "directory": f"{FOLDER}/{identity.hash}" if inside else _absolute(directory),
+            "directory": f"{FOLDER}/{identity.hash}" if inside else storage.from_root(directory),
             "hash": identity.hash,
             "grid": list(parts.tokenizer.grid),
             "channels": parts.tokenizer.channels,
@@ -146,14 +145,11 @@ def run(experiment: Experiment, stage: Stage) -> None:
         write_record(experiment.workdir, FOLDER, dataclasses.replace(record, finished=len(source)))
 
 
-def _absolute(directory: str) -> str:
-    return directory if storage.is_remote(directory) else os.path.abspath(os.path.expanduser(directory))
-
-
 def is_there(experiment: Experiment, record: Record) -> bool:
     """Whether the finished cache is where the configuration wants it."""
     root = experiment.config.cache.path
-    place = f"{FOLDER}/{record.facts['hash']}" if not root else _absolute(storage.join(root, record.facts["hash"]))
+    name = record.facts["hash"]
+    place = storage.join(storage.from_root(root), name) if root else f"{FOLDER}/{name}"
     if record.facts["directory"] != place:
         return False
     try:

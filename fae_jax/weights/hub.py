@@ -9,6 +9,7 @@ fetched just now or lay in the cache: SHA-256 of large files, and of small ones 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import os
 import re
@@ -60,26 +61,31 @@ def _blobs(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): Path(os.path.realpath(path)) for path in paths}
 
 
-def _verify(folder: Path) -> None:
-    """Compares files with the hashes that name their blobs; a wrong one is removed.
+def _digests(blob: Path) -> list[str]:
+    """The hashes that a blob may be named after: SHA-256, or SHA-1 as Git takes it, or as some mirrors do."""
+    with open(blob, "rb") as file:
+        if len(blob.name) == 64:
+            return [hashlib.file_digest(file, "sha256").hexdigest()]
+        content = file.read()
+    starts = (b"blob %d\0" % len(content), b"")
+    return [hashlib.sha1(start + content, usedforsecurity=False).hexdigest() for start in starts]
+
+
+def _verify(folder: Path, patterns: Sequence[str]) -> None:
+    """Compares the files that are asked for with the hashes that name their blobs; a wrong one is removed.
 
     Raises:
       ValueError: a file's hash is not the one the hub gave.
     """
     for name, blob in _blobs(folder).items():
-        if not _HASH.fullmatch(blob.name):
+        if not _HASH.fullmatch(blob.name) or not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             continue
-        with open(blob, "rb") as file:
-            if len(blob.name) == 64:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            else:
-                content = file.read()
-                digest = hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
-        if digest != blob.name:
+        digests = _digests(blob)
+        if blob.name not in digests:
             blob.unlink()
             (folder / name).unlink(missing_ok=True)
             raise ValueError(
-                f"{name} in {folder} has the hash {digest[:12]}… instead of the hub's {blob.name[:12]}…; it was "
+                f"{name} in {folder} has the hash {digests[0][:12]}… instead of the hub's {blob.name[:12]}…; it was "
                 "deleted, run the same command again to fetch it"
             )
 
@@ -126,7 +132,7 @@ def pull(
         seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
         kind = "safetensors" if FILE in needs else " or ".join(needs)
         raise FileNotFoundError(f"{what} holds no {kind}{seen}")
-    _verify(folder)
+    _verify(folder, patterns)
     fetched = sum(files[file].stat().st_size for file in files if file not in before)
     return Pulled(folder=folder, commit=folder.name, fetched=fetched)
 

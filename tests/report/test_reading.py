@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from damage import flipped
 from PIL import Image
 
 from fae_jax.report import reading
@@ -101,6 +102,15 @@ def test_samples_that_are_not_what_they_should_be_are_left_out(finished, damage,
     guided = Record.read(finished).samples[1]
     assert guided.images is None and guided.labels is None
     assert guided.grid is not None and guided.settings["seed"] == 9
+
+
+def test_samples_damaged_anywhere_are_left_out_or_read(tmp_path):
+    np.savez(tmp_path / "samples.npz", images=np.zeros((4, 4, 4, 3), np.uint8), labels=np.arange(4))
+    whole, rng = (tmp_path / "samples.npz").read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        (tmp_path / "samples.npz").write_bytes(flipped(whole, rng))
+        images, labels = reading._read_archive(tmp_path / "samples.npz")
+        assert (images is None and labels is None) or images.shape == (len(labels), 4, 4, 3)
 
 
 def test_images_stand_in_the_page_unchanged_unless_they_are_large(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 
 import numpy as np
 
@@ -33,7 +32,7 @@ class CocoSource(StoredSource):
 
     def __init__(self, path: str, *, split: str, holdout: float, seed: int, images: str | None = None):
         self.classes = ()
-        path = path if storage.is_remote(path) else os.path.expanduser(path)
+        path = storage.from_root(path)
         listed, self.skipped = _captions(path)
         warn_of(self.skipped, path)
         names = list(listed)
@@ -63,9 +62,10 @@ def _captions(path: str) -> tuple[dict[str, list[str]], list[Skip]]:
         captions_of: dict[str, list[str]] = {name: [] for name in names.values()}
         for annotation in content["annotations"]:
             caption = annotation["caption"].strip()
+            caption.encode()  # JSON may hold halves of characters
             if caption and annotation["image_id"] in names:
                 captions_of[names[annotation["image_id"]]].append(caption)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a COCO file of captions (images with id and file_name, annotations with image_id and "
             f"caption): {type(error).__name__} {error}"

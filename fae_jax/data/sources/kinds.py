@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from fae_jax.data.decode import MAX_PIXELS
@@ -60,7 +59,7 @@ def open_source(
     if kind != "digits":
         if not path:
             raise ValueError(f"a source of kind {kind!r} needs a path")
-        more["path"] = path if storage.is_remote(path) else os.path.expanduser(path)
+        more["path"] = storage.from_root(path)
     source: Source = own(KINDS, kind)(split=split, holdout=holdout, seed=seed, **more)
     if isinstance(source, StoredSource):
         source.max_pixels = max_pixels

@@ -17,6 +17,7 @@ from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
 SPLITS = ("train", "heldout")
+LARGEST_LABEL = 10**6
 _SPLITS = {
     "train": {"train", "training"},
     "validation": {"validation", "valid", "val", "dev"},
@@ -78,9 +79,11 @@ def numbered(labels: np.ndarray, path: str, remedy: str) -> tuple[str, ...]:
     """Names of classes that have none: their numbers.
 
     Raises:
-      ValueError: they are counted from 1, so that class 0 would be an empty one.
+      ValueError: they are counted from 1, so that class 0 would be an empty one; or they are no classes.
     """
     last = int(labels.max())
+    if last > LARGEST_LABEL:
+        raise ValueError(f"{path} has an image of class {last:,}, and classes are at most {LARGEST_LABEL:,}")
     if last > 1 and set(np.unique(labels[labels >= 0]).tolist()) == set(range(1, last + 1)):
         raise ValueError(f"{path} counts its {last} classes from 1, and they are counted from 0 here: {remedy}")
     return tuple(map(str, range(last + 1)))

@@ -56,6 +56,7 @@ class ParquetSource(StoredSource):
             raise ValueError(f"{path} holds no rows")
         remedy = f"subtract 1 from the column {label}, or note its names in the file as a ClassLabel"
         self.classes = (leaves[label].classes or numbered(all_labels, path, remedy)) if label else ()
+        all_labels = all_labels.astype(np.int32)
         chosen = split_positions(all_keys, all_labels, split=split, holdout=holdout, seed=seed)
         self._places = np.array(groups, np.int32)[chosen]
         self.keys, self._labels = all_keys[chosen], all_labels[chosen]
@@ -91,11 +92,9 @@ def _group(file: StoredFile, group: int, columns: tuple[str, ...]) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    import pyarrow
-
     try:
         yield
-    except (pyarrow.ArrowException, OSError, json.JSONDecodeError, AttributeError, UnicodeError) as error:
+    except Exception as error:  # Arrow's own, or whatever the note of Hugging Face holds
         raise ValueError(f"{path} is no whole parquet file: {' '.join(str(error).split())}") from error
 
 
@@ -154,16 +153,16 @@ def _chosen(columns: Columns, leaves: dict[str, _Leaf], path: str) -> Chosen:
 
 
 def _labels(table: Any, name: str) -> np.ndarray:
-    """The classes of all rows, int32; −1 where there is none."""
+    """The classes of all rows; −1 where there is none."""
     if not name:
-        return np.full(table.metadata.num_rows, -1, np.int32)
+        return np.full(table.metadata.num_rows, -1)
     import pyarrow.compute
 
     first, *inner = name.split("/")
     column = table.read([first])[first].combine_chunks()
     for part in inner:
         column = pyarrow.compute.struct_field(column, part)
-    return np.asarray(column.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
+    return np.asarray(column.cast(pyarrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False))
 
 
 def _value(table: Any, name: str, row: int) -> Any:

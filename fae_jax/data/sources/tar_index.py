@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fae_jax.data.decode import SUFFIXES
-from fae_jax.data.sources.listing import listing_hash, name_hashes
+from fae_jax.data.sources.listing import LARGEST_LABEL, listing_hash, name_hashes
 from fae_jax.data.sources.stored import Skip
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
@@ -40,7 +40,6 @@ COLUMNS = {
 }
 VERSION = 2  # 1 looked for the members of a sample beside each other; its columns are the same
 Members = dict[str, tuple[int, int]]  # suffix → offset, size
-LARGEST_LABEL = 10**6
 LARGEST_IMAGE = 2**30  # bytes; of a file whose pixels are within the limit
 LARGEST_TEXT = 2**20  # bytes of a class, caption or JSON, which are read whole
 LARGEST_HEADER = 2**20  # bytes of a member's header, with the extensions before it

@@ -70,7 +70,7 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
 
     What each shard holds is kept in the folder `scanned`, if there is one, and not looked for again.
     """
-    path = path if storage.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    path = storage.from_root(path)
     if storage.exists(storage.join(path, "index.json")):
         index, about = TarIndex.load(path)
         if "classes" not in about:
@@ -87,7 +87,9 @@ def open_index(path: str, scanned: Path | None = None) -> tuple[TarIndex, tuple[
     names, first = class_names(path)
     if first:
         labels = np.asarray(index.columns["label"])
-        index.columns["label"] = np.where(labels < 0, labels, labels - first).astype(labels.dtype)
+        out_of_range = labels.dtype.type(len(names))
+        shifted = np.where(labels < first, out_of_range, labels - first)
+        index.columns["label"] = np.where(labels < 0, labels, shifted).astype(labels.dtype)
     index, classes = usable(index, names, path)
     warn_of(index.skipped, path)
     return index, classes
@@ -126,6 +128,8 @@ def usable(index: TarIndex, names: tuple[str, ...], path: str) -> tuple[TarIndex
         reasons = np.full(len(index), "has no caption")
     else:
         raise ValueError(f"{path} holds images with neither a class (key.cls) nor a caption (key.txt)")
+    if not good.any():
+        raise ValueError(f"{path} holds no image that can be used ({reasons[0]})")
     dropped = []
     for row in np.flatnonzero(~good):
         file, offset = index.files[index.columns["shard"][row]], index.columns["offset"][row]

@@ -86,6 +86,8 @@ def test_another_caption_is_another_source(tmp_path: Path) -> None:
     [
         ("{", "is not a COCO file of captions"),
         ([], "is not a COCO file of captions"),
+        ("[" * 100_000, "is not a COCO file of captions"),
+        ({**LISTED, "annotations": [{"image_id": 4, "caption": "\ud800"}]}, "UnicodeEncodeError"),
         ({"images": LISTED["images"]}, "'annotations'"),
         ({**LISTED, "annotations": [{"image_id": 4, "bbox": [0, 0, 1, 1]}]}, "'caption'"),
         ({**LISTED, "annotations": []}, "holds no image with a caption"),

@@ -19,6 +19,7 @@ import pytest
 from damage import flipped
 from PIL import Image
 
+from fae_jax.commands.quickstart import configure
 from fae_jax.config import default_config, override
 from fae_jax.config.composing import freeze
 from fae_jax.data.batching import Reading
@@ -99,10 +100,23 @@ def test_folders_of_splits_are_no_classes(images: list, tmp_path: Path) -> None:
         opened("folder", str(tmp_path))
 
 
-def test_parquet_counted_from_1_is_refused(images: list, tmp_path: Path) -> None:
-    table = {"image": [data for *_, data in images[:3]], "label": [1, 3, 2]}
-    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="counts its 3 classes from 1.*subtract 1 from the column label"):
+@pytest.mark.parametrize(
+    ("labels", "note", "message"),
+    [
+        ([1, 3, 2], "{}", "counts its 3 classes from 1.*subtract 1 from the column label"),
+        ([0, 2**40, 1], "{}", "class 1,099,511,627,776, and classes are at most 1,000,000"),
+        ([0, 2**31 - 1, 1], "{}", "class 2,147,483,647, and classes are at most 1,000,000"),
+        ([0, 1, 2], "[1]", "is no whole parquet file"),
+        ([0, 1, 2], "[" * 100_000, "is no whole parquet file"),
+        ([0, 1, 2], '{"info": {"features": {"label": {"names": 3}}}}', "is no whole parquet file"),
+    ],
+)
+def test_parquet_whose_classes_are_none(
+    images: list, tmp_path: Path, labels: list[int], note: str, message: str
+) -> None:
+    table = pyarrow.table({"image": [data for *_, data in images[:3]], "label": labels})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=message):
         opened("parquet", str(tmp_path))
 
 
@@ -155,6 +169,8 @@ def test_buckets_are_read_in_place(
         remote = opened(kind, f"memory://{kind}/data", holdout=0.25)
         here = opened(kind, local, holdout=0.25)
         assert remote.fingerprint == here.fingerprint and len(remote) == len(here)
+        if kind == "folder":
+            assert configure(f"memory://{kind}/data", []).data.path == f"memory://{kind}/data"
         for position in range(0, len(here), 5):
             np.testing.assert_array_equal(remote[position]["image"], here[position]["image"])
             assert remote[position]["label"] == here[position]["label"]

@@ -145,6 +145,9 @@ def test_patterns_and_class_names(tmp_path: Path, write_tar: Any) -> None:
     assert len(opened(tmp_path / "s-{0001..0002}.tar")) == 4
     assert len(opened(tmp_path / "s-*.tar")) == 6
     assert opened(tmp_path).classes == opened(tmp_path / "s-0000.tar").classes == ("cat", "dog")
+    (tmp_path / "classes.json").write_text('[{"class": 5, "name": "eel"}]')
+    with pytest.raises(ValueError, match=r"holds no image that can be used \(its class is out of range\)"):
+        opened(tmp_path)
     (tmp_path / "classes.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="classes.json is neither a list"):
         opened(tmp_path)
@@ -317,6 +320,19 @@ def test_headers_that_lie_end_their_own_shard_alone(tmp_path: Path, content: byt
     reasons = {skip.reason for skip in index.skipped} - {NO_TAR, "has no class"}
     assert len(reasons) == 1 and reasons.pop().startswith(reason)
     assert "1.tar" in {skip.name for skip in index.skipped}
+
+
+def test_scanning_many_tars_says_how_far_it_is(
+    tmp_path: Path, write_tar: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, line in ((7, ""), (8, "8 of 8 tars")):
+        write_tar(tmp_path / f"{count}.tar", labelled(2))
+        for number in range(count - 1):
+            write_tar(tmp_path / f"0{number}.tar", labelled(2))
+        assert len(opened(tmp_path)) == 2 * count
+        err = capsys.readouterr().err
+        assert line in err and bool(err) == bool(line)
+        (tmp_path / f"{count}.tar").unlink()
 
 
 def test_members_of_gigabytes_are_named_and_never_read(tmp_path: Path) -> None:
