@@ -40,7 +40,7 @@ def reduced(
     sizes: tuple[int, int, int],
     variance: float,
 ) -> Float[Array, ""]:
-    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `error` is that of (1), `sizes` are n, d, c, `variance` v.
+    """Equation (1) for a `reduction` of "mean", (2) for "sum"; `error` as in (1), `sizes` n, d and c, `variance` v.
 
     Raises:
       ValueError: the reduction is neither.
