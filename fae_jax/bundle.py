@@ -72,6 +72,7 @@ def write_bundle(
     for part in names:
         params = parts.params(part, ema if part == "generator" else "")
         save_tree(folder / f"{part}.safetensors", fetch(params))
+    generator = parts.read_generator.get(ema, {})
     config = parts.config
     if config.encoder.train and "encoder" in tokenizer.encodes:
         for name in _ENCODER_FILES:
@@ -83,7 +84,7 @@ def write_bundle(
         "config": json.loads(to_json(with_trained(config, ""))),
         "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
         "latents": latents,
-        "ema": "raw weights" if ema is None else ema or "largest kept",
+        "generator": generator,
         "provenance": dict(provenance or {}),
     }
     write_atomically(folder / "README.md", _card(content, names))
@@ -99,6 +100,7 @@ _ENCODER_FILES = ("config.json", "model.safetensors")
 
 def _card(content: Mapping[str, Any], names: list[str]) -> str:
     config = content["config"]
+    kept = ", ".join(f"{name} {value}" for name, value in content["generator"].items()) or "none"
     made_of = "\n".join(f"- {name}: `{value}`" for name, value in content["provenance"].items())
     return f"""---
 library_name: fae_jax
@@ -108,7 +110,7 @@ library_name: fae_jax
 A Feature Auto-Encoder (arXiv 2512.07829) written by fae_jax {content["version"]}.
 
 Encoder `{config["encoder"]["name"]}`, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
-EMA {content["ema"]}.
+{kept}.
 
 ```python
 import fae_jax
@@ -190,11 +192,11 @@ class Bundle(Parts):
 
     def params(self, part: str, ema: str | None = "") -> Any:
         if part == "generator":
+            held = self._content.get("generator", {})
             if ema != "":
-                raise ValueError(
-                    f"a bundle holds one set of the generator's weights ({self._content['ema']}), not {ema}"
-                )
+                raise ValueError(f"a bundle holds one set of the generator's weights ({held}), not {ema}")
             _ = self._latents
+            self.read_generator[ema] = held
             like = jax.eval_shape(generator_of(self).init, jax.random.key(0))
         elif part in self.tokenizer.trained:
             like = self.tokenizer.shapes(part)

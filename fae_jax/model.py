@@ -49,10 +49,16 @@ class Parts(abc.ABC):
       tokenizer: see `fae_jax.tokenizers.Tokenizer`.
       statistics: of the latents that the generator was trained on; asking raises ValueError where there is none.
       classes: names of the classes, by label; () where there are none.
+      read_generator: {what `params` was asked for: {"checkpoint": its step, "ema": decay of the average, or None}} of
+        the generator's weights that have been read.
     """
 
     config: Any
     mesh: jax.sharding.Mesh
+
+    @functools.cached_property
+    def read_generator(self) -> dict[str | None, dict[str, Any]]:
+        return {}
 
     @property
     @abc.abstractmethod
@@ -123,7 +129,7 @@ class FAE:
         self.config = parts.config
         self.tokenizer = parts.tokenizer
         if hasattr(self.tokenizer, "looped"):
-            self.tokenizer = self.tokenizer.looped()
+            self.tokenizer = self.tokenizer.looped(self.config.sampling.dtype)
 
     # What is given
 
@@ -207,9 +213,9 @@ class FAE:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """The generator, without parameters; its blocks are looped over."""
+        """The generator, without parameters; its blocks are looped over, in `sampling.dtype`."""
         made = generator_of(self.parts)
-        return made.looped() if hasattr(made, "looped") else made
+        return made.looped(self.config.sampling.dtype) if hasattr(made, "looped") else made
 
     @property
     def classes(self) -> tuple[str, ...]:

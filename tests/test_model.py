@@ -1,5 +1,8 @@
 """A trained FAE as one object: it says what its stages say, and a sample depends on itself alone."""
 
+import copy
+import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -7,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from running import saved_state
+from tiny import STEPS
 
 import fae_jax
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.diffusion.samplers import initial_noise, sample_keys
 from fae_jax.model import guidance_schedule
+from fae_jax.stages.sampling import draw
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,38 @@ def test_averages_are_chosen_by_decay(fae: fae_jax.FAE):
     assert np.abs(drawn["0.9"] - drawn["0.5"]).max() > 1e-5 and np.abs(drawn[None] - drawn["0.5"]).max() > 1e-5
     with pytest.raises(ValueError, match="kept: 0.5, 0.9"):
         fae.generate([0], ema="0.99")
+
+
+def test_settings_say_all_that_decides_the_images(fae: fae_jax.FAE, tmp_path: Path):
+    draw(fae, tmp_path, np.asarray([0, 1]), seed=3, ema="0.5")
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert (settings.pop("checkpoint"), settings.pop("ema")) == (STEPS, "0.5")
+    sampling = dataclasses.asdict(fae.config.sampling)
+    del sampling["batch"]  # decides no image
+    asked = {"label_policy": sampling.pop("labels"), "dtype": sampling.pop("dtype") or fae.config.compute.dtype}
+    asked |= {
+        "seed": 3,
+        "count": 2,
+        "function_evaluations": 8,
+        "guidance": json.loads(json.dumps(sampling["guidance"])),
+    }
+    assert settings == {**sampling, **asked}
+
+
+def test_what_was_trained_in_bfloat16_can_be_drawn_in_float32(fae: fae_jax.FAE):
+    def drawn(dtype: str) -> np.ndarray:
+        config, parts = fae.config, copy.copy(fae.parts)
+        parts.config = dataclasses.replace(
+            config,
+            compute=dataclasses.replace(config.compute, dtype="bfloat16"),
+            sampling=dataclasses.replace(config.sampling, dtype=dtype),
+        )
+        del parts.__dict__["tokenizer"]
+        return fae_jax.FAE(parts).generate([2, 7], seed=5)
+
+    exact = fae.generate([2, 7], seed=5)
+    np.testing.assert_allclose(drawn("float32"), exact, atol=1e-5)
+    assert np.abs(drawn("") - exact).max() > 1e-3
 
 
 @pytest.mark.parametrize("labels", [[-1], [11], [], np.ones((2, 2), int)])

@@ -12,7 +12,7 @@ from fae_jax.cli.opening import add_model_arguments, open_model
 from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
-from fae_jax.stages.sampling import balanced_labels, draw
+from fae_jax.stages.sampling import choose_labels, draw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", default="npz", choices=("npz", "png"), metavar="F", help="npz (default), or png: each image too"
     )
     parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
-    parser.add_argument("--number", type=int, default=100, help="images, spread evenly over the classes")
+    parser.add_argument("--number", type=int, default=100, help="images, over the classes as sampling.labels says")
     parser.add_argument(
         "--guidance", default="config", help="a weight, none, config (default), or intervals ((low, high, weight), …)"
     )
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     drawn = draw(
         fae,
         folder,
-        balanced_labels(chosen, arguments.number),
+        choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,

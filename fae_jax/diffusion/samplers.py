@@ -198,6 +198,16 @@ class SamplingSection:
         "intervals (from, to, weight) over time",
         _intervals,
     )
+    labels: str = option(
+        "balanced",
+        "classes of a set: balanced (as many of each) or random",
+        one_of("balanced", "random"),
+    )
+    dtype: str = option(
+        "",
+        "dtype of matrix products in sampling and decoding: float32, bfloat16; empty = compute.dtype",
+        one_of("", "float32", "bfloat16"),
+    )
     batch: int = option(256, "images sampled at once", at_least(1))
 
 

@@ -70,9 +70,9 @@ class FlowMatching:
         shape = (grid[0] * grid[1], channels)
         return cls(network=made, shape=shape, condition=condition, train_shift=section.train_shift)
 
-    def looped(self) -> FlowMatching:
-        """With blocks compiled once: for programs that run few times."""
-        return dataclasses.replace(self, network=looped(self.network))
+    def looped(self, dtype: str = "") -> FlowMatching:
+        """With blocks compiled once, for programs that run few times; in `dtype` where it is given."""
+        return dataclasses.replace(self, network=looped(self.network, dtype))
 
     def init(self, key: Key[Array, ""]) -> Any:
         return init_params(self.network, key, jnp.zeros((1, *self.shape)), jnp.zeros((1,)), self.condition.none(1))

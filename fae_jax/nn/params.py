@@ -7,14 +7,20 @@ from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def looped(module: M) -> M:
-    """The same module with its blocks compiled once and looped over: for programs that run few times on a CPU."""
-    return module.clone(scan=True) if hasattr(module, "scan") else module
+def looped(module: M, dtype: str = "") -> M:
+    """The same module with its blocks compiled once and looped over: for programs that run few times on a CPU.
+
+    Args:
+      dtype: of its products and its residual stream; empty for the module's own.
+    """
+    given = {"scan": True, **({"dtype": jnp.dtype(dtype), "residual": jnp.dtype(dtype)} if dtype else {})}
+    return module.clone(**{name: value for name, value in given.items() if hasattr(module, name)})
 
 
 def init_params(module: nn.Module, key: Array, *inputs: Any) -> Any:

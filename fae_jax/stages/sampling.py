@@ -18,8 +18,10 @@ from fae_jax.nn.params import count
 from fae_jax.stages.figures import class_grid
 
 
-def balanced_labels(classes: Sequence[int], number: int) -> np.ndarray:
-    """`number` labels that take the classes in turn: as many of each, one more at most."""
+def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -> np.ndarray:
+    """`number` labels: "balanced", the classes in turn, as many of each, or "random", each drawn by itself."""
+    if policy == "random":
+        return np.random.default_rng(seed).choice(np.asarray(classes, np.int32), number)
     return np.resize(np.asarray(classes, np.int32), number)
 
 
@@ -34,7 +36,6 @@ def draw(
     single: bool = False,
     seed: int = 0,
     ema: str | None = "",
-    label_policy: str = "balanced",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Samples one image per label into `folder`; as `single` files too, in place of those of an earlier call.
@@ -51,12 +52,12 @@ def draw(
         "steps": settings.steps,
         "function_evaluations": fae.generator.evaluations(settings),
         "guidance": fae.config.sampling.guidance if guidance == "config" else guidance,
-        "label_policy": label_policy,
+        "label_policy": settings.labels,
         "seed": seed,
-        "ema": "raw weights" if ema is None else ema or "largest kept",
+        **fae.parts.read_generator.get(ema, {}),
         "shift": settings.shift,
         "last_step": settings.last_step,
-        "dtype": fae.config.compute.dtype,
+        "dtype": settings.dtype or fae.config.compute.dtype,
     }
     grid = class_grid(images, labels, fae.classes or ("all",))
     write_file(folder / "samples.npz", lambda file: np.savez(file, images=images, labels=labels))

@@ -130,8 +130,11 @@ class Trained(Parts):
         return record is not None and record.finished is not None
 
     def _read(self, stage: str, player: str, ema: str | None, mesh: jax.sharding.Mesh, step: int | None) -> Any:
-        keep = self.config.checkpoint.keep
-        return Checkpoints(self.workdir.stage(stage) / "checkpoints", keep).read_params(player, mesh, ema, step)
+        checkpoints = Checkpoints(self.workdir.stage(stage) / "checkpoints", self.config.checkpoint.keep)
+        params = checkpoints.read_params(player, mesh, ema, step)
+        if stage == "generator":
+            self.read_generator[ema] = checkpoints.read
+        return params
 
     # Facts of the encoder: recorded by the first stage that needs them, measured once
 

@@ -131,12 +131,12 @@ class FAETokenizer:
         ones = np.ones(encoder.width)
         return cls(config, Facts.of(encoder, config.compute.dtype, 1, ones, ones), lambda: encoder)
 
-    def looped(self) -> FAETokenizer:
-        """With blocks compiled once: for programs that run few times."""
+    def looped(self, dtype: str = "") -> FAETokenizer:
+        """With blocks compiled once, for programs that run few times; decoders in `dtype` where it is given."""
         made = object.__new__(FAETokenizer)
         made.__dict__.update(self.__dict__)
         for part in ("compressor", "feature_decoder", "pixel_decoder"):
-            setattr(made, part, looped(getattr(self, part)))
+            setattr(made, part, looped(getattr(self, part), dtype if part in self.decodes else ""))
         return made
 
     # The contract

@@ -65,6 +65,7 @@ class Checkpoints:
         self._keep, self._keep_at = keep, tuple(keep_at)
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._begun: int | None = None
+        self.read: dict[str, Any] = {}
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
@@ -230,6 +231,9 @@ class Checkpoints:
           ema: the decay of an EMA, "" for the largest if there are any, None for the raw weights.
           step: the checkpoint to read, instead of the newest.
 
+        Returns:
+          The parameters; `read` says of which step, and of which average.
+
         Raises:
           ValueError: there is no such EMA or checkpoint; those there are are named.
           RunFailed: no checkpoint can be read.
@@ -261,6 +265,8 @@ class Checkpoints:
                 self._pass_over(candidate, error)
                 read = None
             if agree(read is not None):
+                average = prefix.strip("/").split("/")[-1]
+                self.read = {"checkpoint": candidate, "ema": None if average == "params" else average}
                 return read
         raise RunFailed(f"no checkpoint in {self.directory} can be read")
 

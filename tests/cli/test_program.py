@@ -13,7 +13,7 @@ from PIL import Image
 from running import TINY, environment, fae, tree_hash
 
 from fae_jax.cli.program import COMMANDS, main
-from fae_jax.commands.sample import balanced_labels, parse_classes, parse_guidance
+from fae_jax.commands.sample import choose_labels, parse_classes, parse_guidance
 from fae_jax.workdir import Workdir
 
 Refuse = Callable[..., str]
@@ -282,7 +282,10 @@ def test_wrong_wishes_for_samples(refuse: Refuse, finished: Path, words: tuple[s
 
 
 def test_labels_take_classes_in_turn():
-    assert balanced_labels([3, 5], 5).tolist() == [3, 5, 3, 5, 3]
+    assert choose_labels([3, 5], 5, "balanced", 0).tolist() == [3, 5, 3, 5, 3]
+    random = choose_labels([3, 5], 1000, "random", 7)
+    assert set(random.tolist()) == {3, 5} and 400 < (random == 3).sum() < 600 and (random[::2] != 3).any()
+    assert (random == choose_labels([3, 5], 1000, "random", 7)).all()
     with pytest.raises(ValueError, match="'cat,dgo': dgo is not a class; did you mean 'dog'"):
         parse_classes("cat,dgo", ["cat", "dog"])
     assert parse_classes("all", "abc") == [0, 1, 2] and parse_classes("2,a", "abc") == [2, 0]

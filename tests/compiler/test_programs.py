@@ -32,6 +32,15 @@ def test_stored_features_come_in_place_of_images_and_encoder():
     assert shapes["features"].shape == (8, 16, 16) and shapes["image"].shape == (8, 32, 32, 3)
 
 
+def test_a_step_has_the_gradients_dtype_of_the_configuration(monkeypatch: pytest.MonkeyPatch):
+    def refuse(players: object, parts: int, seed: int, mesh: object, gradients: str) -> None:
+        raise InterruptedError(f"asked for {gradients}")
+
+    monkeypatch.setattr("fae_jax.compiler.programs.compile_step", refuse)
+    with pytest.raises(InterruptedError, match="asked for bfloat16"):
+        lower(override(CONFIG, [("compute.gradients", "bfloat16")]), "features", make_mesh())
+
+
 def test_a_published_encoder_needs_no_weights():
     paper = override(load_config("imagenet256_dinov2g"), [("encoder.name", "dinov2_s14"), ("data.image_size", "64")])
     paper = override(paper, [("feature_decoder.transformer.heads", "6"), ("compressor.attention.heads", "2")])

@@ -63,6 +63,15 @@ def assert_same(ours: TrainState, theirs: TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+def test_the_step_has_the_gradients_dtype_of_the_configuration(folder: Any, monkeypatch: pytest.MonkeyPatch):
+    def refuse(players: Any, parts: int, seed: int, mesh: Any, gradients: str) -> None:
+        raise OSError(f"asked for {gradients}")
+
+    monkeypatch.setattr("fae_jax.training.loop.compile_step", refuse)
+    with pytest.raises(OSError, match="asked for float32"):
+        run(folder / "refused")
+
+
 def test_an_interrupted_run_goes_on_exactly(folder: Any):
     whole = run(folder / "whole")
 

@@ -1,6 +1,6 @@
 """Are the samples what was asked for, do they look like unseen real images, and are they new?
 
-For one or several sets of samples (unguided, guided), as many of each class:
+For one or several sets of samples (unguided, guided), of classes as `sampling.labels` says:
 
     recognised   share of samples that the judge takes for the class asked for
     frechet      samples ↔ held-out beside as many train ↔ held-out, in the encoder's features
@@ -28,7 +28,7 @@ from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
-from fae_jax.stages.sampling import balanced_labels
+from fae_jax.stages.sampling import choose_labels
 
 SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
 SAMPLER = one_of("", *SAMPLERS)
@@ -71,7 +71,8 @@ class Generation:
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.streams.classes
         chosen, section = fields.generation.metrics, fields.metrics
-        labels = balanced_labels(range(len(self.fae.classes)), fields.samples)
+        policy = self.fae.config.sampling.labels
+        labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
         drawn = {
             name: self.streams.draw(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
