@@ -13,6 +13,7 @@ from running import TINY
 
 from fae_jax.cli.program import COMMANDS, main
 from fae_jax.config.composing import Field, describe_all
+from fae_jax.stages import running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 COUNT = 150
@@ -67,14 +68,20 @@ def a_value(rng: random.Random, field: Field) -> str:
     return rng.choice(re.findall(r"[a-z_0-9]+", field.comment) or NASTY)
 
 
-def test_configurations(folder: Path, capfd: pytest.CaptureFixture[str]):
+def test_configurations(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     rng, fields, codes = random.Random(0), list(describe_all().values()), Counter()
+    networks = running.check_networks
     for number in range(COUNT):
+        # Making networks takes a second: for a third of them.
+        monkeypatch.setattr(running, "check_networks", (lambda *_: None) if number % 3 else networks)
         chosen = {field.name: a_value(rng, field) for field in rng.sample(fields, rng.choice((1, 1, 1, 2, 3)))}
         given = TINY
-        if number % 3 == 0:  # in a file, where values keep their own types
+        if number % 4 == 0:  # in a file, where values keep their own types
             given = folder / "given.py"
-            lines = [f"config.{name} = {rng.choice((value, 1, 2.5, None, [1], (0.5,)))!r}" for name, value in chosen.items()]
+            lines = [
+                f"config.{name} = {rng.choice((value, 1, 2.5, None, [1], (0.5,)))!r}"
+                for name, value in chosen.items()
+            ]
             body = "\n    ".join(["config = load_config(TINY)", *lines, "return config"])
             head = f"from fae_jax.config import load_config\nTINY = {str(TINY)!r}\n"
             given.write_text(f"{head}def get_config():\n    {body}\n")
@@ -88,9 +95,31 @@ def test_configurations(folder: Path, capfd: pytest.CaptureFixture[str]):
 
 
 WORDS = (
-    *("quickstart", "README.md", "empty", "d.json", "raises.py", "nowhere", "beta", "guidance", "features", "generator"),
+    *(
+        "quickstart",
+        "README.md",
+        "empty",
+        "d.json",
+        "raises.py",
+        "nowhere",
+        "beta",
+        "guidance",
+        "features",
+        "generator",
+    ),
     *("imagenet", "folder", "list", "check", "convert", "probe", "generation", "bundle", "local", "slurm", "v5e:3x3"),
-    *("nodes=2", "parallel=0", "0-1", "shared", "-1", "--json", "--help", "--versoin", "--config.seed=1", "--dry_run"),
+    *(
+        "nodes=2",
+        "parallel=0",
+        "0-1",
+        "shared",
+        "-1",
+        "--json",
+        "--help",
+        "--versoin",
+        "--config.seed=1",
+        "--dry_run",
+    ),
 )
 OPTIONS = re.compile(r"--[a-z_]+")
 

@@ -343,6 +343,16 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
         ("x = 1", "get_config"),
         ("def get_config(): return None", "bad.py is not valid: TypeError: get_config.. must return a ConfigDict"),
         ("def get_config(): return {'seed': 1}", "must return a ConfigDict, got dict"),
+        (
+            "from fae_jax.config import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.cache.batch = None\n    return c",
+            "cache.batch is of type int",
+        ),
+        (
+            "from fae_jax.config import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.pixels.noise = float('inf')\n    return c",
+            "field pixels.noise must be finite, got inf",
+        ),
         ("x = 1\ny = x / 0", "bad.py, line 2, is not valid: ZeroDivisionError: division by zero"),
         ("def get_config():\n    raise RuntimeError('a' * 5000)", "bad.py, line 2, is not valid: RuntimeError: aaa"),
         ("def get_config():\n    assert False, 'no'", "line 2, is not valid: AssertionError: no"),
