@@ -72,7 +72,7 @@ def test_the_cost_in_a_configurations_header_is_of_all_stages():
         total += flops
         assert f"{stage} {flops / 1e18:,.0f} " in header or f"{stage} {flops / 1e18:,.0f}," in header
     assert f"together {total / 1e18:,.0f}." in " ".join(header.split())
-    for chip, word in (("v4", "v4"), ("v5p", "v5p"), ("v6e", "v6e"), ("h100", "H200"), ("a100", "A100")):
+    for chip, word in (("v4", "v4"), ("v5p", "v5p"), ("v6e", "v6e"), ("h100", "H200"), ("a100-80", "A100")):
         (teraflops,) = (each.teraflops for each in CHIPS if each.name == chip)
         assert re.search(rf"{word}\s{total / (teraflops * 1e12 / 2) / 3600:,.0f}\b", header), chip
 
