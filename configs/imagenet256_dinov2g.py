@@ -5,8 +5,9 @@
 
 Expected (paper): FID 2.08 unguided, 1.70 guided at 80 epochs; 1.48 and 1.29 at 800; linear probe on x̂ 86.17 %.
 Parameters: compressor 38,166,592 · feature decoder 170,428,416 · pixel decoder 305,360,896 · DiT 675,256,736.
-Cost of the generator's 2 M steps: 0.712 TFLOP per image · 512 images a step = 729 EFLOP; in chip-hours at half of a
-chip's bf16 peak: v4 1,473 · v5p 882 · v6e 441 (computed, not measured).
+Cost in EFLOP (computed, not measured): features 953 · pixels 556 · finetune 61 · cache 2 · generator 729, together
+2,301. Chip-hours of all stages at half of a chip's bf16 peak: v4 4,648 · v5p 2,785 · v6e 1,392 · H100 or H200 1,292 ·
+A100 4,097. With the features kept in a folder (`data.features`) the encoder runs once an image in the first three.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
     fae sweep --config quickstart --sweep guidance --from runs/quickstart
 
 Nothing is trained where --from has every stage: all points share all of them, and each only samples and scores.
-Weights act on times below 0.7, as in the paper's ablations; above, the main experiment's mild ones stay.
+Weights act on times below 0.7, where the paper's main results have 2.5; their mild ones above stay. The paper's
+ablations have none above, and search the weight in steps of 0.1.
 """
 
 from fae_jax.sweeps import Sweep, grid

@@ -4,6 +4,7 @@ fae compile --config C --topology v5e:16x16     a slice by its sides, in chips
     fae compile --config C --topology v4-16         by Google's name: cores on v4 and v5p, chips on v5e and v6e
 fae compile --config C --topology auto          the smallest slice on which the stages fit; auto:v5p of v5p alone
     fae compile --config C --topology v6e-8 --quick with little of the compiler's effort: minutes less, memory ± 10 %
+fae compile --config C --topology h100          one GPU by name: an estimate, by the TPU compiler; it says so
 fae compile --config C                          the GPUs, TPUs or CPU that are here
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 from fae_jax.compiler.advice import advise, smallest
 from fae_jax.compiler.child import ask, check_compiler
+from fae_jax.compiler.gpu import GPUS, METHOD, STANDS_IN, on_gpu
 from fae_jax.compiler.programs import STAGES, stages_to_compile
 from fae_jax.config import load_config, settle
 from fae_jax.files.progress import say
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stages = ", ".join(STAGES)
     parser.add_argument("--config", required=True, metavar="C", help="configuration file or name")
     parser.add_argument("--stage", action="append", choices=STAGES, metavar="S", help=f"{stages}; default: all")
-    parser.add_argument("--topology", metavar="T", help="v5e:16x16, v4-16, … or auto; default: the devices here")
+    parser.add_argument("--topology", metavar="T", help=f"v5e:16x16, v4-16, …, auto, or {', '.join(GPUS)}")
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="compilations spent on making it fit")
     parser.add_argument("--quick", action="store_true", help="let the compiler make little effort (TPU slices)")
 
@@ -67,12 +69,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--tries must be at least 0, got {arguments.tries}")
     stages = list(dict.fromkeys(arguments.stage or stages_to_compile(config)))
     automatic = bool(word) and word.split(":")[0] == "auto"
-    topology = None if automatic or not word else parse_topology(word)
+    gpu = GPUS.get(word.strip().lower()) if word else None
+    topology = None if automatic or gpu or not word else parse_topology(word)
     candidates = _candidates(word) if automatic else []
     check_compiler(word)
 
     def asked(config: Any, stage: str, name: str | None, quick: bool = True) -> dict[str, Any]:
-        say(f"compiling {stage} for {name or 'this machine'} …")
+        say(f"compiling {stage} for {name or word or 'this machine'} …")
+        if gpu:
+            return on_gpu(ask(config, stage, STANDS_IN, quick=quick), gpu)
         return ask(config, stage, name, quick=quick)
 
     if automatic:
@@ -83,11 +88,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             figures = asked(config, stage, topology.name if topology else None, arguments.quick)
             if figures["fits"] is False:
                 figures["advice"] = advise(asked, config, stage, topology, figures["devices"], arguments.tries)
-            weighed.append({**figures, "topology": topology.slice_name if topology else "here"})
+            weighed.append({**figures, "topology": topology.slice_name if topology else gpu.name if gpu else "here"})
     for figures in weighed:
         print(describe(figures))
         if "advice" in figures:
             print(f"{'':9} {figures['advice']}")
+    if gpu:
+        print(f"method: {METHOD}")
     if automatic:
         print(f"smallest slice: {weighed[0]['topology']}")
     fits = min((figures["fits"] for figures in weighed), key=(False, None, True).index)

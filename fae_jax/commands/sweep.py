@@ -12,6 +12,7 @@ interrupted ones go on. `--launch NAME=VALUE` gives a launcher its settings (doc
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
     settings = parse_settings(launcher.Settings, arguments.launcher, arguments.launch)
     phases = _phases(directory, directory.selected(arguments.points), table=not launcher.WAITS)
     name = absolute(directory.root).name
+    unique = f"{name}-{hashlib.sha256(str(absolute(directory.root)).encode()).hexdigest()[:6]}"  # as clouds need it
     # Logs are of this machine: those of a sweep in a bucket lie where a sweep without --workdir would.
     folder = (Path("runs", "sweeps", name) if is_remote(directory.root) else directory.root).absolute() / "launch"
     source = Workdir(arguments.source) if arguments.source else None
@@ -143,7 +145,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
         lines = [f"{len(directory.points)} points in {directory.root}; trained once for all: {shared}"]
         lines += [f"point {point.number}: {point.name}" for point in directory.points]
         print("\n".join(f"# {' '.join(line.split())}" for line in lines))
-        print(launcher.describe(phases, settings, name, folder) if phases else "# nothing is left to run")
+        print(launcher.describe(phases, settings, unique, folder) if phases else "# nothing is left to run")
         return {"sweep": str(directory.root), "points": len(directory.points), "phases": len(phases)}
     check_program(arguments.launcher, settings)
     directory.begin()
@@ -152,7 +154,7 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
         hand_on(stage, source, directory.shared_workdir)
     if phases:
         try:
-            jobs = launcher.launch(phases, settings, name, folder)
+            jobs = launcher.launch(phases, settings, unique, folder)
         except (RunFailed, Stopped):
             if any(point.workdir.root.exists() for point in directory.points):
                 _table(directory, arguments.metric)

@@ -34,8 +34,8 @@ def load_config(path: str) -> ConfigDict:
         config = module.get_config()
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() must return a ConfigDict, got {type(config).__name__}")
-        for name in flatten(config):
-            describe(name)
+        for name, value in flatten(config).items():  # the library lets None stand for everything
+            _converted(name, value, describe(name).default)
         return config
 
     return read_declared(path, shipped_configs(), "configuration", read)
@@ -92,7 +92,10 @@ def from_root(config: Any) -> ConfigDict:
 
 def _from_root(value: Any) -> Any:
     if isinstance(value, tuple):  # of a mixture: (source, path, weight)
-        return tuple((part[0], _from_root(part[1]), *part[2:]) if len(part) > 1 else part for part in value)
+        return tuple(
+            (part[0], _from_root(part[1]), *part[2:]) if isinstance(part, tuple) and len(part) > 1 else part
+            for part in value
+        )
     if not isinstance(value, str) or not value or is_remote(value):
         return value
     here = os.path.expanduser(value)

@@ -48,9 +48,7 @@ class Settings:
     slices: int = option(1, "slices per point", at_least(1))
     namespace: str = option("default", "Kubernetes namespace")
     queue: str = option("", "Kueue's local queue")
-    service_account: str = option("", "Kubernetes service account")
-    bucket: str = option("", "Cloud Storage bucket")
-    mount: str = option("/mnt/fae", "where pods see the bucket")
+    service_account: str = option("", "Kubernetes service account, which may write to the bucket of --workdir")
     restarts: int = option(20, "restarts of a JobSet before it fails", at_least(0))
     grace: int = option(120, "seconds a pod has to save after SIGTERM", at_least(0))
     poll: int = option(30, "seconds between checks of a JobSet's state", at_least(0))
@@ -93,15 +91,8 @@ def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
         # loader workers hand on batches by it; unless it is mounted it has 64 MB
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
     }
-    annotations = {}
     if settings.service_account:
         pod["serviceAccountName"] = settings.service_account
-    if settings.bucket:
-        annotations["gke-gcsfuse/volumes"] = "true"
-        container["volumeMounts"].append({"name": "bucket", "mountPath": settings.mount})
-        attributes = {"bucketName": settings.bucket, "mountOptions": "implicit-dirs"}
-        csi = {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}
-        pod["volumes"].append({"name": "bucket", "csi": csi})
     job = {
         "parallelism": settings.hosts,
         "completions": settings.hosts,
@@ -110,7 +101,7 @@ def manifest(task: Task, settings: Settings, name: str) -> dict[str, Any]:
         "podFailurePolicy": {
             "rules": [{"action": "FailJob", "onExitCodes": {"containerName": "fae", "operator": "In", "values": [2]}}]
         },
-        "template": {**({"metadata": {"annotations": annotations}} if annotations else {}), "spec": pod},
+        "template": {"spec": pod},
     }
     labels = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
     refused = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}

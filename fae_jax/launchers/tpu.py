@@ -1,7 +1,7 @@
 """TPU VMs, single hosts to pods, by `gcloud`: made, used for tasks in turn, made again after a preemption, deleted.
 
 The same command runs on every worker of a slice; JAX finds the others by itself. What the tasks write must lie where
-every worker and every later slice sees it: a bucket mounted at the same path everywhere, or a Filestore share.
+every worker and every later slice sees it: in a bucket, `gs://…`, or on a Filestore share.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fae_jax.section import at_least, option
 WAITS = True
 UP = ("ACTIVE", "READY")
 COMING = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES", "STARTING", "RESTARTING", "REPAIRING")
+# gcloud by itself talks to 64 workers at a time, and the first would wait for the others for ever
+EVERYWHERE = ("--worker=all", "--batch-size=all")
 LOST = 255  # what ssh returns when the connection, not the command, failed
 
 
@@ -81,7 +83,7 @@ class Slice:
 
     def ssh(self, command: str) -> list[str]:
         """`command` on every worker at once."""
-        return self._gcloud("tpu-vm", "ssh", self.name, *self._place, "--worker=all", f"--command={command}")
+        return self._gcloud("tpu-vm", "ssh", self.name, *self._place, *EVERYWHERE, f"--command={command}")
 
 
 def _slices(phases: list[Phase], settings: Settings, name: str) -> list[Slice]:

@@ -36,8 +36,10 @@ CHIPS = (
     Chip(name="v6e", kinds=("tpu v6 lite", "tpu v6e"), teraflops=918.0, memory=32 * GIB),
     Chip(name="h200", kinds=("h200",), teraflops=989.0, memory=141 * 10**9),
     Chip(name="h100", kinds=("h100",), teraflops=989.0, memory=80 * 10**9),
-    Chip(name="a100", kinds=("a100",), teraflops=312.0, memory=80 * 10**9),
+    Chip(name="a100-40", kinds=("40gb",), teraflops=312.0, memory=40 * 10**9),  # no other board here has as much
+    Chip(name="a100-80", kinds=("a100",), teraflops=312.0, memory=80 * 10**9),
     Chip(name="l4", kinds=("l4",), teraflops=121.0, memory=24 * 10**9),
+    Chip(name="rtx4090", kinds=("4090",), teraflops=165.2, memory=24 * 10**9),
 )
 
 

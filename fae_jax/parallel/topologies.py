@@ -66,7 +66,7 @@ def parse_topology(name: str) -> Topology:
     parts = re.fullmatch(r"(v4|v5p|v5e|v6e)(?:-([1-9]\d*)|:([1-9]\d*(?:x[1-9]\d*)*))", word)
     if not parts:
         hint = nearest(word, [*known, *(slice.name for slice in known.values())], cutoff=0.0)
-        raise ValueError(f"topology {name!r} is unknown; {hint} Others are v4-16, v5e:4x4, v5p-16, v6e-8, auto")
+        raise ValueError(f"topology {name!r} is unknown; {hint} Others are v4-16, v5e:4x4, v5p-16, v6e-8, h100, auto")
     generation, number, shape = parts.groups()
     if shape:
         asked = _of(generation, shape)

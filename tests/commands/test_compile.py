@@ -6,9 +6,25 @@ import psutil
 import pytest
 from running import TINY, fae
 
+from fae_jax.cli.program import main
 from fae_jax.commands.compile import describe
 from fae_jax.compiler import child
 from fae_jax.config import load_config
+
+FIGURES = {
+    "stage": "generator",
+    "fits": False,
+    "peak": 20 * 2**30,
+    "memory": 16 * 2**30,
+    "state": 2**30,
+    "temporaries": None,
+    "collectives": {},
+    "flops": 3.2e15,
+    "devices": 16,
+    "batch": 512,
+    "kind": "v5e",
+    "seconds": 40.0,
+}
 
 
 def test_what_is_here_is_compiled_for_and_weighed():
@@ -45,23 +61,31 @@ def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch: pytest.Mo
     child.check_compiler(None)
 
 
+def test_a_gpu_that_is_not_here_is_an_estimate_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    asked = []
+
+    def ask(config: object, stage: str, topology: str, quick: bool) -> dict[str, object]:
+        asked.append(topology)
+        return {**FIGURES, "stage": stage, "fits": True, "memory": 96 * 2**30, "peak": 20 * 2**30}
+
+    monkeypatch.setattr("fae_jax.commands.compile.ask", ask)
+    monkeypatch.setattr("fae_jax.commands.compile.check_compiler", lambda word: None)
+    for word, fits in (("h100", True), ("rtx4090", False)):
+        given = ["--config", str(TINY), "--stage", "cache", "--topology", word, "--tries", "0", "--json"]
+        assert main(["compile", *given]) == 0
+        *lines, answer = capfd.readouterr().out.splitlines()
+        (figures,) = json.loads(answer)["stages"]
+        assert (figures["kind"], figures["topology"], figures["fits"]) == (word, word, fits)
+        assert lines[-1].startswith("method: state exact, temporaries estimated by the TPU compiler (v5p:1x1x1)")
+        assert figures["method"] in lines[-1]
+    assert set(asked) == {"v5p:1x1x1"} and "peak 20.00 of 16.8 GiB" in lines[0]  # three quarters of 24 GB
+
+
 def test_a_stage_that_does_not_fit_says_so_in_its_line():
-    figures = {
-        "stage": "generator",
-        "fits": False,
-        "peak": 20 * 2**30,
-        "memory": 16 * 2**30,
-        "state": 2**30,
-        "temporaries": None,
-        "collectives": {},
-        "flops": 3.2e15,
-        "devices": 16,
-        "batch": 512,
-        "kind": "v5e",
-        "seconds": 40.0,
-    }
-    line = describe(figures)
-    assert "not known" in describe({**figures, "fits": None, "memory": None})
+    line = describe(FIGURES)
+    assert "not known" in describe({**FIGURES, "fits": None, "memory": None})
     assert "DOES NOT FIT" in line and "peak 20.00 of 16.0 GiB (state 1.00)" in line and "200.0 TFLOP" in line
 
 

@@ -1,6 +1,7 @@
 """`fae sweep`: what is refused untouched, what is shared, who is stopped early, and that points are experiments."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,15 @@ def test_a_dry_run_can_be_given_to_a_shell(tmp_path: Path, capfd: pytest.Capture
         printed = capfd.readouterr().out.replace(sys.executable, "none")
         subprocess.run(["/bin/bash"], input=printed, text=True, env={"PATH": "/usr/bin:/bin"}, capture_output=True)
         assert tree_hash(tmp_path) == before
+
+
+def test_sweeps_in_folders_of_one_name_have_jobs_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    names, gke = [], ["--launch=image=i", "--launch=accelerator=a", "--launch=topology=4x4", "--launcher=gke"]
+    for parent in ("a", "b", "a"):
+        given = ["--config", str(TINY), "--sweep", str(write(tmp_path, RATES)), f"--workdir={tmp_path}/{parent}/s"]
+        assert main(["sweep", *given, *gke, "--dry_run"]) == 0
+        names.append(re.findall(r"name: (s-\S+-shared)", capfd.readouterr().out))
+    assert names[0] == names[2] != names[1] and len(names[0]) == 1
 
 
 @pytest.fixture(scope="module")

@@ -379,6 +379,15 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
             "line 3, is not valid: AttributeError: .Key .pth. does not exist; Did you mean .path. instead",
         ),
         ("open('/no/file')", "line 1, is not valid: FileNotFoundError: .Errno 2. No such file or directory"),
+            "from fae_jax.config import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.cache.batch = None\n    return c",
+            "cache.batch is of type int",
+        ),
+        (
+            "from fae_jax.config import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.pixels.noise = float('inf')\n    return c",
+            "field pixels.noise must be finite, got inf",
+        ),
         ("x = 1\ny = x / 0", "bad.py, line 2, is not valid: ZeroDivisionError: division by zero"),
         ("def get_config():\n    raise RuntimeError('a' * 5000)", "bad.py, line 2, is not valid: RuntimeError: aaa"),
         ("def get_config():\n    assert False, 'no'", "line 2, is not valid: AssertionError: no"),

@@ -13,21 +13,19 @@ from fae_jax.launchers import Phase, Task, gke
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())
-TASK = Task(name="point-3", words=("sweep", "--workdir", "/mnt/fae/betas", "--point", "3"))
+TASK = Task(name="point-3", words=("sweep", "--workdir", "gs://lab-fae/betas", "--point", "3"))
 PHASES = [Phase(name="points", tasks=(TASK, dataclasses.replace(TASK, name="point-4")))]
 KUBECTL = gke.Settings(image="lab/fae:1", accelerator="tpu-v6e-slice", topology="4x4", poll=0)
-FULL = dataclasses.replace(
-    KUBECTL, slices=2, bucket="lab-fae", queue="tpus", service_account="trainer", namespace="research"
-)
+FULL = dataclasses.replace(KUBECTL, slices=2, queue="tpus", service_account="trainer", namespace="research")
 XPK = gke.Settings(
     image="lab/fae:1", via="xpk", cluster="pods", type="v6e-16", zone="us-east5-b", project="lab", slices=2
 )
 GOLDEN = """\
 # points
 xpk workload create --cluster=pods --zone=us-east5-b --project=lab --workload=betas-point-3 --tpu-type=v6e-16 \
---num-slices=2 --docker-image=lab/fae:1 --max-restarts=20 '--command=fae sweep --workdir /mnt/fae/betas --point 3'
+--num-slices=2 --docker-image=lab/fae:1 --max-restarts=20 '--command=fae sweep --workdir gs://lab-fae/betas --point 3'
 xpk workload create --cluster=pods --zone=us-east5-b --project=lab --workload=betas-point-4 --tpu-type=v6e-16 \
---num-slices=2 --docker-image=lab/fae:1 --max-restarts=20 '--command=fae sweep --workdir /mnt/fae/betas --point 3'
+--num-slices=2 --docker-image=lab/fae:1 --max-restarts=20 '--command=fae sweep --workdir gs://lab-fae/betas --point 3'
 xpk workload list --cluster=pods --zone=us-east5-b --project=lab --wait-for-job-completion=betas-point-3 \
 # until it has ended
 xpk workload list --cluster=pods --zone=us-east5-b --project=lab --wait-for-job-completion=betas-point-4 \
@@ -72,13 +70,11 @@ def test_a_slice_has_a_pod_per_host_and_each_pod_its_chips():
     assert shape("2x2") == (1, 4) and shape("1x1") == (1, 1) and shape("2x4", 8) == (1, 8)
 
 
-def test_a_bucket_is_mounted_by_an_annotated_pod():
+def test_pods_have_the_service_account_that_writes_to_the_bucket():
     template = gke.manifest(TASK, FULL, "s")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
-    assert template["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
-    (shared, volume), (memory, mount) = template["spec"]["volumes"], template["spec"]["containers"][0]["volumeMounts"]
+    (shared,), (memory,) = template["spec"]["volumes"], template["spec"]["containers"][0]["volumeMounts"]
     assert memory == {"name": shared["name"], "mountPath": "/dev/shm"} and shared["emptyDir"] == {"medium": "Memory"}
-    assert volume["name"] == mount["name"] and mount["mountPath"] == "/mnt/fae"
-    assert volume["csi"]["volumeAttributes"]["bucketName"] == "lab-fae"
+    assert template["spec"]["serviceAccountName"] == "trainer"
 
 
 def test_a_wrong_request_is_not_tried_again_and_a_lost_pod_is():

@@ -24,11 +24,11 @@ gcloud compute tpus queued-resources create betas-1 --node-id=betas-1 {PLACE} --
 --runtime-version=v2-alpha-tpuv6e --spot
 gcloud compute tpus queued-resources describe betas-1 {PLACE} '--format=value(state.state)' # until ACTIVE or READY
 # shared, 2 at a time
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point shared'
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point shared'
 # points, 2 at a time
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point 0'
-gcloud compute tpus tpu-vm ssh betas-1 {PLACE} --worker=all '--command=fae sweep --point 1'
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all '--command=fae sweep --point 2'
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 0'
+gcloud compute tpus tpu-vm ssh betas-1 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 1'
+gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 2'
 # the end
 gcloud compute tpus queued-resources delete betas-0 {PLACE} --force --quiet
 gcloud compute tpus queued-resources delete betas-1 {PLACE} --force --quiet
@@ -37,9 +37,10 @@ GOLDEN_AT_ONCE = """\
 # slice s-0
 gcloud compute tpus tpu-vm create s-0 --zone=z --accelerator-type=v5litepod-8 --version=v2-tpuv5-litepod
 gcloud compute tpus tpu-vm describe s-0 --zone=z '--format=value(state)' # until ACTIVE or READY
-gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all '--command=bash setup.sh'
+gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all '--command=bash setup.sh'
 # shared, 1 at a time
-gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all '--command=.venv/bin/fae sweep --point shared'
+gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all \
+'--command=.venv/bin/fae sweep --point shared'
 # the end
 gcloud compute tpus tpu-vm delete s-0 --zone=z --quiet
 """

@@ -15,7 +15,9 @@ from fae_jax.parallel.chips import CHIPS, chip_of, peak_flops
         ("TPU v6 lite", "v6e"),
         ("NVIDIA H200", "h200"),
         ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("NVIDIA L4", "l4"),
     ],
 )

@@ -1,9 +1,13 @@
 """The cost of an experiment against published figures, and how stages add theirs up."""
 
+import re
+
 import pytest
 from running import TINY
 
-from fae_jax.config import load_config, override
+from fae_jax.config import check, load_config, override
+from fae_jax.config.overriding import shipped_configs
+from fae_jax.parallel.chips import CHIPS
 from fae_jax.stages.costs import forward_multiply_adds, image_flops, step_flops
 
 PAPER = load_config("imagenet256_dinov2g")
@@ -57,6 +61,20 @@ def test_a_stage_is_three_times_what_it_trains_and_once_what_it_reads(paper: dic
     assert image_flops(PAPER, "features") == 2 * features
     finetune = image_flops(PAPER, "finetune") - image_flops(PAPER, "pixels")
     assert finetune == 2 * (paper["compressor"] + paper["feature_decoder"])
+
+
+def test_the_cost_in_a_configurations_header_is_of_all_stages():
+    header = re.search(r'"""(.+?)"""', (shipped_configs() / "imagenet256_dinov2g.py").read_text(), re.S)[1]
+    config, total = check(PAPER), 0.0
+    for stage in ("features", "pixels", "finetune", "cache", "generator"):
+        images = 2 * 1_281_167 if stage == "cache" else getattr(config, stage).steps * getattr(config, stage).batch
+        flops = images * image_flops(config, stage)
+        total += flops
+        assert f"{stage} {flops / 1e18:,.0f} " in header or f"{stage} {flops / 1e18:,.0f}," in header
+    assert f"together {total / 1e18:,.0f}." in " ".join(header.split())
+    for chip, word in (("v4", "v4"), ("v5p", "v5p"), ("v6e", "v6e"), ("h100", "H200"), ("a100-80", "A100")):
+        (teraflops,) = (each.teraflops for each in CHIPS if each.name == chip)
+        assert re.search(rf"{word}\s{total / (teraflops * 1e12 / 2) / 3600:,.0f}\b", header), chip
 
 
 def test_a_sample_counts_its_evaluations(paper: dict[str, int]):
