@@ -379,6 +379,7 @@ def test_json_that_is_no_configuration_is_refused(text: str, message: str):
             "line 3, is not valid: AttributeError: .Key .pth. does not exist; Did you mean .path. instead",
         ),
         ("open('/no/file')", "line 1, is not valid: FileNotFoundError: .Errno 2. No such file or directory"),
+        (
             "from fae_jax.config import default_config\n"
             "def get_config():\n    c = default_config()\n    c.cache.batch = None\n    return c",
             "cache.batch is of type int",
