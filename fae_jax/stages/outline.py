@@ -131,7 +131,8 @@ def check_networks(shapes: Shapes, stage: Stage) -> None:
 
 
 def _check_batch(shapes: Shapes, field: str, reads: str) -> None:
-    batch, memory = getattr(shapes.config, field).batch, host_memory()
+    # a stage of another package need not have a batch
+    batch, memory = getattr(getattr(shapes.config, field, None), "batch", 0), host_memory()
     tokens = math.prod(shapes.tokenizer.grid)
     each = 4 * tokens * shapes.tokenizer.channels if reads == "latents" else 3 * shapes.config.data.image_size**2
     size = batch // jax.process_count() * each

@@ -91,5 +91,6 @@ def test_a_directory_that_may_not_be_written_ends_the_run_in_one_line(finished: 
         else:
             workdir.chmod(0o555)
             stack.callback(workdir.chmod, 0o755)
-        _, err = fae("train", "features", "--workdir", workdir, code=1)
-        assert any(words in failed_line(err) for words in ("Read-only file system", "Permission denied"))
+        _, err = fae("train", "features", "--workdir", workdir, code=2)
+        assert err.count("\n") == 1 and "cannot be written to" in err
+        assert any(words in err for words in ("Read-only file system", "Permission denied"))
