@@ -15,6 +15,7 @@ import tokenizers as tk
 import torch
 import transformers as hf
 from fake_fae import FakeFAE
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fae_jax.data.sources.coco import CocoSource
 from fae_jax.encoders import create
@@ -86,7 +87,11 @@ def test_recall_and_logits_from_files_to_numbers(tmp_path, family):
     captions = [caption for texts in source.texts for caption in texts]
     ids = reader(captions, padding="max_length", max_length=9, return_tensors="pt")["input_ids"]
     images = np.stack([source[position]["image"] for position in range(len(source))])
-    pixels = torch.from_numpy((images / 127.5 - 1).astype(np.float32).transpose(0, 3, 1, 2).copy())
+    mean, std = (
+        (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD) if family == "clip" else (0.5, 0.5)
+    )  # of the family: none is saved
+    prepared = (images / 255 - np.asarray(mean)) / np.asarray(std)
+    pixels = torch.from_numpy(prepared.astype(np.float32).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         want = model(input_ids=ids, pixel_values=pixels).logits_per_image.numpy()
     vectors = np.concatenate([side.images(view)["x"] for view in walk(fae, source, what="x")])

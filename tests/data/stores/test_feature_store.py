@@ -149,7 +149,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(finished, tmp_pa
         check_request(experiment, "features")
     assert not (tmp_path / "a").exists()
     (tmp_path / "a").write_text("")
-    with pytest.raises(ValueError, match="is a file; name a folder"):
+    with pytest.raises(ValueError, match="cannot be written to .*Not a directory.; name a folder"):
         check_request(experiment, "features")
 
 
