@@ -211,6 +211,7 @@ def test_a_record_that_changed_on_disk_is_refused(finished: Path, tmp_path: Path
         check_lineage("features", workdir, earlier, {"images": "a", "order": ORDER})
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finished: Path, tmp_path: Path):
     for stage in ("encoder", "features", "pixels", "finetune", "latents"):
         shutil.copytree(finished / stage, tmp_path / "run" / stage)

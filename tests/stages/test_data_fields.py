@@ -122,7 +122,7 @@ def test_values_that_cannot_work(tmp_path: Path, fields: dict[str, Any], said: s
         experiment(tmp_path, **fields)
 
 
-@pytest.mark.parametrize("stage", ["encoder", "features"])
+@pytest.mark.parametrize("stage", ["encoder", pytest.param("features", marks=pytest.mark.slow)])
 def test_too_many_damaged_images_end_a_stage_with_one_line(
     photographs: Path, tmp_path: Path, finished: Path, stage: str
 ) -> None:

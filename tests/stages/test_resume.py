@@ -144,7 +144,7 @@ def begun(finished: Path, workdir: Path) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_asked_to_stop_it_saves_says_so_and_goes_on(finished: Path, tmp_path: Path, number: signal.Signals):
     workdir = begun(finished, tmp_path / "stopped")
     process, asked = start("train", "features", "--workdir", workdir), []

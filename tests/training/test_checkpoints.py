@@ -73,6 +73,7 @@ def test_a_state_saved_is_the_one_handed_over_though_it_is_donated_at_once(tmp_p
     assert_same(restore(checkpoints)[1], state_at(2))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine", "ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
     rng = np.random.default_rng(0)
