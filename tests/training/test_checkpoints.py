@@ -73,6 +73,16 @@ def test_a_state_saved_is_the_one_handed_over_though_it_is_donated_at_once(tmp_p
     assert_same(restore(checkpoints)[1], state_at(2))
 
 
+def test_an_array_that_is_not_the_one_saved_is_passed_over(
+    saved: Checkpoints, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("fae_jax.training.checkpoints.digests", lambda tree: {**digests(tree), "step": 0})
+    saved.save(7, state_at(7))
+    saved.close()
+    assert restore(saved)[0] == 5
+    assert "checkpoint" in (err := capfd.readouterr().err) and "step is not what was saved" in err
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine", "ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 def test_one_flipped_bit_is_noticed_or_changes_nothing(saved: Checkpoints):
