@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,7 +87,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     check_boards(config.logging)
     check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
     _check_condition(config, name)
-    _check_folders(experiment)
+    _check_folders(experiment, chosen)
     if name is not None:
         check_stages(experiment, f"stage {name}", chosen[0].needs)
     if any(stage.reads != "latents" for stage in chosen):
@@ -126,11 +127,14 @@ def _opened(experiment: Experiment, name: str | None) -> Any:
     return tokenizer
 
 
-def _check_folders(experiment: Experiment) -> None:
+def _check_folders(experiment: Experiment, chosen: Iterable[Stage]) -> None:
+    """Where something will be written; a finished cache or store may lie where nothing can be."""
     config, kept = experiment.config, experiment.config.compute.compilation_cache
     check_folder(experiment.workdir.root, "working directory ")
-    check_folder(config.cache.path, "field cache.path=")
-    check_folder(config.data.features, "field data.features=")
+    if any(stage.name == "cache" and not experiment.is_done(stage) for stage in chosen):
+        check_folder(config.cache.path, "field cache.path=")
+    if not os.path.isdir(config.data.features):
+        check_folder(config.data.features, "field data.features=")
     check_folder("" if kept in ("off", "auto") else kept, "field compute.compilation_cache=")
 
 

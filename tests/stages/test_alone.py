@@ -18,7 +18,7 @@ import fae_jax
 from fae_jax.cli.program import main
 from fae_jax.data.loader import ORDER
 from fae_jax.encoders import registry
-from fae_jax.stages import training
+from fae_jax.stages import running, training
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
 from fae_jax.stages.stage import check_lineage, read_record, write_record
@@ -262,3 +262,13 @@ def test_no_host_goes_on_before_the_record_is_written(
     monkeypatch.setattr(training, "wait_for_all", lambda _: events.append(read_record(workdir, "generator")))
     begun = training.begin(Experiment(workdir.read_config(), workdir), stage_of("generator"), {})
     assert events == [begun if first else None]
+
+
+def test_only_what_is_to_be_written_must_be_writable(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(running, "check_folder", lambda path, what: asked.append(what))
+    running.check_request(Experiment(Workdir(finished).read_config(), Workdir(finished)))
+    assert asked and "field cache.path=" not in asked  # the finished cache may lie where nothing can be
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("latents"))
+    running.check_request(Experiment(Workdir(finished).read_config(), Workdir(tmp_path / "run")))
+    assert "field cache.path=" in asked
