@@ -1,6 +1,7 @@
 """Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background jobs, and all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: cheap compilation halves their time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")

@@ -82,7 +82,7 @@ class Experiment:
         if record.finished == 0:
             return True
         enough = record.finished >= stage.section(self.config).steps
-        return enough and self.checkpoints(stage).is_whole(record.finished)
+        return enough and self.checkpoints(stage).listing(record.finished) == record.checkpoint
 
     def check_batch(self, field: str, size: int, parts: int = 1) -> None:
         """Refuses a batch that does not divide over the devices.

@@ -73,12 +73,14 @@ class Record:
       made_of: what it was made of, by name: hashes of images, encoder, latents and so on.
       facts: what later stages and models must know, as plain JSON values.
       finished: the step it ended at; None while it goes on.
+      checkpoint: the listing of its last one, see `fae_jax.training.checkpoints`.
       version: the version that began it.
     """
 
     made_of: Mapping[str, str]
     facts: Mapping[str, Any]
     finished: int | None = None
+    checkpoint: str = ""
     version: str = __version__
 
 

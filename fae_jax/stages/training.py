@@ -99,7 +99,9 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
 def finish(experiment: Experiment, stage: Stage, record: Record, step: int) -> None:
     """Marks the stage as done; its last checkpoint is on disk."""
     if is_first():
-        write_record(experiment.workdir, stage.folder or stage.name, dataclasses.replace(record, finished=step))
+        left = experiment.checkpoints(stage).listing(step) if step else ""
+        done = dataclasses.replace(record, finished=step, checkpoint=left)
+        write_record(experiment.workdir, stage.folder or stage.name, done)
 
 
 def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState], None] | None = None) -> None:

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from fae_jax.errors import RunFailed
-from fae_jax.files.paths import Path, absolute, epath, is_remote
+from fae_jax.files.paths import Path, absolute, epath, filesystem, is_remote
 from fae_jax.files.progress import say
 from fae_jax.files.retry import ATTEMPTS, retried
+from fae_jax.files.writing import json_hash
 from fae_jax.parallel.hosts import agree, gather_text, is_first, wait_for_all
 from fae_jax.parallel.rules import path_name, shardings
 from fae_jax.section import at_least, option, whole_numbers
@@ -75,12 +76,19 @@ class Checkpoints:
             folders = list(self.directory.glob("*"))
         return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
-    def is_whole(self, step: int) -> bool:
-        """Whether a checkpoint is there and none of its files is empty, as a power cut leaves them."""
-        if is_remote(self.directory):  # an object is whole
-            return step in self.steps()
-        files = [path for path in (self.directory / str(step)).rglob("*") if path.is_file()]
-        return bool(files) and all(path.stat().st_size for path in files)
+    def listing(self, step: int) -> str:
+        """A hash of the names and sizes of a checkpoint's files, which a power cut changes; empty without one."""
+        folder = self.directory / str(step)
+        if step not in self.steps():
+            return ""
+        if is_remote(folder):
+            start = len(str(folder).split("://")[1]) + 1
+            objects = filesystem(folder).find(str(folder), detail=True).values()
+            sizes = [(each["name"][start:], each["size"]) for each in objects]
+        else:
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            sizes = [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
+        return json_hash(sorted(sizes))
 
     def _agreed_steps(self) -> list[int]:
         """`steps` as the first host sees them."""
