@@ -11,7 +11,7 @@ from typing import Any
 from fae_jax.cli.opening import add_experiment_arguments, open_experiment, running
 from fae_jax.data.stores.latent_check import check_cache
 from fae_jax.errors import RunFailed
-from fae_jax.files.progress import report_progress
+from fae_jax.files.progress import report_progress, tell
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import latents_directory, open_latents
 from fae_jax.stages.running import check_stages, run_stage
@@ -45,5 +45,5 @@ def _verify(experiment: Experiment) -> dict[str, Any]:
         check_cache(cache, report_progress("verify"))
     except ValueError as error:
         raise RunFailed(str(error)) from error
-    print(f"cache: {len(cache)} images, {cache.header.views} views each, are as written; {cache.directory}")
+    tell(f"cache: {len(cache)} images, {cache.header.views} views each, are as written; {cache.directory}")
     return {"workdir": str(experiment.workdir.root), "cache": cache.directory, "images": len(cache)}

@@ -18,7 +18,7 @@ from fae_jax.compiler.child import ask, check_compiler
 from fae_jax.compiler.gpu import GPUS, METHOD, STANDS_IN, on_gpu
 from fae_jax.compiler.programs import STAGES, stages_to_compile
 from fae_jax.config import load_config, settle
-from fae_jax.files.progress import say
+from fae_jax.files.progress import say, tell
 from fae_jax.parallel.topologies import SHAPES, Topology, parse_topology, slices
 
 GIB = 2**30
@@ -90,12 +90,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 figures["advice"] = advise(asked, config, stage, topology, figures["devices"], arguments.tries)
             weighed.append({**figures, "topology": topology.slice_name if topology else gpu.name if gpu else "here"})
     for figures in weighed:
-        print(describe(figures))
+        tell(describe(figures))
         if "advice" in figures:
-            print(f"{'':9} {figures['advice']}")
+            tell(f"{'':9} {figures['advice']}")
     if gpu:
-        print(f"method: {METHOD}")
+        tell(f"method: {METHOD}")
     if automatic:
-        print(f"smallest slice: {weighed[0]['topology']}")
+        tell(f"smallest slice: {weighed[0]['topology']}")
     fits = min((figures["fits"] for figures in weighed), key=(False, None, True).index)
     return {"config": config.name, "fits": fits, "stages": weighed}

@@ -13,6 +13,7 @@ from typing import Any
 
 from fae_jax.config.composing import SECTIONS, Field, describe, describe_all
 from fae_jax.files.names import nearest
+from fae_jax.files.progress import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +41,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"there is no field or section {name!r}; {nearest(name, [*SECTIONS, *describe_all()])}")
     fields = fields or [describe(name)]
     if arguments.markdown:
-        print(as_markdown(fields), end="")
+        tell(as_markdown(fields), end="")
     else:
         for field in fields:
             note = " (may differ at a restart)" if field.operational else ""
-            print(f"{field.name}={field.default!r}  # {field.comment}{note}")
+            tell(f"{field.name}={field.default!r}  # {field.comment}{note}")
     return {field.name: {"default": field.default, "is": field.comment} for field in fields}

@@ -25,7 +25,7 @@ from fae_jax.data.sources.stored import StoredSource
 from fae_jax.data.sources.tars import TarSource
 from fae_jax.data.sources.tfds import folder_and_split
 from fae_jax.files.paths import local_path
-from fae_jax.files.progress import duration, report_progress, say
+from fae_jax.files.progress import duration, report_progress, say, tell
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.section import validate
 
@@ -117,9 +117,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write_atomically(
         out / "summary.html", render("prepare.html", title=f"{arguments.dataset}: {arguments.path}", summary=summary)
     )
-    print(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
+    tell(f"prepare: {summary['used']} of {summary['found']} images are used; see {out / 'summary.html'}")
     for reason, entry in summary["reasons"].items():
-        print(f"prepare: {entry['count']} left out: {reason}")
+        tell(f"prepare: {entry['count']} left out: {reason}")
     counts = {name: summary[name] for name in ("found", "used", "skipped", "bytes", "duplicates")}
     return {"out": str(out), "source": kind, **counts}
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments
+from fae_jax.files.progress import tell
 from fae_jax.report import write_report
 from fae_jax.workdir import Workdir
 
@@ -20,5 +21,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     workdir = Workdir(arguments.workdir)
     workdir.read_config()
     report = write_report(workdir.root)
-    print(report)
+    tell(str(report))
     return {"report": str(report)}

@@ -21,7 +21,7 @@ from fae_jax.cli.sweep_point import run_point, run_shared
 from fae_jax.config import load_config, settle
 from fae_jax.errors import RunFailed, Stopped
 from fae_jax.files.paths import absolute, as_path, is_remote
-from fae_jax.files.progress import say
+from fae_jax.files.progress import say, tell
 from fae_jax.launchers import LAUNCHERS, check_program
 from fae_jax.launchers.plan import Phase, Task, parse_settings
 from fae_jax.stages.experiment import Experiment
@@ -102,7 +102,7 @@ def _table(directory: SweepDirectory, metrics: str | None) -> dict[str, Any]:
     rows = make_rows(directory, chosen)
     text = write_table(directory, rows, chosen)
     plots = write_plots(directory, rows, chosen, text)
-    print(text, end="")
+    tell(text, end="")
     say(f"sweep: {directory.root / 'index.html'}")
     best = next((row.point.name for row in rows if row.place == 1), None)
     return {"sweep": str(directory.root), "best": best, "plots": plots}
@@ -144,8 +144,8 @@ def _launch(arguments: argparse.Namespace, directory: SweepDirectory) -> dict[st
         shared = ", ".join(directory.shared) or "nothing"
         lines = [f"{len(directory.points)} points in {directory.root}; trained once for all: {shared}"]
         lines += [f"point {point.number}: {point.name}" for point in directory.points]
-        print("\n".join(f"# {' '.join(line.split())}" for line in lines))
-        print(launcher.describe(phases, settings, unique, folder) if phases else "# nothing is left to run")
+        tell("\n".join(f"# {' '.join(line.split())}" for line in lines))
+        tell(launcher.describe(phases, settings, unique, folder) if phases else "# nothing is left to run")
         return {"sweep": str(directory.root), "points": len(directory.points), "phases": len(phases)}
     check_program(arguments.launcher, settings)
     directory.begin()

@@ -27,6 +27,7 @@ from fae_jax.encoders.recognise import FAMILIES, recognise
 from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
 from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.files import storage
+from fae_jax.files.progress import tell
 from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
 from fae_jax.weights.pickles import read_pickle
 from fae_jax.weights.tensors import FILE, PICKLES
@@ -57,10 +58,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _list() -> dict[str, Any]:
     for name, entry in KNOWN.items():
-        print(f"{name:22} {entry.repository}")
+        tell(f"{name:22} {entry.repository}")
     registered = sorted({*registry.names()} - {*KNOWN})
     for name in registered:
-        print(f"{name:22} registered, without a repository of its own")
+        tell(f"{name:22} registered, without a repository of its own")
     return {"weights": {name: entry.repository for name, entry in KNOWN.items()}, "registered": registered}
 
 
@@ -71,7 +72,7 @@ def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
     pulled = hub.pull(name, revision=arguments.revision)
     digest = open_tensors(pulled.folder).hash()
-    print(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
+    tell(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
     return {"folder": str(pulled.folder), "commit": pulled.commit, "fetched": pulled.fetched, "hash": digest}
 
 
@@ -113,7 +114,7 @@ def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(encoder.params).items()}
     for path, leaf in leaves.items():
         check_finite(weights or name, path, leaf)
-    print(f"features {'×'.join(map(str, (*encoder.grid, encoder.width)))} of images of {IMAGE_SIZE} pixels")
+    tell(f"features {'×'.join(map(str, (*encoder.grid, encoder.width)))} of images of {IMAGE_SIZE} pixels")
     counts = {"images": sum(leaf.size for leaf in leaves.values())}
     size = sum(leaf.nbytes for leaf in leaves.values())
     return _report(weights or name, counts, len(leaves), size, encoder.weights_hash)
@@ -121,8 +122,8 @@ def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
 
 def _report(source: str, counts: dict[str, int], tensors: int, size: int, digest: str) -> dict[str, Any]:
     for tower, count in counts.items():
-        print(f"{tower}: {count:,} parameters")
-    print(f"{tensors} tensors, {size / 1e6:.1f} MB, all finite\nweights {digest}")
+        tell(f"{tower}: {count:,} parameters")
+    tell(f"{tensors} tensors, {size / 1e6:.1f} MB, all finite\nweights {digest}")
     return {"source": source, "parameters": counts, "tensors": tensors, "hash": digest}
 
 
@@ -153,7 +154,7 @@ def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
             shutil.copyfile(folder / companion, out / companion)
     written = open_tensors(out)
     digest = written.hash()
-    print(f"{len(written)} tensors, {written.size / 1e6:.1f} MB, in {out}\nweights {digest}")
+    tell(f"{len(written)} tensors, {written.size / 1e6:.1f} MB, in {out}\nweights {digest}")
     if not (out / "config.json").is_file():
-        print(json.dumps({"note": "no config.json stood beside it; put the network's own there"}))
+        tell(json.dumps({"note": "no config.json stood beside it; put the network's own there"}))
     return {"folder": str(out), "tensors": len(written), "bytes": written.size, "hash": digest}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,12 @@ def report_progress(what: str, unit: str = "images") -> Callable[[int, int], Non
             last = float("inf")
 
     return progress
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Prints on standard output; a reader that has gone, as `head` goes, ends nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, end=end, flush=True)
 
 
 def say(line: str) -> bool:

@@ -371,6 +371,12 @@ def test_an_answer_that_cannot_be_printed_ends_nothing(finished: Path):
     with open("/dev/full", "w") as full:
         for words, code in ((("run", "--workdir", finished, "--json"), 0), (("--help",), 0), (("trian",), 2)):
             assert fae(*words, code=code, stdout=full, stderr=full) == (None, None)
+    reading, writing = os.pipe()
+    os.close(reading)  # as by `| head`
+    try:
+        assert fae("config", stdout=writing) == (None, "")
+    finally:
+        os.close(writing)
 
 
 def test_the_answer_is_one_json_object_and_done_is_done(finished: Path):
