@@ -1,5 +1,6 @@
 """Running `python -m fae_jax` as people do: a process of its own. Compiled programs are shared between them."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -103,6 +104,14 @@ def curve(workdir: Any, stage: str) -> list[str]:
     """A stage's metrics, a line of JSON per step, without what tells of the machine."""
     rows = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
     return [json.dumps({name: value for name, value in row.items() if not of_the_machine(name)}) for row in rows]
+
+
+def record(workdir: Any, stage: str) -> Any:
+    """What a stage left in `stage.json`, without the names that Orbax makes up."""
+    from fae_jax.stages.stage import read_record
+    from fae_jax.workdir import Workdir
+
+    return dataclasses.replace(read_record(Workdir(workdir), stage), checkpoint="")
 
 
 def saved_state(workdir: Any, stage: str) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from damage import flipped
 from PIL import Image
-from running import TINY, fae
+from running import TINY, fae, record
 
 import fae_jax
 from fae_jax.cli.program import main
@@ -57,8 +57,8 @@ def test_the_generator_trains_without_images_and_encoder(bare: Path, tmp_path: P
     for folder in ("encoder", "generator"):
         shutil.rmtree(tmp_path / "run" / folder)
     fae("train", "generator", "--workdir", tmp_path / "run")
-    ours, theirs = (read_record(Workdir(root), "generator") for root in (tmp_path / "run", bare))
-    assert ours == theirs and ours is not None and ours.finished == 8
+    ours, theirs = (record(root, "generator") for root in (tmp_path / "run", bare))
+    assert ours == theirs and ours.finished == 8
 
 
 def test_sampling_and_export_need_neither_latents_nor_encoder(bare: Path, tmp_path: Path):

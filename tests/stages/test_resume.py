@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import TINY, TRAINED, assert_same_arrays, curve, fae, lines, saved_state, signal_when, start
+from running import TINY, TRAINED, assert_same_arrays, curve, fae, lines, record, saved_state, signal_when, start
 from tiny import STEPS
 
 from fae_jax.training.monitoring import read_metrics
@@ -42,12 +42,12 @@ def assert_same_run(workdir: Path, finished: Path) -> None:
     for stage in TRAINED:
         assert len(curve(finished, stage)) == STEPS
         assert curve(workdir, stage) == curve(finished, stage), stage
+        assert record(workdir, stage) == record(finished, stage), stage
         assert_same_arrays(saved_state(workdir, stage), saved_state(finished, stage))
     for pattern in (
         "latents/*/*.array_record",
         "latents/*/header.json",
         "encoder/model.safetensors",
-        "features/*.json",
     ):
         ours, theirs = ({p.relative_to(w): p.read_bytes() for p in w.glob(pattern)} for w in (workdir, finished))
         assert ours == theirs and ours, pattern
