@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from typing import Any
 
 from fae_jax.cli.opening import add_experiment_arguments, running
+from fae_jax.files.progress import say
 from fae_jax.parallel.hosts import is_first
 from fae_jax.report import write_report
 from fae_jax.stages.running import run_stages
@@ -22,7 +22,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         def report() -> None:
             if is_first():
-                with contextlib.suppress(OSError):  # it never ends a run
+                try:
                     write_report(root)
+                except (OSError, ValueError) as error:  # it never ends a run
+                    say(f"warning: the report of {root} was not drawn ({error})")
 
         return {"workdir": str(root), "ran": run_stages(experiment, report)}

@@ -106,7 +106,8 @@ def set_flags(
 
 
 def jit_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` of what runs once: on a CPU compiled in half the time, to slower code."""
+    """`jax.jit(function, **options)` for a program that runs once: on a CPU compiled with less effort, to slower code
+    whose results may differ in their last bit."""
     import jax
 
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

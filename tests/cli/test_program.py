@@ -384,3 +384,15 @@ def test_the_answer_is_one_json_object_and_done_is_done(finished: Path):
     assert json.loads(out) == {"workdir": str(finished), "ran": []}
     assert "Not begun" not in (finished / "report.html").read_text()  # drawn after the last stage
     assert err == ""
+
+
+def test_a_report_that_cannot_be_drawn_ends_no_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def damaged(workdir: object) -> None:
+        raise ValueError("a score is damaged")
+
+    monkeypatch.setattr("fae_jax.commands.run.write_report", damaged)
+    monkeypatch.setattr("fae_jax.commands.run.run_stages", lambda experiment, after: after() or [])
+    assert main(["run", "--workdir", str(finished)]) == 0
+    assert "was not drawn (a score is damaged)" in capsys.readouterr().err
