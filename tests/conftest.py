@@ -1,7 +1,9 @@
 """Shapes in signatures are checked while tests run; accelerator tests say when they do not run."""
 
+import fcntl
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,14 @@ install_import_hook("fae_jax", "beartype.beartype")
 from fae_jax.parallel.xla_flags import set_flags  # noqa: E402
 
 set_flags()  # as the command line does, so that its numbers are those of programs run here
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one process of `fae` compiled serves all others, whichever worker of the tests started them."""
+    if "FAE_COMPILED" not in os.environ:  # workers have it from the process that started them
+        folder = tempfile.TemporaryDirectory(prefix="fae_compiled_", ignore_cleanup_errors=True)
+        os.environ["FAE_COMPILED"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,8 +73,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a tiny experiment that ran without interruption; not to be changed."""
     from running import TINY, fae
 
-    workdir = tmp_path_factory.mktemp("finished") / "tiny"
-    fae("run", "--config", TINY, "--workdir", workdir)
+    together = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        together = together.parent  # one for all workers
+    workdir = together / "finished"
+    with open(together / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not workdir.exists():
+            fae("run", "--config", TINY, "--workdir", together / "unfinished")
+            (together / "unfinished").rename(workdir)
     return workdir
 
 

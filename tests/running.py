@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,6 @@ TINY = Path(__file__).parent / "tiny.py"
 TRAINED = ("encoder", "features", "pixels", "finetune", "generator")
 
 
-@cache
-def _compiled() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="fae_compiled_", ignore_cleanup_errors=True)
-
-
 def environment(**more: str) -> dict[str, str]:
     """Of a process on the CPU that compiles quickly and reuses what others compiled."""
     kept = {name: value for name, value in os.environ.items() if name not in ("FAE_TRACEBACK", "XLA_FLAGS")}
@@ -34,7 +27,8 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR") or _compiled().name,
+        "JAX_COMPILATION_CACHE_DIR": os.environ["FAE_COMPILED"],
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**31),  # with a limit it is locked while an entry is written
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
