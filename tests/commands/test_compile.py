@@ -27,6 +27,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 def test_what_is_here_is_compiled_for_and_weighed():
     out, err = fae("compile", "--config", TINY, "--stage", "generator", "--stage", "cache", "--json")
     answer = json.loads(out.splitlines()[-1])

@@ -102,7 +102,8 @@ def test_several_hosts_train_the_curve_of_one(finished: Path, tmp_path: Path, co
     np.testing.assert_allclose(ours, losses(finished, "features"), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("count", "victim"), [(2, 0), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "victim"), [(2, 0), (4, 2)])
 def test_a_host_that_is_killed_ends_all_with_its_name(finished: Path, tmp_path: Path, count: int, victim: int):
     workdir = tmp_path / "killed"
     processes = begin_features(finished, workdir, count)
