@@ -50,9 +50,7 @@ def small(tmp_path, monkeypatch):
         ("small_siglip", 32, "bilinear", HALF, {"pooled", "mean"}),
     ],
 )
-def test_a_published_encoder_reads_what_its_processor_would_without_a_crop(
-    small, images, name, side, kind, way, taps
-):
+def test_a_published_encoder_reads_what_its_processor_would(small, images, name, side, kind, way, taps):
     extractor = load_extractor(name, small[name])
     resized = np.stack([np.asarray(Image.fromarray(image).resize((side, side), RESAMPLES[kind])) for image in images])
     pixels = (resized / np.float32(255) - np.float32(way["mean"])) / np.float32(way["std"])
