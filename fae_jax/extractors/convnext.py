@@ -4,8 +4,8 @@
     GRN(x) = x + γ x n + β,   n_c = g_c / (mean_c g + ε),   g_c = ‖x_c‖₂ over the grid             (2)
 
 Before the first stage a 4×4 convolution of stride 4 and a LayerNorm, before each other one a LayerNorm and a 2×2
-convolution of stride 2. Taps: `mean`, the last stage averaged over the grid, which FD-loss reads and FDr6 names;
-`pooled`, its LayerNorm, which the classifier reads; `logits`. ε is 10⁻⁶ throughout.
+convolution of stride 2. Taps: `mean`, the last stage averaged over the grid; `pooled`, its LayerNorm, which the
+classifier reads; `logits`. FD-loss, of which FDr6 is made, reads `mean`. ε is 10⁻⁶ throughout.
 """
 
 from __future__ import annotations
@@ -66,13 +66,18 @@ def _block(x: Array, params: Any) -> tuple[Array, None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvNeXt:
-    """A kind of extractor: the network of some size, whose weights are in a repository of the hub."""
+    """A kind of extractor: the network of some size, whose weights are in a repository of the hub.
+
+    Attributes:
+      fd_loss: whether the one tap, `pooled`, is what FD-loss reads, which leaves the last norm out.
+    """
 
     source: str
     words: str
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     classes: int = 1000
+    fd_loss: bool = False
 
     def __call__(self, name: str, weights: str) -> Extractor:
         """See `fae_jax.extractors.load_extractor`."""
@@ -82,11 +87,13 @@ class ConvNeXt:
         def apply(params: Any, images: Any) -> dict[str, Array]:
             check_images(name, images)
             pixels = resize(images, (SIDE, SIDE), "bicubic", antialias=True) / 255
-            return self.taps(params, (pixels - mean) / std)
+            taps = self.taps(params, (pixels - mean) / std)
+            return {"pooled": taps["mean"]} if self.fd_loss else taps
 
         return Extractor(
             name=name,
-            variant=f"{self.words}, at {SIDE}×{SIDE}, bicubic resize, antialiased, in float",
+            variant=f"{self.words}, at {SIDE}×{SIDE}, bicubic resize, antialiased, in float"
+            + (", before the last norm (FD-loss)" if self.fd_loss else ""),
             weights_hash=files.tensors.hash(),
             params=mapping.load(files.source, self.names(), files.tensors, self.shapes()),
             apply=apply,
@@ -157,3 +164,4 @@ CONVNEXTV2_B = ConvNeXt(
     depths=(3, 3, 27, 3),
     widths=(128, 256, 512, 1024),
 )
+FD_LOSS_CONVNEXT = dataclasses.replace(CONVNEXTV2_B, fd_loss=True)

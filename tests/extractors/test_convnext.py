@@ -48,6 +48,10 @@ def test_every_tap_is_that_of_transformers(tmp_path):
         }
     got = jax.jit(extractor.apply)(extractor.params, images)
     assert {name: distance(got[name], want[name]) < 1e-4 for name in want} == dict.fromkeys(got, True)
+    fd_loss = dataclasses.replace(SMALL, fd_loss=True)("fd", str(tmp_path))
+    read = jax.jit(fd_loss.apply)(extractor.params, images)
+    assert read.keys() == {"pooled"} and distance(read["pooled"], want["mean"]) < 1e-4
+    assert fd_loss.variant == f"{extractor.variant}, before the last norm (FD-loss)"
     tensors = open_tensors(tmp_path)
     assert extractor.weights_hash == tensors.hash()
     held = {name: tensors.read(name) for name in tensors}
