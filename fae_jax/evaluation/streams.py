@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
-from fae_jax.evaluation.metrics import Batch
+from fae_jax.evaluation.metrics import Batch, look_of_encoder
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.model import FAE
@@ -27,7 +27,7 @@ def samples(fae: FAE, images: UInt8[np.ndarray, "n y x 3"], labels: Int[np.ndarr
         yield Batch(
             images=part,
             labels=labels[start : start + size],
-            describe=lambda part=part: np.asarray(fae.features(to_pixels(part))).mean((1, 2)),
+            look=look_of_encoder(lambda part=part: np.asarray(fae.features(to_pixels(part))).mean((1, 2))),
         )
 
 
@@ -67,7 +67,7 @@ class Streams:
                     images=view.images,
                     labels=view.labels,
                     among=among,
-                    describe=lambda view=view: view.kept(view.features).mean(1),
+                    look=look_of_encoder(lambda view=view: view.kept(view.features).mean(1)),
                 )
 
     def draw(

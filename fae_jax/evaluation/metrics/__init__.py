@@ -12,7 +12,6 @@ Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluatio
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -20,12 +19,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
+from fae_jax.files.progress import say
 from fae_jax.kinds import find, names
 from fae_jax.section import Plugs
 
 METRICS = {
     "recognised": "fae_jax.evaluation.metrics.recognised:Recognised",
     "frechet": "fae_jax.evaluation.metrics.frechet:Frechet",
+    "fid": "fae_jax.evaluation.metrics.fid:Fid",
+    "sfid": "fae_jax.evaluation.metrics.fid:SFid",
+    "inception_score": "fae_jax.evaluation.metrics.inception_score:InceptionScore",
+    "precision_recall": "fae_jax.evaluation.metrics.precision_recall:PrecisionRecall",
+    "kid": "fae_jax.evaluation.metrics.kid:Kid",
+    "mind": "fae_jax.evaluation.metrics.mind:Mind",
+    "cmmd": "fae_jax.evaluation.metrics.cmmd:Cmmd",
+    "fdr6": "fae_jax.evaluation.metrics.fdr6:FDr6",
     "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
 }
@@ -47,19 +55,69 @@ class Batch:
       labels: (k,), from 0: the class of each; of samples the one that was asked for.
       originals: what each image is a reconstruction of, where it is one.
       among: (k,), which of them belong to an even choice of as many real images as there are samples; None: all.
-      describe: gives `features`; called when a metric first asks for them.
+      index: (k,), position of each in the whole stream, over all hosts; None: they come in order.
+      look: name of an extractor → its taps by name, (k, d) each; called when a metric first asks for that extractor.
+        The experiment's own is "encoder", with the tap "mean": its patch features, averaged over the patches.
     """
 
     images: UInt8[np.ndarray, "k y x 3"]
     labels: Int[np.ndarray, " k"]
     originals: UInt8[np.ndarray, "k y x 3"] | None = None
     among: Bool[np.ndarray, " k"] | None = None
-    describe: Callable[[], Float[np.ndarray, "k d"]]
+    index: Int[np.ndarray, " k"] | None = None
+    look: Callable[[str], Mapping[str, np.ndarray]]
+    _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    @functools.cached_property
-    def features(self) -> Float[np.ndarray, "k d"]:
-        """The encoder's patch features, averaged over the patches."""
-        return self.describe()
+    def taps(self, extractor: str) -> Mapping[str, Float[np.ndarray, "k d"]]:
+        """What an extractor says of the images, once however many metrics ask.
+
+        Raises:
+          ValueError: there is no such extractor here.
+        """
+        if extractor not in self._taps:
+            self._taps[extractor] = self.look(extractor)
+        return self._taps[extractor]
+
+    def tap(self, name: str) -> Float[np.ndarray, "k d"]:
+        """One tap, EXTRACTOR:TAP, or EXTRACTOR where it has only one.
+
+        Raises:
+          ValueError: there is no such extractor or tap, or features are not finite.
+        """
+        extractor, _, tap = name.partition(":")
+        taps = self.taps(extractor)
+        if not tap and len(taps) == 1:
+            (tap,) = taps
+        try:
+            features = taps[tap]  # which may say itself why it is not there
+        except KeyError:
+            known = ", ".join(f"{extractor}:{each}" for each in taps)
+            raise ValueError(f"{name!r} is none of the taps {known}") from None
+        bad = int(np.sum(~np.isfinite(features).all(axis=1)))
+        if bad:
+            raise ValueError(
+                f"features {extractor}:{tap} of {bad} of {len(self.images)} images are not finite numbers"
+            )
+        return features
+
+    def kept(self, name: str) -> Float[np.ndarray, "m d"]:
+        """The rows of a tap that are `among`, float32: one array, however many metrics keep it."""
+        if name not in self._kept:
+            rows = self.tap(name)
+            self._kept[name] = np.asarray(rows if self.among is None else rows[self.among], np.float32)
+        return self._kept[name]
+
+
+def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:
+    """The `Batch.look` of a stream that only the experiment's own encoder has seen."""
+
+    def look(extractor: str) -> Mapping[str, np.ndarray]:
+        if extractor != "encoder":
+            raise ValueError(f"the extractor {extractor!r} sees no images of this stream, only 'encoder' does")
+        return {"mean": mean()}
+
+    return look
 
 
 @runtime_checkable
@@ -74,19 +132,65 @@ class Metric(Protocol):
         """Takes in what another one of the same kind has taken in."""
         ...
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was taken in, as arrays: what goes to another host, or into a file of reference statistics."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes in the `state` of another one in place of what it has."""
+        ...
+
     def result(self, real: Mapping[str, Any]) -> dict[str, Any]:
         """The scores by name, plain JSON values; no two metrics of a task may use the same name.
 
         A metric may also have `figures(real) → {name: (image, caption)}`.
 
         Args:
-          real: metrics of the same kind that have taken in the real images, "train" and "heldout"; empty for a
-            stream of reconstructions.
+          real: metrics of the same kind that have taken in real images: "train" and "heldout" of an experiment, or
+            "reference", whatever the images are compared with; empty where there are none.
 
         Raises:
           ValueError: nothing was taken in, or too little.
         """
         ...
+
+
+def compared_with(real: Mapping[str, Any], metric: str) -> tuple[str, Any]:
+    """Name and metric of the real images that scores are against: "reference", else "train", else "heldout".
+
+    Raises:
+      ValueError: there are none.
+    """
+    for split in ("reference", "train", "heldout"):
+        if split in real:
+            return split, real[split]
+    raise ValueError(
+        f"the metric {metric!r} compares with real images, and there are none here: give a reference that holds "
+        "images (mean and covariance alone serve fid and sfid)"
+    )
+
+
+def too_few(what: str, counts: Mapping[str, int], least: int) -> bool:
+    """Whether one of the counts is below `least`, which is then also told: the score stands, and says little."""
+    few = min(counts.values()) < least
+    if few:
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        say(f"warning: {what} says little of so few images ({told})")
+    return few
+
+
+def with_prefix(states: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """States of several parts as one, PART/KEY."""
+    return {f"{part}/{key}": value for part, state in states.items() for key, value in state.items()}
+
+
+def by_prefix(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What `with_prefix` was made of; parts that held nothing are not there."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in state.items():
+        part, _, key = name.rpartition("/")
+        parts.setdefault(part, {})[key] = value
+    return parts
 
 
 def known_metrics(chosen: Any) -> str | None:
@@ -119,7 +223,7 @@ def results(
 
     Args:
       metrics: by name, after the stream.
-      real: split → the same after that split's images.
+      real: split → the same after that split's images; a reference of statistics alone lacks most of them.
 
     Raises:
       ValueError: two metrics use one name for a score.
@@ -127,7 +231,7 @@ def results(
     scores: dict[str, Any] = {}
     figures: dict[str, tuple[Image.Image, str]] = {}
     for name, metric in metrics.items():
-        beside = {split: of_split[name] for split, of_split in real.items()}
+        beside = {split: of_split[name] for split, of_split in real.items() if name in of_split}
         values = metric.result(beside)
         twice = [key for key in values if key in scores]
         if twice:

@@ -5,20 +5,37 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fae_jax.evaluation.metrics import METRICS, Batch, known_metrics, results, take_in
+from fae_jax.evaluation.metrics import (
+    METRICS,
+    Batch,
+    compared_with,
+    kid,
+    known_metrics,
+    look_of_encoder,
+    results,
+    take_in,
+)
+from fae_jax.evaluation.metrics.fdr6 import IMAGENET, FDr6Section
 
 NAMES = [str(digit) for digit in range(10)]
 
 
+def looked(name: str, features: np.ndarray) -> dict[str, np.ndarray]:
+    if name == "encoder":
+        return {"mean": features}
+    return dict.fromkeys(("pool_3", "spatial", "logits", "pooled", "cls"), features)
+
+
 def cut(batch: Batch, places: list[int]) -> list[Batch]:
     parts = np.split(np.arange(len(batch.images)), places)
-    features = batch.features
+    features = batch.taps("encoder")["mean"]
     return [
         Batch(
             images=batch.images[part],
             labels=batch.labels[part],
             originals=255 - batch.images[part] // 2,
-            describe=lambda part=part: features[part],
+            index=part,
+            look=lambda name, part=part: looked(name, features[part]),
         )
         for part in parts
     ]
@@ -32,28 +49,44 @@ def close(first, second) -> bool:
     return first == second
 
 
+@dataclasses.dataclass
+class Section:
+    fdr6: FDr6Section
+
+
+SECTION = Section(FDr6Section(validation=IMAGENET))
+
+
 @pytest.mark.parametrize("name", METRICS)
-def test_batches_and_merges_do_not_change_a_score(digits, name):
-    real = {split: take_in(cut(getattr(digits, split), []), [name], None, NAMES) for split in ("train", "heldout")}
+def test_batches_and_merges_do_not_change_a_score(digits, name, monkeypatch):
+    monkeypatch.setattr(kid, "SUBSETS", 4)
+    real = {split: take_in(cut(getattr(digits, split), []), [name], SECTION, NAMES) for split in ("train", "heldout")}
     samples = dataclasses.replace(digits.heldout, images=np.roll(digits.heldout.images, 3, axis=0))
     (whole,) = cut(samples, [])
-    expected = results(take_in([whole], [name], None, NAMES), real)[0]
-    in_batches = take_in(cut(samples, [1, 100, 101]), [name], None, NAMES)
+    expected = results(take_in([whole], [name], SECTION, NAMES), real)[0]
+    in_batches = take_in(cut(samples, [1, 100, 101]), [name], SECTION, NAMES)
     assert close(results(in_batches, real)[0], expected)
-    ours = take_in(cut(samples, [150])[:1], [name], None, NAMES)
-    ours[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
+    ours = take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)
+    ours[name].merge(take_in(cut(samples, [150])[1:], [name], SECTION, NAMES)[name])
     assert close(results(ours, real)[0], expected)
-    in_batches = take_in(cut(samples, [150])[:1], [name], None, NAMES)
+    in_batches = take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)
     results(in_batches, dict.fromkeys(real, in_batches))  # asked before its stream has ended
     results(in_batches, real)  # and of the real images
     in_batches[name].update(cut(samples, [150])[1])
     assert close(results(in_batches, real)[0], expected)
-    itself = take_in([whole], [name], None, NAMES)
+    itself = take_in([whole], [name], SECTION, NAMES)
     own = dict.fromkeys(real, itself)
     assert close(results(in_batches, dict.fromkeys(real, in_batches))[0], results(itself, own)[0])
-    empty = take_in([], [name], None, NAMES)
-    empty[name].merge(take_in([whole], [name], None, NAMES)[name])
+    empty = take_in([], [name], SECTION, NAMES)
+    empty[name].merge(take_in([whole], [name], SECTION, NAMES)[name])
     assert close(results(empty, real)[0], expected)
+    restored = take_in([], [name], SECTION, NAMES)
+    restored[name].restore(take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)[name].state())
+    restored[name].merge(take_in(cut(samples, [150])[1:], [name], SECTION, NAMES)[name])
+    assert close(results(restored, real)[0], expected)
+    restored[name].restore(take_in([], [name], SECTION, NAMES)[name].state())  # a host that had no images
+    restored[name].merge(in_batches[name])
+    assert close(results(restored, real)[0], expected)
 
 
 def test_two_metrics_with_one_name_for_a_score_are_refused(digits):
@@ -65,5 +98,22 @@ def test_two_metrics_with_one_name_for_a_score_are_refused(digits):
 
 def test_chosen_metrics_are_known_and_different():
     assert known_metrics(("frechet", "nearest")) is None
-    for wrong in ((), ("fid",), ("frechet", "frechet")):
-        assert "names of metrics, recognised, frechet, nearest, fidelity" in known_metrics(wrong)
+    for wrong in ((), ("fit",), ("frechet", "frechet")):
+        assert "names of metrics, recognised, frechet, fid, " in known_metrics(wrong)
+
+
+def test_an_extractor_looks_once_at_a_batch_whoever_asks(digits):
+    asked = []
+    batch = dataclasses.replace(digits.heldout, look=lambda name: asked.append(name) or {"mean": np.ones((359, 2))})
+    assert batch.taps("encoder") is batch.taps("encoder") and batch.taps("another")["mean"].shape == (359, 2)
+    assert asked == ["encoder", "another"]
+    with pytest.raises(ValueError, match="the extractor 'inception' sees no images of this stream, only 'encoder'"):
+        look_of_encoder(lambda: np.ones((1, 2)))("inception")
+
+
+def test_scores_are_against_the_reference_or_else_the_training_images():
+    real = {"heldout": 1, "train": 2}
+    assert compared_with({**real, "reference": 3}, "fid") == ("reference", 3)
+    assert compared_with(real, "fid") == ("train", 2)
+    with pytest.raises(ValueError, match="metric 'fid' compares with real images, and there are none"):
+        compared_with({}, "fid")
