@@ -12,7 +12,7 @@ from fae_jax.cli.opening import add_model_arguments, open_model
 from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
-from fae_jax.stages.sampling import choose_labels, draw
+from fae_jax.stages.sampling import Drawing, choose_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +85,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     def progress(done: int) -> None:
         say(f"sample: {done} of {arguments.number}")
 
-    drawn = draw(
-        fae,
-        folder,
-        choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
+    drawing = Drawing(
+        fae=fae,
+        folder=folder,
+        labels=choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,
@@ -97,5 +97,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ema=ema,
         progress=progress,
     )
+    for _ in drawing:
+        pass
     say(f"{arguments.number} images in {folder}")
-    return {"folder": str(folder), "function_evaluations": drawn["sampling"]["function_evaluations"]}
+    return {"folder": str(folder), "function_evaluations": fae.generator.evaluations(drawing.settings)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
@@ -16,19 +16,14 @@ from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.sampling import draw
+from fae_jax.stages.sampling import Drawing
 
 
-def samples(fae: FAE, images: UInt8[np.ndarray, "n y x 3"], labels: Int[np.ndarray, " n"]) -> Iterator[Batch]:
-    """Images that are at hand, in batches of `sampling.batch`."""
-    size = fae.config.sampling.batch
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        yield Batch(
-            images=part,
-            labels=labels[start : start + size],
-            describe=lambda part=part: np.asarray(fae.features(to_pixels(part))).mean((1, 2)),
-        )
+def sampled(fae: FAE, drawing: Drawing) -> Iterator[Batch]:
+    """Samples for metrics, as they are drawn."""
+    for _, images, labels in drawing:
+        describe = lambda images=images: np.asarray(fae.features(to_pixels(images))).mean((1, 2))
+        yield Batch(images=images, labels=labels, describe=describe)
 
 
 class Streams:
@@ -70,13 +65,12 @@ class Streams:
                     describe=lambda view=view: view.kept(view.features).mean(1),
                 )
 
-    def draw(
-        self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int
-    ) -> tuple[Iterator[Batch], dict[str, Any]]:
-        """Samples, kept in samples/NAME, for metrics; and how they were made. An empty sampler is the configured."""
+    def drawing(self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int) -> Drawing:
+        """Samples that are kept in samples/NAME when they are drawn. An empty sampler is the configured."""
         folder = self._experiment.workdir.samples / (name + self._experiment.suffix)
-        drawn = draw(self.fae, folder, labels, guidance=guidance, sampler=sampler or None, seed=seed)
-        return samples(self.fae, drawn["images"], labels), drawn["sampling"]
+        return Drawing(
+            fae=self.fae, folder=folder, labels=labels, guidance=guidance, sampler=sampler or None, seed=seed
+        )
 
     @functools.cached_property
     def text(self) -> TextSide:

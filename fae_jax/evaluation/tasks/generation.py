@@ -24,7 +24,7 @@ from typing import Any
 from fae_jax.conditions import make_condition
 from fae_jax.diffusion.samplers import SAMPLERS
 from fae_jax.evaluation.metrics import known_metrics, results, take_in
-from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.streams import Streams, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
@@ -74,8 +74,8 @@ class Generation:
         policy = self.fae.config.sampling.labels
         labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
-        drawn = {
-            name: self.streams.draw(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
+        drawings = {
+            name: self.streams.drawing(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
             for name, guidance in SETS.items()
         }
         real = {
@@ -84,9 +84,9 @@ class Generation:
         }
         sets: dict[str, Any] = {}
         figures: dict[str, Any] = {}
-        for name, (batches, sampling) in drawn.items():
-            scores, figures = results(take_in(batches, chosen, section, classes), real)
-            sets[name] = {"count": len(labels), "sampling": sampling, **scores}
+        for name, drawing in drawings.items():
+            scores, figures = results(take_in(sampled(self.fae, drawing), chosen, section, classes), real)
+            sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
         return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures)
