@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
-from fae_jax.evaluation.metrics import Batch
+from fae_jax.evaluation.metrics import Batch, look_of_encoder
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.model import FAE
@@ -21,9 +21,13 @@ from fae_jax.stages.sampling import Drawing
 
 def sampled(fae: FAE, drawing: Drawing) -> Iterator[Batch]:
     """Samples for metrics, as they are drawn."""
-    for _, images, labels in drawing:
-        describe = lambda images=images: np.asarray(fae.features(to_pixels(images))).mean((1, 2))
-        yield Batch(images=images, labels=labels, describe=describe)
+    for place, images, labels in drawing:
+        yield Batch(
+            images=images,
+            labels=labels,
+            index=np.arange(place, place + len(images)),
+            look=look_of_encoder(lambda images=images: np.asarray(fae.features(to_pixels(images))).mean((1, 2))),
+        )
 
 
 class Streams:
@@ -62,7 +66,7 @@ class Streams:
                     images=view.images,
                     labels=view.labels,
                     among=among,
-                    describe=lambda view=view: view.kept(view.features).mean(1),
+                    look=look_of_encoder(lambda view=view: view.kept(view.features).mean(1)),
                 )
 
     def drawing(self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int) -> Drawing:

@@ -50,8 +50,8 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
 class Drawing:
     """A set of samples, one image per label: drawn while it is iterated, and kept in `folder` as it comes.
 
-    Iterating gives (position of the first, images uint8 (k, y, x, 3), labels (k,)): all of them, or where hosts sample
-    together this one's.
+    Iterating gives (position of the first, images uint8 (k, y, x, 3), labels (k,)): all of them, or where hosts
+    sample together this one's.
 
     Attributes:
       fae: the model.

@@ -23,6 +23,12 @@ class Sharpness:
     def merge(self, other):
         self.sum, self.count = self.sum + other.sum, self.count + other.count
 
+    def state(self):
+        return {"sum": np.asarray(self.sum), "count": np.asarray(self.count)}
+
+    def restore(self, state):
+        self.sum, self.count = float(state["sum"]), int(state["count"])
+
     def result(self, real):
         value = self.sum / self.count
         if not real:

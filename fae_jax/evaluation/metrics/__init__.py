@@ -12,7 +12,6 @@ Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluatio
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -47,19 +46,39 @@ class Batch:
       labels: (k,), from 0: the class of each; of samples the one that was asked for.
       originals: what each image is a reconstruction of, where it is one.
       among: (k,), which of them belong to an even choice of as many real images as there are samples; None: all.
-      describe: gives `features`; called when a metric first asks for them.
+      index: (k,), position of each in the whole stream, over all hosts; None: they come in order.
+      look: name of an extractor → its taps by name, (k, d) each; called when a metric first asks for that extractor.
+        The experiment's own is "encoder", with the tap "mean": its patch features, averaged over the patches.
     """
 
     images: UInt8[np.ndarray, "k y x 3"]
     labels: Int[np.ndarray, " k"]
     originals: UInt8[np.ndarray, "k y x 3"] | None = None
     among: Bool[np.ndarray, " k"] | None = None
-    describe: Callable[[], Float[np.ndarray, "k d"]]
+    index: Int[np.ndarray, " k"] | None = None
+    look: Callable[[str], Mapping[str, np.ndarray]]
+    _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    @functools.cached_property
-    def features(self) -> Float[np.ndarray, "k d"]:
-        """The encoder's patch features, averaged over the patches."""
-        return self.describe()
+    def taps(self, extractor: str) -> Mapping[str, Float[np.ndarray, "k d"]]:
+        """What an extractor says of the images, once however many metrics ask.
+
+        Raises:
+          ValueError: there is no such extractor here.
+        """
+        if extractor not in self._taps:
+            self._taps[extractor] = self.look(extractor)
+        return self._taps[extractor]
+
+
+def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:
+    """The `Batch.look` of a stream that only the experiment's own encoder has seen."""
+
+    def look(extractor: str) -> Mapping[str, np.ndarray]:
+        if extractor != "encoder":
+            raise ValueError(f"the extractor {extractor!r} sees no images of this stream, only 'encoder' does")
+        return {"mean": mean()}
+
+    return look
 
 
 @runtime_checkable
@@ -74,19 +93,39 @@ class Metric(Protocol):
         """Takes in what another one of the same kind has taken in."""
         ...
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was taken in, as arrays: what goes to another host, or into a file of reference statistics."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes in the `state` of another one in place of what it has."""
+        ...
+
     def result(self, real: Mapping[str, Any]) -> dict[str, Any]:
         """The scores by name, plain JSON values; no two metrics of a task may use the same name.
 
         A metric may also have `figures(real) → {name: (image, caption)}`.
 
         Args:
-          real: metrics of the same kind that have taken in the real images, "train" and "heldout"; empty for a
-            stream of reconstructions.
+          real: metrics of the same kind that have taken in real images: "train" and "heldout" of an experiment, or
+            "reference", whatever the images are compared with; empty where there are none.
 
         Raises:
           ValueError: nothing was taken in, or too little.
         """
         ...
+
+
+def compared_with(real: Mapping[str, Any], metric: str) -> tuple[str, Any]:
+    """Name and metric of the real images that scores are against: "reference", else "train", else "heldout".
+
+    Raises:
+      ValueError: there are none.
+    """
+    for split in ("reference", "train", "heldout"):
+        if split in real:
+            return split, real[split]
+    raise ValueError(f"the metric {metric!r} compares with real images, and there are none here; name a reference")
 
 
 def known_metrics(chosen: Any) -> str | None:

@@ -112,6 +112,12 @@ class Fidelity:
         self._sums += other._sums
         self._lowest = np.minimum(self._lowest, other._lowest)
 
+    def state(self) -> dict[str, np.ndarray]:
+        return {"count": np.asarray(self._count), "sums": self._sums, "lowest": self._lowest}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._count, self._sums, self._lowest = int(state["count"]), state["sums"].copy(), state["lowest"].copy()
+
     def result(self, real: Mapping[str, Fidelity]) -> dict[str, Any]:
         if not self._count:
             raise ValueError("no image was reconstructed, so there is no score; check the held-out split")

@@ -128,13 +128,32 @@ class Frechet:
 
     def update(self, batch: Batch) -> None:
         among = slice(None) if batch.among is None else batch.among
-        chosen = batch.features[among]
-        self._every = _merged(self._every, Moments.of(batch.features))
+        features = batch.taps("encoder")["mean"]
+        chosen = features[among]
+        self._every = _merged(self._every, Moments.of(features))
         self._among = _merged(self._among, Moments.of(chosen) if len(chosen) else None)
 
     def merge(self, other: Frechet) -> None:
         self._every = _merged(self._every, other._every)
         self._among = _merged(self._among, other._among)
+
+    def state(self) -> dict[str, np.ndarray]:
+        parts = {"every": self._every, "among": self._among}
+        return {
+            f"{name}_{field}": np.asarray(value)
+            for name, moments in parts.items()
+            if moments
+            for field, value in vars(moments).items()
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        def moments(name: str) -> Moments | None:
+            if f"{name}_count" not in state:
+                return None
+            mean, deviations = state[f"{name}_mean"], state[f"{name}_deviations"]
+            return Moments(count=int(state[f"{name}_count"]), mean=mean, deviations=deviations)
+
+        self._every, self._among = moments("every"), moments("among")
 
     def result(self, real: Mapping[str, Frechet]) -> dict[str, Any]:
         train, heldout = real.get("train", Frechet())._among, real.get("heldout", Frechet())._every

@@ -107,6 +107,12 @@ class Nearest:
         self._images += other._images
         self._near = None
 
+    def state(self) -> dict[str, np.ndarray]:
+        return {"images": self.images} if self._images else {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._images, self._near = list(state.values()), None
+
     @property
     def images(self) -> UInt8[np.ndarray, "n y x 3"]:
         """Raises ValueError: nothing was taken in."""

@@ -75,6 +75,13 @@ class Recognised:
         self._labels += other._labels
         self._forget()
 
+    def state(self) -> dict[str, np.ndarray]:
+        return {"inputs": np.concatenate(self._inputs), "labels": self.labels} if self._inputs else {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._inputs, self._labels = ([state[name]] if state else [] for name in ("inputs", "labels"))
+        self._forget()
+
     def _forget(self) -> None:
         """The judge, who learnt from fewer images."""
         self.__dict__.pop("classifier", None)

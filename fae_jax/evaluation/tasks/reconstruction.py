@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fae_jax.evaluation.metrics import Batch, known_metrics, results, take_in
+from fae_jax.evaluation.metrics import Batch, known_metrics, look_of_encoder, results, take_in
 from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome
 from fae_jax.evaluation.views import Examples
@@ -55,8 +55,8 @@ class Reconstruction:
                 if len(view.images):
                     count += len(view.images)
                     examples.add(view.images, view.decoded)
-                    describe = lambda view=view: view.kept(view.reconstructed).mean(1)
-                    yield Batch(images=view.decoded, labels=view.labels, originals=view.images, describe=describe)
+                    look = look_of_encoder(lambda view=view: view.kept(view.reconstructed).mean(1))
+                    yield Batch(images=view.decoded, labels=view.labels, originals=view.images, look=look)
 
         fields = self.fae.config.evaluation
         metrics = take_in(batches(), fields.reconstruction.metrics, fields.metrics, self.streams.classes)

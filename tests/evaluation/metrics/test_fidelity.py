@@ -12,7 +12,7 @@ from fae_jax.evaluation.metrics.fidelity import Fidelity, psnr, ssim, unit_pixel
 def scores(originals: np.ndarray, images: np.ndarray) -> Fidelity:
     metric = Fidelity()
     labels = np.zeros(len(images), int)
-    metric.update(Batch(images=images, labels=labels, originals=originals, describe=lambda: None))
+    metric.update(Batch(images=images, labels=labels, originals=originals, look=lambda name: {}))
     return metric
 
 

@@ -106,14 +106,18 @@ def test_the_metric_compares_samples_with_as_many_training_images(digits, capsys
     real = {split: take_in([batch], ["frechet"], None, ())["frechet"] for split, batch in splits.items()}
     perfect = take_in([digits.heldout], ["frechet"], None, ())["frechet"].result(real)["frechet"]
     assert perfect["samples_to_heldout"] == pytest.approx(0.0, abs=1e-8)
-    train, heldout = Moments.of(digits.train.features[among]), Moments.of(digits.heldout.features)
+    train, heldout = (
+        Moments.of(digits.train.taps("encoder")["mean"][among]),
+        Moments.of(digits.heldout.taps("encoder")["mean"]),
+    )
     assert perfect["train_to_heldout"] == frechet_distance(train, heldout) > 0
     assert (perfect["samples"], perfect["train"], perfect["heldout"]) == (359, 360, 359)
     assert perfect["dimensions"] == 12 and perfect["too_few"] is False
     copied = real["train"].result(real)["frechet"]  # of samples all count
     assert copied["samples"] == 1438
-    assert copied["samples_to_heldout"] == frechet_distance(Moments.of(digits.train.features), heldout)
+    assert copied["samples_to_heldout"] == frechet_distance(Moments.of(digits.train.taps("encoder")["mean"]), heldout)
     assert capsys.readouterr().err == ""
-    few = Batch(images=digits.heldout.images[:23], labels=digits.heldout.labels[:23], describe=lambda: np.eye(23, 12))
+    images, labels = digits.heldout.images[:23], digits.heldout.labels[:23]
+    few = Batch(images=images, labels=labels, look=lambda name: {"mean": np.eye(23, 12)})
     assert take_in([few], ["frechet"], None, ())["frechet"].result(real)["frechet"]["too_few"] is True
     assert "says little of so few images (23 samples, 360 train, 359 heldout)" in capsys.readouterr().err

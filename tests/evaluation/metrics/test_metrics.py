@@ -5,20 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fae_jax.evaluation.metrics import METRICS, Batch, known_metrics, results, take_in
+from fae_jax.evaluation.metrics import METRICS, Batch, compared_with, known_metrics, look_of_encoder, results, take_in
 
 NAMES = [str(digit) for digit in range(10)]
 
 
 def cut(batch: Batch, places: list[int]) -> list[Batch]:
     parts = np.split(np.arange(len(batch.images)), places)
-    features = batch.features
+    features = batch.taps("encoder")["mean"]
     return [
         Batch(
             images=batch.images[part],
             labels=batch.labels[part],
             originals=255 - batch.images[part] // 2,
-            describe=lambda part=part: features[part],
+            look=lambda name, part=part: {"mean": features[part]},
         )
         for part in parts
     ]
@@ -54,6 +54,13 @@ def test_batches_and_merges_do_not_change_a_score(digits, name):
     empty = take_in([], [name], None, NAMES)
     empty[name].merge(take_in([whole], [name], None, NAMES)[name])
     assert close(results(empty, real)[0], expected)
+    restored = take_in([], [name], None, NAMES)
+    restored[name].restore(take_in(cut(samples, [150])[:1], [name], None, NAMES)[name].state())
+    restored[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
+    assert close(results(restored, real)[0], expected)
+    restored[name].restore(take_in([], [name], None, NAMES)[name].state())  # a host that had no images
+    restored[name].merge(in_batches[name])
+    assert close(results(restored, real)[0], expected)
 
 
 def test_two_metrics_with_one_name_for_a_score_are_refused(digits):
@@ -67,3 +74,20 @@ def test_chosen_metrics_are_known_and_different():
     assert known_metrics(("frechet", "nearest")) is None
     for wrong in ((), ("fid",), ("frechet", "frechet")):
         assert "names of metrics, recognised, frechet, nearest, fidelity" in known_metrics(wrong)
+
+
+def test_an_extractor_looks_once_at_a_batch_whoever_asks(digits):
+    asked = []
+    batch = dataclasses.replace(digits.heldout, look=lambda name: asked.append(name) or {"mean": np.ones((359, 2))})
+    assert batch.taps("encoder") is batch.taps("encoder") and batch.taps("another")["mean"].shape == (359, 2)
+    assert asked == ["encoder", "another"]
+    with pytest.raises(ValueError, match="the extractor 'inception' sees no images of this stream, only 'encoder'"):
+        look_of_encoder(lambda: np.ones((1, 2)))("inception")
+
+
+def test_scores_are_against_the_reference_or_else_the_training_images():
+    real = {"heldout": 1, "train": 2}
+    assert compared_with({**real, "reference": 3}, "fid") == ("reference", 3)
+    assert compared_with(real, "fid") == ("train", 2)
+    with pytest.raises(ValueError, match="metric 'fid' compares with real images, and there are none"):
+        compared_with({}, "fid")

@@ -48,7 +48,7 @@ def taken(*batches) -> Nearest:
 
 
 def compared(digits, images: np.ndarray) -> dict:
-    samples = Batch(images=images, labels=np.zeros(len(images), int), describe=lambda: None)
+    samples = Batch(images=images, labels=np.zeros(len(images), int), look=lambda name: {})
     return taken(samples).result({"train": taken(digits.train), "heldout": taken(digits.heldout)})["nearest"]
 
 
@@ -77,7 +77,7 @@ def test_a_generator_that_copies_stands_out_from_one_that_does_not(digits):
 def test_the_figure_frames_a_planted_copy_and_shows_it_first(digits):
     images = digits.heldout.images[:40].copy()
     images[17] = digits.train.images[5]
-    samples = taken(Batch(images=images, labels=np.zeros(40, int), describe=lambda: None))
+    samples = taken(Batch(images=images, labels=np.zeros(40, int), look=lambda name: {}))
     real = {"train": taken(digits.train), "heldout": taken(digits.heldout)}
     ((name, (image, caption)),) = samples.figures(real).items()
     pixels, limit = np.asarray(image), samples.result(real)["nearest"]["limit"]
