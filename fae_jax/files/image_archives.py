@@ -13,7 +13,7 @@ import dataclasses
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -132,7 +132,7 @@ def _reading(path: str) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} is damaged or no .npz file ({reason})") from error
 
 
-def _header(member: IO[bytes], path: str) -> tuple[tuple[Any, ...], np.dtype]:
+def _header(member: Any, path: str) -> tuple[tuple[Any, ...], np.dtype]:
     """Shape and dtype of an array; leaves the file at its first byte."""
     try:
         version = np.lib.format.read_magic(member)
@@ -145,7 +145,7 @@ def _header(member: IO[bytes], path: str) -> tuple[tuple[Any, ...], np.dtype]:
     return shape, dtype
 
 
-def _range(member: IO[bytes], dtype: np.dtype, numbers: int = 2**20) -> str:
+def _range(member: Any, dtype: np.dtype, numbers: int = 2**20) -> str:
     """The range of the first numbers of an array, in words."""
     data = member.read(numbers * dtype.itemsize)
     values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
