@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fae_jax"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.relative_to(PACKAGE).parts)
 FLOORS = {
     **dict.fromkeys(("errors", "files", "kinds", "section", "nn", "weights"), 0),
-    **dict.fromkeys(("encoders", "autoencoder", "diffusion", "losses"), 1),
+    **dict.fromkeys(("encoders", "extractors", "autoencoder", "diffusion", "losses"), 1),
     **dict.fromkeys(("tokenizers", "conditions", "generators", "data", "parallel"), 2),
     **dict.fromkeys(("config", "bundle", "model", "training", "workdir"), 3),
     "stages": 4,
@@ -27,6 +27,8 @@ FLOORS = {
 STAIRS = {
     ("kinds", "files"),
     ("nn", "section"),
+    ("weights", "files"),
+    ("extractors", "encoders"),
     ("data", "parallel"),
     ("tokenizers", "data"),
     ("tokenizers", "parallel"),

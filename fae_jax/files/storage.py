@@ -176,16 +176,21 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged or no .npz file ({reason})") from error
 
 
+def cache_folder() -> Path:
+    """`fae_jax` under `XDG_CACHE_HOME`, by default `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fae_jax"
+
+
 def local_copy(path: str) -> str:
     """A local file with the same content, for libraries that read nothing else; remote ones are fetched once.
 
-    Copies lie in `fae_jax` under `XDG_CACHE_HOME`, by default `~/.cache`, and are known by path, size and version.
+    Copies lie in `cache_folder()`, and are known by path, size and version.
     """
     if not is_remote(path):
         return path
     file = stat(path)
     key = hashlib.sha256(f"{file}".encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fae_jax" / "files" / key
+    folder = cache_folder() / "files" / key
     target = folder / file.name
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 KINDS = ("nearest", "bilinear", "bicubic", "lanczos")
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
@@ -83,6 +83,25 @@ def resize(
     if images.shape[2] != size[1]:
         columns = resampling_matrix(images.shape[2], size[1], kind, antialias=antialias)
         images = jnp.einsum("vx,byxc->byvc", columns, images, precision="highest")
+    return images
+
+
+def resize_tf1(images: Shaped[Array, "b y x c"], size: tuple[int, int]) -> Float[Array, "b u v c"]:
+    """Images resampled to `size` as TensorFlow 1's `resize_bilinear` does it, without half-pixel centres, in float32:
+
+        u = i · source / target,   out_i = in_⌊u⌋ + (in_⌊u⌋₊₁ − in_⌊u⌋) (u − ⌊u⌋)               (3)
+
+    The last cell is repeated. Columns come first.
+    """
+    images = images.astype(jnp.float32)
+    for axis in (2, 1):
+        source, target = images.shape[axis], size[axis - 1]
+        scale = np.float32(source) / np.float32(target)  # as TensorFlow's kernel: also its products are float32
+        centre = np.arange(target, dtype=np.float32) * scale
+        low = np.minimum(centre.astype(np.int32), source - 1)
+        weight = np.expand_dims(centre - low.astype(np.float32), tuple(range(1, 4 - axis)))
+        before, after = (images.take(cells, axis=axis) for cells in (low, np.minimum(low + 1, source - 1)))
+        images = before + (after - before) * weight
     return images
 
 
