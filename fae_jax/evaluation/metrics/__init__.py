@@ -19,12 +19,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
+from fae_jax.files.progress import say
 from fae_jax.kinds import find, names
 from fae_jax.section import Plugs
 
 METRICS = {
     "recognised": "fae_jax.evaluation.metrics.recognised:Recognised",
     "frechet": "fae_jax.evaluation.metrics.frechet:Frechet",
+    "fid": "fae_jax.evaluation.metrics.fid:Fid",
+    "sfid": "fae_jax.evaluation.metrics.fid:SFid",
     "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
 }
@@ -58,6 +61,7 @@ class Batch:
     index: Int[np.ndarray, " k"] | None = None
     look: Callable[[str], Mapping[str, np.ndarray]]
     _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def taps(self, extractor: str) -> Mapping[str, Float[np.ndarray, "k d"]]:
         """What an extractor says of the images, once however many metrics ask.
@@ -68,6 +72,34 @@ class Batch:
         if extractor not in self._taps:
             self._taps[extractor] = self.look(extractor)
         return self._taps[extractor]
+
+    def tap(self, name: str) -> Float[np.ndarray, "k d"]:
+        """One tap, EXTRACTOR:TAP, or EXTRACTOR where it has only one.
+
+        Raises:
+          ValueError: there is no such extractor or tap, or features are not finite.
+        """
+        extractor, _, tap = name.partition(":")
+        taps = self.taps(extractor)
+        if not tap and len(taps) == 1:
+            (tap,) = taps
+        if tap not in taps:
+            raise ValueError(
+                f"{name!r} is no tap of an extractor; {extractor} has {', '.join(taps)}: {extractor}:TAP"
+            )
+        bad = int(np.sum(~np.isfinite(taps[tap]).all(axis=1)))
+        if bad:
+            raise ValueError(
+                f"features {extractor}:{tap} of {bad} of {len(self.images)} images are not finite numbers"
+            )
+        return taps[tap]
+
+    def kept(self, name: str) -> Float[np.ndarray, "m d"]:
+        """The rows of a tap that are `among`, float32: one array, however many metrics keep it."""
+        if name not in self._kept:
+            rows = self.tap(name)
+            self._kept[name] = np.asarray(rows if self.among is None else rows[self.among], np.float32)
+        return self._kept[name]
 
 
 def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:
@@ -125,7 +157,33 @@ def compared_with(real: Mapping[str, Any], metric: str) -> tuple[str, Any]:
     for split in ("reference", "train", "heldout"):
         if split in real:
             return split, real[split]
-    raise ValueError(f"the metric {metric!r} compares with real images, and there are none here; name a reference")
+    raise ValueError(
+        f"the metric {metric!r} compares with real images, and there are none here: give a reference that holds "
+        "images (mean and covariance alone serve fid and sfid)"
+    )
+
+
+def too_few(what: str, counts: Mapping[str, int], least: int) -> bool:
+    """Whether one of the counts is below `least`, which is then also told: the score stands, and says little."""
+    few = min(counts.values()) < least
+    if few:
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        say(f"warning: {what} says little of so few images ({told})")
+    return few
+
+
+def with_prefix(states: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """States of several parts as one, PART/KEY."""
+    return {f"{part}/{key}": value for part, state in states.items() for key, value in state.items()}
+
+
+def by_prefix(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What `with_prefix` was made of; parts that held nothing are not there."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in state.items():
+        part, _, key = name.rpartition("/")
+        parts.setdefault(part, {})[key] = value
+    return parts
 
 
 def known_metrics(chosen: Any) -> str | None:
@@ -158,7 +216,7 @@ def results(
 
     Args:
       metrics: by name, after the stream.
-      real: split → the same after that split's images.
+      real: split → the same after that split's images; a reference of statistics alone lacks most of them.
 
     Raises:
       ValueError: two metrics use one name for a score.
@@ -166,7 +224,7 @@ def results(
     scores: dict[str, Any] = {}
     figures: dict[str, tuple[Image.Image, str]] = {}
     for name, metric in metrics.items():
-        beside = {split: of_split[name] for split, of_split in real.items()}
+        beside = {split: of_split[name] for split, of_split in real.items() if name in of_split}
         values = metric.result(beside)
         twice = [key for key in values if key in scores]
         if twice:

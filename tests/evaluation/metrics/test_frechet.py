@@ -1,103 +1,15 @@
-"""Equation (1) against scipy's general matrix root, closed forms, and the merge against NumPy's covariance."""
+"""Fréchet distances in the features of any extractor, beside those of real images."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
-import scipy.linalg
+from feature_streams import taken
 
 from fae_jax.evaluation.metrics import Batch, take_in
-from fae_jax.evaluation.metrics.frechet import Frechet, Moments, frechet_distance, symmetric_root
-
-
-def features(seed: int, count: int, width: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)
-
-
-def reference(first: np.ndarray, second: np.ndarray) -> float:
-    """The usual statement: covariances by NumPy, the root of their product by scipy."""
-    c1, c2 = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    root = scipy.linalg.sqrtm(c1 @ c2)
-    return float(np.sum((first.mean(0) - second.mean(0)) ** 2) + np.trace(c1 + c2 - 2 * np.real(root)))
-
-
-@pytest.mark.parametrize("width", [1, 5, 40])
-def test_distance_is_that_of_the_general_matrix_root(width):
-    first, second = features(1, 200, width), features(2, 150, width)
-    first, second = first.reshape(200, width), second.reshape(150, width)
-    if width == 1:
-        expected = (first.mean() - second.mean()) ** 2 + (first.std(ddof=1) - second.std(ddof=1)) ** 2
-    else:
-        expected = reference(first, second)
-    assert frechet_distance(Moments.of(first), Moments.of(second)) == pytest.approx(expected, rel=1e-9)
-
-
-def test_fewer_samples_than_dimensions_agrees_with_the_factored_form():
-    # Σ = A Aᵀ with A (d, n): the non-zero eigenvalues of Σ₁Σ₂ are the squared singular values of A₁ᵀA₂.
-    first, second = features(3, 20, 100), features(4, 30, 100)
-    a1, a2 = ((x - x.mean(0)).T / np.sqrt(len(x) - 1) for x in (first, second))
-    shared = np.linalg.svd(a1.T @ a2, compute_uv=False).sum()
-    expected = np.sum((first.mean(0) - second.mean(0)) ** 2) + np.sum(a1**2) + np.sum(a2**2) - 2 * shared
-    assert frechet_distance(Moments.of(first), Moments.of(second)) == pytest.approx(expected, rel=1e-8)
-
-
-def test_distance_to_itself_is_zero_even_when_singular():
-    for count in (10, 400):
-        moments = Moments.of(features(5, count, 64))
-        assert frechet_distance(moments, moments) < 1e-9 * np.trace(moments.covariance)
-
-
-def test_distance_of_commuting_covariances_has_its_closed_form():
-    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    scale = np.sqrt(3 / 4)  # the sample variance of ±1 over four points is 4/3
-    first = Moments.of(corners * scale * [1.0, 2.0])
-    second = Moments.of(corners * scale * [3.0, 5.0] + [1.0, 1.0])
-    assert frechet_distance(first, second) == pytest.approx((3 - 1) ** 2 + (5 - 2) ** 2 + 2)
-
-
-def test_distance_is_symmetric_and_ignores_rotations():
-    first, second = features(6, 80, 12), features(7, 90, 12)
-    rotation, _ = np.linalg.qr(np.random.default_rng(8).normal(size=(12, 12)))
-    forth = frechet_distance(Moments.of(first), Moments.of(second))
-    assert frechet_distance(Moments.of(second), Moments.of(first)) == pytest.approx(forth)
-    assert frechet_distance(Moments.of(first @ rotation), Moments.of(second @ rotation)) == pytest.approx(forth)
-
-
-def test_merged_moments_are_those_of_the_whole():
-    # A mean far from zero: the textbook E[x²] − E[x]² would lose ten digits here.
-    everything = features(9, 101, 7) + 1e6
-    first, *rest = (Moments.of(part) for part in np.split(everything, [1, 40, 77]))
-    merged = functools.reduce(Moments.merge, rest, first)
-    assert merged.count == 101
-    np.testing.assert_allclose(merged.mean, everything.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(merged.covariance, np.cov(everything, rowvar=False), rtol=1e-7)
-
-
-def test_moments_are_float64_whatever_comes_in():
-    moments = Moments.of(features(10, 30, 4).astype(np.float16))
-    assert moments.mean.dtype == moments.covariance.dtype == np.float64
-
-
-def test_symmetric_root_squares_to_the_matrix():
-    covariance = Moments.of(features(11, 5, 9)).covariance
-    root = symmetric_root(covariance)
-    np.testing.assert_allclose(root @ root, covariance, atol=1e-12 * np.trace(covariance))
-    np.testing.assert_allclose(root, root.T, atol=1e-12)
-
-
-def test_unusable_features_are_refused():
-    with pytest.raises(ValueError, match="1 of 3 feature vectors are not finite"):
-        Moments.of(np.array([[0.0], [np.nan], [1.0]]))
-    with pytest.raises(ValueError, match="n ≥ 1"):
-        Moments.of(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="needs images on both sides"):
-        Frechet().result({})
-    with pytest.raises(ValueError, match="3 and 4 wide"):
-        Moments.of(np.zeros((2, 3))).merge(Moments.of(np.zeros((2, 4))))
-    with pytest.raises(ValueError, match="3 and 4 wide"):
-        frechet_distance(Moments.of(np.zeros((2, 3))), Moments.of(np.zeros((2, 4))))
+from fae_jax.evaluation.metrics.frechet import Frechet, FrechetSection
+from fae_jax.evaluation.metrics.moments import Moments, frechet_distance
+from fae_jax.section import validate
 
 
 def test_the_metric_compares_samples_with_as_many_training_images(digits, capsys):
@@ -106,18 +18,41 @@ def test_the_metric_compares_samples_with_as_many_training_images(digits, capsys
     real = {split: take_in([batch], ["frechet"], None, ())["frechet"] for split, batch in splits.items()}
     perfect = take_in([digits.heldout], ["frechet"], None, ())["frechet"].result(real)["frechet"]
     assert perfect["samples_to_heldout"] == pytest.approx(0.0, abs=1e-8)
-    train, heldout = (
-        Moments.of(digits.train.taps("encoder")["mean"][among]),
-        Moments.of(digits.heldout.taps("encoder")["mean"]),
-    )
+    train = Moments.of(digits.train.taps("encoder")["mean"][among])
+    heldout = Moments.of(digits.heldout.taps("encoder")["mean"])
     assert perfect["train_to_heldout"] == frechet_distance(train, heldout) > 0
     assert (perfect["samples"], perfect["train"], perfect["heldout"]) == (359, 360, 359)
     assert perfect["dimensions"] == 12 and perfect["too_few"] is False
     copied = real["train"].result(real)["frechet"]  # of samples all count
     assert copied["samples"] == 1438
-    assert copied["samples_to_heldout"] == frechet_distance(Moments.of(digits.train.taps("encoder")["mean"]), heldout)
+    every = Moments.of(digits.train.taps("encoder")["mean"])
+    assert copied["samples_to_heldout"] == pytest.approx(frechet_distance(every, heldout), rel=1e-11)
     assert capsys.readouterr().err == ""
     images, labels = digits.heldout.images[:23], digits.heldout.labels[:23]
     few = Batch(images=images, labels=labels, look=lambda name: {"mean": np.eye(23, 12)})
     assert take_in([few], ["frechet"], None, ())["frechet"].result(real)["frechet"]["too_few"] is True
     assert "says little of so few images (23 samples, 360 train, 359 heldout)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="needs images on both sides"):
+        Frechet().result({})
+
+
+@dataclasses.dataclass
+class Sections:
+    frechet: FrechetSection
+
+
+def test_each_extractor_and_tap_has_a_name_of_its_own(capsys):
+    rng = np.random.default_rng(0)
+    taps = {"encoder:mean": rng.normal(size=(90, 3)), "dinov2_l14:cls": rng.normal(size=(90, 5))}
+    real = {name: rows + 2.0 for name, rows in taps.items()}
+    section = Sections(FrechetSection(extractors=("encoder", "dinov2_l14:cls")))
+    samples = taken("frechet", taps, section=section, parts=(10, 50))
+    result = samples.result({"reference": taken("frechet", real, section=section)})
+    assert list(result) == ["frechet", "frechet_dinov2_l14_cls"]
+    assert result["frechet"]["samples_to_reference"] == pytest.approx(4 * 3)
+    scores = result["frechet_dinov2_l14_cls"]
+    assert scores["samples_to_reference"] == pytest.approx(4 * 5) and scores["space"] == "dinov2_l14:cls"
+    assert (scores["samples"], scores["reference"], scores["too_few"]) == (90, 90, False)
+    for wrong in ((), (3,), ("a:b:c",)):
+        with pytest.raises(ValueError, match=r"field extractors holds extractors and taps, such as \(\"encoder\""):
+            validate(FrechetSection(extractors=wrong))

@@ -10,6 +10,12 @@ from fae_jax.evaluation.metrics import METRICS, Batch, compared_with, known_metr
 NAMES = [str(digit) for digit in range(10)]
 
 
+def looked(name: str, features: np.ndarray) -> dict[str, np.ndarray]:
+    if name == "encoder":
+        return {"mean": features}
+    return {"pool_3": features, "spatial": features[:, :5], "logits": features, "pooled": features, "cls": features}
+
+
 def cut(batch: Batch, places: list[int]) -> list[Batch]:
     parts = np.split(np.arange(len(batch.images)), places)
     features = batch.taps("encoder")["mean"]
@@ -18,7 +24,8 @@ def cut(batch: Batch, places: list[int]) -> list[Batch]:
             images=batch.images[part],
             labels=batch.labels[part],
             originals=255 - batch.images[part] // 2,
-            look=lambda name, part=part: {"mean": features[part]},
+            index=part,
+            look=lambda name, part=part: looked(name, features[part]),
         )
         for part in parts
     ]
@@ -72,8 +79,8 @@ def test_two_metrics_with_one_name_for_a_score_are_refused(digits):
 
 def test_chosen_metrics_are_known_and_different():
     assert known_metrics(("frechet", "nearest")) is None
-    for wrong in ((), ("fid",), ("frechet", "frechet")):
-        assert "names of metrics, recognised, frechet, nearest, fidelity" in known_metrics(wrong)
+    for wrong in ((), ("fit",), ("frechet", "frechet")):
+        assert "names of metrics, recognised, frechet, fid, " in known_metrics(wrong)
 
 
 def test_an_extractor_looks_once_at_a_batch_whoever_asks(digits):
