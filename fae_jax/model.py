@@ -309,6 +309,7 @@ class FAE:
                 progress(stop)
             yield made
 
+    @functools.cache  # noqa: B019 -- lives as long as the model
     def hashes(self, ema: str | None = "") -> dict[str, str]:
         """SHA-256 of the weights that samples are made with, by part: the generator's, and of all that decodes."""
         used = {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}

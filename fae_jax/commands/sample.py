@@ -8,10 +8,11 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from fae_jax.cli.opening import add_model_arguments, open_model
+from fae_jax.cli.opening import add_model_arguments, open_model, watching
 from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
+from fae_jax.parallel.startup import join_hosts
 from fae_jax.stages.sampling import Drawing, choose_labels
 
 
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
         raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
     guidance = parse_guidance(arguments.guidance)
+    join_hosts()
     experiment, ema = open_model(arguments, "sampling", ("features", "pixels", "generator"))
     guidance_schedule(guidance, experiment.config.sampling.guidance)
     fae = FAE(experiment.parts)
@@ -97,7 +99,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ema=ema,
         progress=progress,
     )
-    for _ in drawing:
-        pass
+    with watching(experiment):
+        for _ in drawing:
+            pass
     say(f"{arguments.number} images in {folder}")
     return {"folder": str(folder), "function_evaluations": fae.generator.evaluations(drawing.settings)}

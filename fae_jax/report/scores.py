@@ -96,13 +96,13 @@ def novelty(record: Record) -> Table | None:
     return Table(heads, rows)
 
 
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested results as (name, value) lines; long lists are only counted."""
     if isinstance(values, dict):
         return [
             line
             for key, value in values.items()
-            for line in _flat(value, f"{prefix} · {spoken(key)}" if prefix else spoken(key))
+            for line in flat(value, f"{prefix} · {spoken(key)}" if prefix else spoken(key))
         ]
     if isinstance(values, list):
         return [(prefix, f"{len(values)} values" if len(values) > 8 else ", ".join(map(str, values)))]
@@ -112,7 +112,7 @@ def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def other_scores(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The scores of a set of images that the page has no words for, as (name, value)."""
-    return [line for name in values if name not in SET for line in _flat(values[name], spoken(name))]
+    return [line for name in values if name not in SET for line in flat(values[name], spoken(name))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def others(record: Record) -> list[Other]:
             figures.setdefault(owner, []).append(image)
     blocks = []
     for name, images in figures.items():
-        lines = _flat(record.results[name]) if name in tasks else []
+        lines = flat(record.results[name]) if name in tasks else []
         more = [(f"{len(lines) - MOST_ROWS} more in evaluation/{name}.json", "")] if len(lines) > MOST_ROWS else []
         table = Table((spoken(name), "value"), lines[:MOST_ROWS] + more) if lines else None
         blocks.append(Other(title=spoken(name), table=table, figures=images))

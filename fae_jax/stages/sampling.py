@@ -108,6 +108,7 @@ class Drawing:
         }
 
     def __iter__(self) -> Iterator[Drawn]:
+        self.fae.hashes(self.ema)  # reads the weights, on all hosts at once
         if self.single and is_first():
             for earlier in (self.folder / "images").glob("*-*.png"):
                 earlier.unlink()

@@ -1,4 +1,4 @@
-"""Run by test_sampling: a stand-in for a model draws a large set; prints the process's peak memory, in MB, as JSON."""
+"""Run by test_sampling: a stand-in for a model draws large sets; prints the peaks of memory, in MB, as JSON."""
 
 import json
 import resource

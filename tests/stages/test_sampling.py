@@ -82,10 +82,8 @@ def test_hosts_draw_one_set_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path):
     """1,000 and then 5,000 images at 256² through sampling, a score and the files, in a process of its own."""
-    script = Path(__file__).with_name("drawing.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, "1000", "5000"], env=environment(), cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, Path(__file__).with_name("drawing.py"), tmp_path, "1000", "5000"]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout.splitlines()[-1])
     assert second < 2000 and second - first < 200  # 5,000 images are 983 MB

@@ -19,11 +19,13 @@ For one or several sets of samples (unguided, guided), of classes as `sampling.l
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from fae_jax.conditions import make_condition
 from fae_jax.diffusion.samplers import SAMPLERS
-from fae_jax.evaluation.metrics import known_metrics, results, take_in
+from fae_jax.evaluation.metrics import Batch, Metric, known_metrics, results, take_in
+from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
@@ -51,6 +53,7 @@ class Generation:
     Section = GenerationSection
     needs = ("features", "pixels", "generator")
     higher = ()
+    together = True
 
     def __init__(self, fae: FAE, streams: Streams):
         self.fae, self.streams = fae, streams
@@ -70,7 +73,6 @@ class Generation:
 
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.streams.classes
-        chosen, section = fields.generation.metrics, fields.metrics
         policy = self.fae.config.sampling.labels
         labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
@@ -79,14 +81,27 @@ class Generation:
             for name, guidance in SETS.items()
         }
         real = {
-            split: take_in(self.streams.batches(split, "generation", fields.samples), chosen, section, classes)
+            split: self._taken(self.streams.batches(split, "generation", fields.samples))
             for split in ("train", "heldout")
         }
         sets: dict[str, Any] = {}
         figures: dict[str, Any] = {}
         for name, drawing in drawings.items():
-            scores, figures = results(take_in(sampled(self.fae, drawing), chosen, section, classes), real)
+            scores, figures = results(self._taken(sampled(drawing, self.streams.evaluators)), real)
             sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
-        return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures)
+        origin = {
+            "sets": {name: each["sampling"] for name, each in sets.items()},
+            "samples": len(labels),
+            "metrics": metric_settings(fields.generation.metrics, fields.metrics),
+            "evaluators": self.streams.evaluators.origin,
+            "real": {split: self.streams.source(split).fingerprint for split in real},
+        }
+        return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures, origin)
+
+    def _taken(self, batches: Iterator[Batch]) -> dict[str, Metric]:
+        """The metrics after a stream, over all hosts."""
+        fields = self.fae.config.evaluation
+        taken = take_in(batches, fields.generation.metrics, fields.metrics, self.streams.classes)
+        return self.streams.together(taken)
