@@ -1,10 +1,11 @@
-"""Pretrained encoders and text towers: fetch them, check them, bring them into another form.
+"""Pretrained encoders, text towers and extractors: fetch them, check them, bring them into another form.
 
 fae weights list                                 the names that are known
 fae weights pull dinov2_g14                      fetch into the hub's cache (owner/name@revision works too)
+fae weights pull inception                       the network of the FID, from its release, as safetensors
 fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
 fae weights check FOLDER --as dinov2_g14
-fae weights check FILE --as NAME                 the same by an encoder that another package registers
+fae weights check FILE --as NAME                 the same by an extractor, or another package's encoder
 fae weights convert FILE --out FOLDER            one safetensors file from shards, .npz or .pth (never executed)
 """
 
@@ -26,11 +27,12 @@ from fae_jax.encoders.published import ENCODERS, TEXT_TOWERS
 from fae_jax.encoders.recognise import FAMILIES, recognise
 from fae_jax.encoders.recognise_text import FAMILIES as TEXT_FAMILIES
 from fae_jax.encoders.recognise_text import recognise_text
-from fae_jax.files import storage
+from fae_jax.extractors import EXTRACTORS, load_extractor
 from fae_jax.files.progress import tell
+from fae_jax.kinds import find, names
 from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
-from fae_jax.weights.pickles import read_pickle
-from fae_jax.weights.tensors import FILE, PICKLES
+from fae_jax.weights.releases import read_arrays
+from fae_jax.weights.tensors import FILE
 from fae_jax.weights.tree import check_finite
 
 KNOWN = {**ENCODERS, **TEXT_TOWERS}
@@ -59,15 +61,29 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _list() -> dict[str, Any]:
     for name, entry in KNOWN.items():
         tell(f"{name:22} {entry.repository}")
+    sources = {name: getattr(_extractor(name), "source", "") for name in names("extractors", EXTRACTORS)}
+    for name, source in sources.items():
+        tell(f"{name:22} {source or 'an extractor of another package'}")
     registered = sorted({*registry.names()} - {*KNOWN})
     for name in registered:
         tell(f"{name:22} registered, without a repository of its own")
-    return {"weights": {name: entry.repository for name, entry in KNOWN.items()}, "registered": registered}
+    repositories = {name: entry.repository for name, entry in KNOWN.items()}
+    return {"weights": repositories, "extractors": sources, "registered": registered}
+
+
+def _extractor(name: str) -> Any:
+    """The kind of extractor called `name`, or None."""
+    return find("extractors", EXTRACTORS, name) if name in names("extractors", EXTRACTORS) else None
 
 
 def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
-    entry = KNOWN.get(arguments.weights)
-    name = entry.repository if entry else arguments.weights
+    entry, kind = KNOWN.get(arguments.weights), _extractor(arguments.weights)
+    if hasattr(kind, "pull"):
+        folder, fetched = kind.pull()
+        digest = open_tensors(folder).hash()
+        tell(f"{kind.source}: {fetched / 1e6:.1f} MB fetched, in {folder}\nweights {digest}")
+        return {"folder": str(folder), "fetched": fetched, "hash": digest}
+    name = entry.repository if entry else getattr(kind, "source", arguments.weights)
     if not hub.is_hub_name(name):
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")
     pulled = hub.pull(name, revision=arguments.revision)
@@ -93,15 +109,17 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     entry = KNOWN.get(name)
     if entry is None and name in registry.names():
         return _check_registered(name, arguments.weights if arguments.known else None)
+    if entry is None and _extractor(name) is not None:
+        return _check_extractor(name, arguments.weights if arguments.known else "")
     if arguments.known and entry is None:
         raise ValueError(f"{arguments.known!r} is not a known name; see `fae weights list`")
     given = None if arguments.weights in KNOWN else arguments.weights
     files = find_files(given, entry, revision=arguments.revision)
     counts = {}
     expected = _networks(entry.fields) if entry else {}
-    for tower, (names, leaves) in _networks(files.fields).items():
-        names, leaves = expected.get(tower, (names, leaves))
-        mapping.check(files.source, names, leaves, files.tensors)
+    for tower, network in _networks(files.fields).items():
+        layout, leaves = expected.get(tower, network)
+        mapping.check(files.source, layout, leaves, files.tensors)
         counts[tower] = sum(int(np.prod(shape)) for shape in leaves.values())
     for tensor in files.tensors:
         check_finite(files.source, tensor, files.tensors.read(tensor))
@@ -111,13 +129,26 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
 def _check_registered(name: str, weights: str | None) -> dict[str, Any]:
     """Builds an encoder that is known by its builder alone, and looks at what it made of its weights."""
     encoder = registry.create(name, weights=weights, image_size=IMAGE_SIZE)
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(encoder.params).items()}
-    for path, leaf in leaves.items():
-        check_finite(weights or name, path, leaf)
     tell(f"features {'×'.join(map(str, (*encoder.grid, encoder.width)))} of images of {IMAGE_SIZE} pixels")
+    return _check_params(weights or name, encoder.params, encoder.weights_hash)
+
+
+def _check_extractor(name: str, weights: str) -> dict[str, Any]:
+    """Reads an extractor's weights, and refuses them where they lack something."""
+    extractor = load_extractor(name, weights)
+    for tap, reason in extractor.lacks.items():
+        raise ValueError(f"{weights or name} gives no {tap!r}: {reason}")
+    tell(extractor.variant)
+    return _check_params(weights or name, extractor.params, extractor.weights_hash)
+
+
+def _check_params(source: str, params: Any, digest: str) -> dict[str, Any]:
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    for path, leaf in leaves.items():
+        check_finite(source, path, leaf)
     counts = {"images": sum(leaf.size for leaf in leaves.values())}
     size = sum(leaf.nbytes for leaf in leaves.values())
-    return _report(weights or name, counts, len(leaves), size, encoder.weights_hash)
+    return _report(source, counts, len(leaves), size, digest)
 
 
 def _report(source: str, counts: dict[str, int], tensors: int, size: int, digest: str) -> dict[str, Any]:
@@ -127,22 +158,13 @@ def _report(source: str, counts: dict[str, int], tensors: int, size: int, digest
     return {"source": source, "parameters": counts, "tensors": tensors, "hash": digest}
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix in PICKLES:
-        return read_pickle(path)
-    if path.suffix == ".npz":
-        return storage.read_arrays(str(path))
-    tensors = open_tensors(path)
-    return {name: tensors.read(name) for name in tensors}
-
-
 def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.out:
         raise ValueError("fae weights convert needs --out FOLDER")
     source, out = Path(arguments.weights), Path(arguments.out)
     if (out / FILE).exists():
         raise ValueError(f"{out / FILE} exists already; choose another --out or remove it")
-    tensors = _read(source)
+    tensors = read_arrays(source)
     for name, array in tensors.items():
         check_finite(str(source), name, array)
         if arguments.dtype and jnp.issubdtype(array.dtype, jnp.floating):

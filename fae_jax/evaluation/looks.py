@@ -85,7 +85,7 @@ class Looks:
         params = fae.parts.params("encoder")
         side = fae.config.data.image_size
 
-        def apply(params: Any, images: UInt8[Array, "b y x 3"]) -> dict[str, Array]:
+        def apply(params: Any, images: Any) -> dict[str, Array]:
             if images.dtype != "uint8" or images.shape[1:] != (side, side, 3):
                 raise ValueError(f"the experiment's encoder looks at images of {side}×{side}, got {images.shape}")
             return {"mean": encoder.features(params, to_pixels(images)).mean(1)}

@@ -16,11 +16,17 @@ from typing import Any
 
 from jaxtyping import Array, UInt8
 
+from fae_jax.encoders import registry
+from fae_jax.files.names import nearest
 from fae_jax.kinds import find, names
 
 EXTRACTORS = {
     "inception": "fae_jax.extractors.inception:INCEPTION",
     "inception_clean": "fae_jax.extractors.inception:INCEPTION_CLEAN",
+    "fd_loss_dinov2": "fae_jax.extractors.encoders:FD_LOSS_DINOV2",
+    "fd_loss_mae": "fae_jax.extractors.encoders:FD_LOSS_MAE",
+    "fd_loss_siglip2": "fae_jax.extractors.encoders:FD_LOSS_SIGLIP2",
+    "fd_loss_clip": "fae_jax.extractors.encoders:FD_LOSS_CLIP",
 }
 SMALLEST = 8  # pixels; a smaller image is a mistake, and no network was trained on one
 
@@ -58,19 +64,26 @@ def check_images(name: str, images: Any) -> None:
         raise ValueError(f"{name!r} looks at images of at least {SMALLEST}×{SMALLEST} pixels, got {size}")
 
 
+def extractor_names() -> list[str]:
+    """Every extractor that can be asked for, the encoders of the registry included."""
+    return list(dict.fromkeys((*names("extractors", EXTRACTORS), *registry.names())))
+
+
 def load_extractor(name: str, weights: str = "") -> Extractor:
     """The extractor called `name`, with its weights.
 
     Args:
-      weights: a file or folder, for encoders also a hub name; "" for what `fae weights pull NAME` brought.
+      weights: a file or folder, for an encoder also a hub name; "" for where they are by default: what
+        `fae weights pull NAME` brought.
 
     Raises:
       ValueError: there is none of that name (the nearest is named), or the weights are another network's.
       FileNotFoundError: the weights are not there; says which command brings them.
     """
-    return find("extractors", EXTRACTORS, name)(name, weights)
+    if name in names("extractors", EXTRACTORS):
+        return find("extractors", EXTRACTORS, name)(name, weights)
+    if name not in registry.names():
+        raise ValueError(f"{name!r} is none of the extractors; {nearest(name, extractor_names())}")
+    from fae_jax.extractors.encoders import of_encoder  # which itself needs what stands here
 
-
-def extractor_names() -> list[str]:
-    """Every extractor that can be asked for."""
-    return names("extractors", EXTRACTORS)
+    return of_encoder(name, weights)

@@ -1,21 +1,24 @@
 """PyTorch's .pth files without PyTorch and without running what is in them.
 
 Such a file is a zip archive: `<name>/data.pkl`, a pickle that says how tensors are made of storages, and
-`<name>/data/<key>`, each storage's bytes. Python's own unpickler would call what a pickle names, and change what it
-was given. Here the few opcodes that such files need are carried out one by one on plain lists, dicts, tuples, strings
-and numbers; a name stays a name until a tensor is made of it, and everything else is refused.
+`<name>/data/<key>`, each storage's bytes. Before version 1.6 it was five pickles one after the other (a number, a
+version, the machine, what `data.pkl` holds, the storages' keys), then each storage's length and bytes. Python's own
+unpickler would call what a pickle names, and change what it was given. Here the few opcodes that such files need are
+carried out one by one on plain lists, dicts, tuples, strings and numbers; a name stays a name until a tensor is made
+of it, and everything else is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import pickletools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -39,6 +42,8 @@ TENSOR, PARAMETER, ORDERED_DICT, SIZE = (
     "torch.Size",
 )
 NAMES = {TENSOR, PARAMETER, ORDERED_DICT, SIZE, *STORAGES}
+MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the first of the five pickles
+VERSION = 1001
 VALUES = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -73,7 +78,9 @@ class _Stored:
 
 
 def _storage(identity: Any) -> _Stored:
-    kind, dtype, key, _, count = identity
+    kind, dtype, key, _, count, *view = identity
+    if any(part is not None for part in view):
+        raise ValueError(f"storage {key} is a part of another")
     if kind != "storage" or dtype not in STORAGES or not isinstance(dtype, _Name) or not str(key).isalnum():
         raise ValueError("it keeps something that is not a storage")
     if type(count) is not int or count < 0:
@@ -105,8 +112,12 @@ def _called(name: Any, arguments: tuple[Any, ...]) -> Any:
     return dataclasses.replace(storage, offset=offset, size=tuple(size), stride=tuple(stride))
 
 
-def _carry_out(program: bytes) -> Any:
+def _carry_out(program: bytes | IO[bytes], storages: dict[str, _Stored] | None = None) -> Any:
     """The value of a pickle, made of plain values and `_Stored`.
+
+    Args:
+      program: of an open file the next pickle is read, and no further.
+      storages: takes those that it names, by key.
 
     Raises:
       ValueError: it needs an opcode or a name that tensors do not.
@@ -154,7 +165,9 @@ def _carry_out(program: bytes) -> Any:
                 raise ValueError("it appends to what is not a list")
             stack[-1].extend(items)
         elif name == "BINPERSID":
-            stack.append(_storage(stack.pop()))
+            stack.append(stored := _storage(stack.pop()))
+            if storages is not None:
+                storages[stored.key] = stored
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(_called(stack.pop(), tuple(arguments)))
@@ -182,26 +195,48 @@ class _Archive:
         if len(roots) != 1:
             raise ValueError("it holds no data.pkl, or several")
         self._root = roots[0]
-        self._storages: dict[str, bytes] = {}
-        if f"{self._root}/byteorder" in archive.namelist() and self.read("byteorder") != b"little":
+        if f"{self._root}/byteorder" in archive.namelist() and self._read("byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
+        self.content = _carry_out(self._read("data.pkl"))
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes:
         about = self._archive.getinfo(f"{self._root}/{name}")
         if about.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"its member {name} is compressed, which torch.save does not do")
         return self._archive.read(about)
 
-    def tensor(self, stored: _Stored) -> np.ndarray:
-        if stored.key not in self._storages:
-            self._storages[stored.key] = self.read(f"data/{stored.key}")
-        data = self._storages[stored.key]
-        if len(data) < stored.count * stored.dtype.itemsize:
-            raise ValueError(f"storage {stored.key} is shorter than it says")
-        storage = np.frombuffer(data, stored.dtype, stored.count)
-        steps = tuple(step * storage.itemsize for step in stored.stride)
-        view = np.lib.stride_tricks.as_strided(storage[stored.offset :], stored.size, steps, writeable=False)
-        return np.array(view, order="C").reshape(stored.size)
+    def storage(self, key: str) -> bytes:
+        return self._read(f"data/{key}")
+
+
+class _Sequence:
+    """The same of a file that was written before version 1.6."""
+
+    def __init__(self, file: IO[bytes]):
+        storages: dict[str, _Stored] = {}
+        _, version, machine = (_carry_out(file) for _ in range(3))
+        if version != VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise ValueError("its numbers are big-endian, or it is of an unknown version")
+        self.content = _carry_out(file, storages)
+        self._storages = {}
+        for key in _carry_out(file):
+            count = int.from_bytes(file.read(8), "little")
+            if key not in storages or count != storages[key].count:
+                raise ValueError(f"storage {str(key)[:100]} is not as long as it should be")
+            size = count * storages[key].dtype.itemsize
+            self._storages[key] = file.read(min(size, os.fstat(file.fileno()).st_size))
+
+    def storage(self, key: str) -> bytes:
+        return self._storages[key]
+
+
+def _tensor(stored: _Stored, data: bytes) -> np.ndarray:
+    if len(data) < stored.count * stored.dtype.itemsize:
+        raise ValueError(f"storage {stored.key} is shorter than it says")
+    storage = np.frombuffer(data, stored.dtype, stored.count)
+    steps = tuple(step * storage.itemsize for step in stored.stride)
+    view = np.lib.stride_tricks.as_strided(storage[stored.offset :], stored.size, steps, writeable=False)
+    return np.array(view, order="C").reshape(stored.size)
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
@@ -212,25 +247,29 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The tensors of a .pth file by name; a level of nesting (a "state_dict", a "model") is opened.
 
     Raises:
-      ValueError: the file is not one of tensors alone, is damaged, or is in the format of before 2020.
+      ValueError: the file is not one of tensors alone, or is damaged.
       FileNotFoundError: it does not exist.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
-    if not zipfile.is_zipfile(path):
-        _refuse(path, "it is not a torch.save archive of version 1.6 or later, or it is truncated")
+    with open(path, "rb") as file:
+        begins = file.read(len(MAGIC)) == MAGIC
+    if not begins and not zipfile.is_zipfile(path):
+        _refuse(path, "it is not a torch.save archive, or it is truncated")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = _Archive(archive)
-            content = _carry_out(members.read("data.pkl"))
+        with open(path, "rb") if begins else zipfile.ZipFile(path) as file:
+            members = _Sequence(file) if begins else _Archive(file)
+            content = members.content
             for level in ("state_dict", "model", "teacher"):
                 if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
                     content = content[level]
             if not isinstance(content, Mapping):
                 raise ValueError(f"it holds a {type(content).__name__}, not tensors by name")
             named = {name: value for name, value in content.items() if isinstance(name, str)}
-            tensors = {name: members.tensor(value) for name, value in named.items() if isinstance(value, _Stored)}
+            stored = {name: value for name, value in named.items() if isinstance(value, _Stored)}
+            data = functools.cache(members.storage)
+            tensors = {name: _tensor(value, data(value.key)) for name, value in stored.items()}
     except ValueError as error:
         _refuse(path, str(error))
     except Exception as error:  # zipfile and pickletools raise almost anything on damaged files

@@ -7,22 +7,22 @@ from fae_jax.extractors.inception import layers
 EPSILON = 1e-3
 
 
-def tf_weights(seed: int = 0) -> dict[str, np.ndarray]:
+def tf_weights(seed: int = 0, chosen=None) -> dict[str, np.ndarray]:
     """Folded convolutions, kernels (rows, columns, in, out), of a spread that keeps the signal's size."""
     draw = np.random.default_rng(seed).standard_normal
     weights = {}
-    for _, name, _, shape in layers():
+    for _, name, _, shape in chosen or layers():
         fan = np.prod(shape[:-1])
         weights[f"{name}/w"] = (draw(shape, np.float32) * np.sqrt(2 / fan)).astype(np.float32)
         weights[f"{name}/b"] = 0.1 * draw(shape[-1], np.float32)
     return weights
 
 
-def torch_weights(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def torch_weights(seed: int = 0, chosen=None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(torchvision's names with batch norms that are not trivial, the same folded in TensorFlow's names)."""
-    folded, published = tf_weights(seed), {}
+    folded, published = tf_weights(seed, chosen), {}
     random = np.random.default_rng(seed + 1)
-    for _, name, theirs, shape in layers():
+    for _, name, theirs, shape in chosen or layers():
         kernel, bias = folded[f"{name}/w"], folded[f"{name}/b"]
         if len(shape) == 2:
             published |= {f"{theirs}.weight": kernel.T.copy(), f"{theirs}.bias": bias}

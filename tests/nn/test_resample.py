@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fae_jax.nn.resample import resampling_matrix, resize, resize_table
+from fae_jax.nn.resample import resampling_matrix, resize, resize_rounded, resize_table, resize_tf1
 
 RESAMPLES = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -27,6 +27,23 @@ def test_plain_bicubic_is_jax_own(target):
     image = jax.random.normal(jax.random.key(0), (1, 21, 24, 3))
     want = jax.image.resize(image, (1, *target, 3), jax.image.ResizeMethod.CUBIC_PYTORCH, antialias=False)
     np.testing.assert_allclose(resize(image, target, "bicubic", antialias=False), want, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(RESAMPLES))
+@pytest.mark.parametrize("source", [(64, 64), (9, 9), (33, 40), (24, 50)])
+def test_in_whole_numbers_it_is_pil_bit_for_bit(kind, source):
+    images = np.random.default_rng(0).integers(0, 256, (2, *source, 3), dtype=np.uint8)
+    images[1] = np.where(images[1] < 128, 0, 255)  # over- and undershoots
+    want = [np.asarray(Image.fromarray(image).resize((24, 24), RESAMPLES[kind])) for image in images]
+    np.testing.assert_array_equal(resize_rounded(jnp.asarray(images), (24, 24), kind), want)
+
+
+def test_tensorflow_1_resizes_without_half_pixel_centres():
+    column = jnp.asarray([10, 20, 40], jnp.uint8)[None, :, None, None]
+    for target, want in ((6, [10, 15, 20, 30, 40, 40]), (2, [10, 30])):
+        np.testing.assert_array_equal(resize_tf1(column, (target, 1))[0, :, 0, 0], want)
+    both = resize_tf1(jnp.asarray([[0, 10], [20, 50]], jnp.uint8)[None, :, :, None], (4, 4))[0, :, :, 0]
+    np.testing.assert_array_equal(both[1], [10, 20, 30, 30])
 
 
 def test_rows_sum_to_one_and_constants_stay():

@@ -1,5 +1,4 @@
 import collections
-import io
 import os
 import pickle
 import pickletools
@@ -8,50 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 from damage import flipped
+from pickle_files import Named, Tensor, archive, sequence
 
 from fae_jax.weights.pickles import read_pickle
-
-
-class Named:
-    """Something the pickle refers to by a name of our choosing."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
-class Tensor:
-    def __init__(self, key, shape, stride, offset=0, storage="FloatStorage", count=None):
-        self.key, self.shape, self.stride, self.offset = key, shape, stride, offset
-        self.storage, self.count = storage, count
-
-
-def archive(path, content, storages, *, order=b"little"):
-    """Writes what torch.save writes, without torch."""
-
-    class Pickler(pickle._Pickler):  # the one in Python, whose opcodes can be chosen
-        def save(self, value, save_persistent_id=True):
-            if isinstance(value, Named):
-                self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
-            elif isinstance(value, Tensor):
-                count = value.count if value.count is not None else len(storages[value.key]) // 4
-                self.save(Named("torch._utils", "_rebuild_tensor_v2"))
-                self.write(pickle.MARK)
-                super().save(("storage", Named("torch", value.storage), value.key, "cpu", count), False)
-                self.write(pickle.BINPERSID)
-                for part in (value.offset, value.shape, value.stride, False, collections.OrderedDict()):
-                    super().save(part)
-                self.write(pickle.TUPLE + pickle.REDUCE)
-            else:
-                super().save(value, save_persistent_id)
-
-    buffer = io.BytesIO()
-    Pickler(buffer, protocol=2).dump(content)
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("x/data.pkl", buffer.getvalue())
-        file.writestr("x/byteorder", order)
-        for key, value in storages.items():
-            file.writestr(f"x/data/{key}", value)
-
 
 VALUES = np.arange(12, dtype=np.float32)
 
@@ -75,6 +33,33 @@ def test_a_level_of_nesting_is_opened(tmp_path):
     content = {"epoch": 3, "model": {"w": Tensor("0", (12,), (1,))}}
     archive(tmp_path / "m.pth", content, {"0": VALUES.tobytes()})
     np.testing.assert_array_equal(read_pickle(tmp_path / "m.pth")["w"], VALUES)
+
+
+def test_files_of_before_version_1_6(tmp_path):
+    path, storages = tmp_path / "m.pth", {"9": VALUES[:2].tobytes(), "12": VALUES.tobytes()}
+    content = {"a": Tensor("9", (2,), (1,)), "b": Tensor("12", (4, 3), (1, 4))}
+    sequence(path, {"state_dict": content, "epoch": 3}, storages, None)
+    got = read_pickle(path)
+    np.testing.assert_array_equal(got["a"], [0, 1])
+    np.testing.assert_array_equal(got["b"], VALUES.reshape(3, 4).T)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="storage 12 is shorter than it says"):
+        read_pickle(path)
+    for changes, why in (
+        ({"little": False}, "big-endian"),
+        ({"keys": ["9", "13"]}, "storage 13 is not as long as it should be"),
+        ({"short": 1}, "storage 9 is not as long as it should be"),
+    ):
+        sequence(path, content, storages, None, **changes)
+        with pytest.raises(ValueError, match=why):
+            read_pickle(path)
+    sequence(path, content, storages, ("key", 0, 1))
+    with pytest.raises(ValueError, match="storage 9 is a part of another"):
+        read_pickle(path)
+    sequence(path, content | {"evil": Bomb(tmp_path / "ran")}, storages, None)
+    with pytest.raises(ValueError, match="asks for posix.mkdir"):
+        read_pickle(path)
+    assert not (tmp_path / "ran").exists()
 
 
 class Bomb:
@@ -155,8 +140,10 @@ def test_every_opcode_and_every_damage_is_one_line(tmp_path):
         spoilt[int(rng.integers(len(spoilt)))] = int(rng.integers(256))
         programs.append(bytes(spoilt))
     files = [whole[: int(rng.integers(len(whole)))] for _ in range(40)]
-    for _ in range(200):
-        files.append(flipped(whole, rng))
+    sequence(tmp_path / "older.pth", {"model": content}, {"0": VALUES.tobytes()}, None)
+    older = (tmp_path / "older.pth").read_bytes()
+    files += [older[: int(rng.integers(len(older)))] for _ in range(20)]
+    files += [flipped(file, rng) for file, count in ((whole, 200), (older, 50)) for _ in range(count)]
     path, read = tmp_path / "m.pth", 0
     for number in range(len(programs) + len(files)):
         if number < len(programs):
@@ -191,12 +178,13 @@ def test_other_files(tmp_path):
 
 
 @pytest.mark.parity
-def test_what_torch_writes(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_writes(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     state = model.state_dict() | {"turned": torch.arange(6).reshape(2, 3).T, "half": torch.ones(3).bfloat16()}
     state["parameter"] = torch.nn.Parameter(torch.ones(2))
-    torch.save(state, tmp_path / "m.pth")
+    torch.save(state, tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
     got = read_pickle(tmp_path / "m.pth")
     assert set(got) == set(state)
     for name, value in state.items():
