@@ -30,6 +30,12 @@ METRICS = {
     "frechet": "fae_jax.evaluation.metrics.frechet:Frechet",
     "fid": "fae_jax.evaluation.metrics.fid:Fid",
     "sfid": "fae_jax.evaluation.metrics.fid:SFid",
+    "inception_score": "fae_jax.evaluation.metrics.inception_score:InceptionScore",
+    "precision_recall": "fae_jax.evaluation.metrics.precision_recall:PrecisionRecall",
+    "kid": "fae_jax.evaluation.metrics.kid:Kid",
+    "mind": "fae_jax.evaluation.metrics.mind:Mind",
+    "cmmd": "fae_jax.evaluation.metrics.cmmd:Cmmd",
+    "fdr6": "fae_jax.evaluation.metrics.fdr6:FDr6",
     "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
 }
@@ -85,16 +91,17 @@ class Batch:
         taps = self.taps(extractor)
         if not tap and len(taps) == 1:
             (tap,) = taps
-        if tap not in taps:
-            raise ValueError(
-                f"{name!r} is no tap of an extractor; {extractor} has {', '.join(taps)}: {extractor}:TAP"
-            )
-        bad = int(np.sum(~np.isfinite(taps[tap]).all(axis=1)))
+        try:
+            features = taps[tap]  # which may say itself why it is not there
+        except KeyError:
+            known = ", ".join(f"{extractor}:{each}" for each in taps)
+            raise ValueError(f"{name!r} is none of the taps {known}") from None
+        bad = int(np.sum(~np.isfinite(features).all(axis=1)))
         if bad:
             raise ValueError(
                 f"features {extractor}:{tap} of {bad} of {len(self.images)} images are not finite numbers"
             )
-        return taps[tap]
+        return features
 
     def kept(self, name: str) -> Float[np.ndarray, "m d"]:
         """The rows of a tap that are `among`, float32: one array, however many metrics keep it."""

@@ -102,9 +102,7 @@ def test_bad_input_is_one_line(capsys):
     damaged[[3, 5]] = np.nan
     with pytest.raises(ValueError, match="features inception:pool_3 of 2 of 64 images are not finite numbers"):
         taken("fid", {POOL: damaged})
-    with pytest.raises(
-        ValueError, match="'inception:pool_3' is no tap of an extractor; inception has 768, spatial: "
-    ):
+    with pytest.raises(ValueError, match="'inception:pool_3' is none of the taps inception:768, inception:spatial"):
         take_in(batches({"inception:768": first, SPATIAL: first}, 7), ["fid"], None, ())
     with pytest.raises(ValueError, match="features 10 and 9 wide have no Fréchet distance"):
         fid(first, first[:, :9])

@@ -5,7 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fae_jax.evaluation.metrics import METRICS, Batch, compared_with, known_metrics, look_of_encoder, results, take_in
+from fae_jax.evaluation.metrics import (
+    METRICS,
+    Batch,
+    compared_with,
+    kid,
+    known_metrics,
+    look_of_encoder,
+    results,
+    take_in,
+)
+from fae_jax.evaluation.metrics.fdr6 import IMAGENET, FDr6Section
 
 NAMES = [str(digit) for digit in range(10)]
 
@@ -13,7 +23,7 @@ NAMES = [str(digit) for digit in range(10)]
 def looked(name: str, features: np.ndarray) -> dict[str, np.ndarray]:
     if name == "encoder":
         return {"mean": features}
-    return {"pool_3": features, "spatial": features[:, :5], "logits": features, "pooled": features, "cls": features}
+    return dict.fromkeys(("pool_3", "spatial", "logits", "pooled", "cls"), features)
 
 
 def cut(batch: Batch, places: list[int]) -> list[Batch]:
@@ -39,33 +49,42 @@ def close(first, second) -> bool:
     return first == second
 
 
+@dataclasses.dataclass
+class Section:
+    fdr6: FDr6Section
+
+
+SECTION = Section(FDr6Section(validation=IMAGENET))
+
+
 @pytest.mark.parametrize("name", METRICS)
-def test_batches_and_merges_do_not_change_a_score(digits, name):
-    real = {split: take_in(cut(getattr(digits, split), []), [name], None, NAMES) for split in ("train", "heldout")}
+def test_batches_and_merges_do_not_change_a_score(digits, name, monkeypatch):
+    monkeypatch.setattr(kid, "SUBSETS", 4)
+    real = {split: take_in(cut(getattr(digits, split), []), [name], SECTION, NAMES) for split in ("train", "heldout")}
     samples = dataclasses.replace(digits.heldout, images=np.roll(digits.heldout.images, 3, axis=0))
     (whole,) = cut(samples, [])
-    expected = results(take_in([whole], [name], None, NAMES), real)[0]
-    in_batches = take_in(cut(samples, [1, 100, 101]), [name], None, NAMES)
+    expected = results(take_in([whole], [name], SECTION, NAMES), real)[0]
+    in_batches = take_in(cut(samples, [1, 100, 101]), [name], SECTION, NAMES)
     assert close(results(in_batches, real)[0], expected)
-    ours = take_in(cut(samples, [150])[:1], [name], None, NAMES)
-    ours[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
+    ours = take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)
+    ours[name].merge(take_in(cut(samples, [150])[1:], [name], SECTION, NAMES)[name])
     assert close(results(ours, real)[0], expected)
-    in_batches = take_in(cut(samples, [150])[:1], [name], None, NAMES)
+    in_batches = take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)
     results(in_batches, dict.fromkeys(real, in_batches))  # asked before its stream has ended
     results(in_batches, real)  # and of the real images
     in_batches[name].update(cut(samples, [150])[1])
     assert close(results(in_batches, real)[0], expected)
-    itself = take_in([whole], [name], None, NAMES)
+    itself = take_in([whole], [name], SECTION, NAMES)
     own = dict.fromkeys(real, itself)
     assert close(results(in_batches, dict.fromkeys(real, in_batches))[0], results(itself, own)[0])
-    empty = take_in([], [name], None, NAMES)
-    empty[name].merge(take_in([whole], [name], None, NAMES)[name])
+    empty = take_in([], [name], SECTION, NAMES)
+    empty[name].merge(take_in([whole], [name], SECTION, NAMES)[name])
     assert close(results(empty, real)[0], expected)
-    restored = take_in([], [name], None, NAMES)
-    restored[name].restore(take_in(cut(samples, [150])[:1], [name], None, NAMES)[name].state())
-    restored[name].merge(take_in(cut(samples, [150])[1:], [name], None, NAMES)[name])
+    restored = take_in([], [name], SECTION, NAMES)
+    restored[name].restore(take_in(cut(samples, [150])[:1], [name], SECTION, NAMES)[name].state())
+    restored[name].merge(take_in(cut(samples, [150])[1:], [name], SECTION, NAMES)[name])
     assert close(results(restored, real)[0], expected)
-    restored[name].restore(take_in([], [name], None, NAMES)[name].state())  # a host that had no images
+    restored[name].restore(take_in([], [name], SECTION, NAMES)[name].state())  # a host that had no images
     restored[name].merge(in_batches[name])
     assert close(results(restored, real)[0], expected)
 
