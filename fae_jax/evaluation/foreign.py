@@ -2,10 +2,10 @@
 
 A reference is images (`fae_jax.evaluation.image_sets`), or an `.npz` file of statistics:
 
-    mu, sigma, mu_s, sigma_s     mean and covariance for FID and sFID, as ADM publishes them, maybe beside images arr_0,
-                                 which serve the other metrics: the statistics are of all images, those but of some
-    about, METRIC/…              what `make_reference` writes: the state of each metric, and in `about`, as JSON, the
-                                 images and extractors it is of
+    mu, sigma, mu_s, sigma_s    mean and covariance for FID and sFID, as ADM publishes them; the images arr_0 beside
+                                them, where there are any, are some of those and serve the other metrics
+    about, METRIC/…             what `make_reference` writes: the state of each metric, and in `about`, as JSON, the
+                                images and extractors it is of
 
 The result of `score`:
 
@@ -30,7 +30,7 @@ from fae_jax.evaluation.image_sets import ImageSet, open_images
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import METRICS, Batch, Metric, results, take_in, with_prefix
 from fae_jax.evaluation.origin import metric_settings, origin_of
-from fae_jax.evaluation.streams import Evaluators
+from fae_jax.evaluation.streams import Evaluators, by_metric
 from fae_jax.files.image_archives import IMAGES, LABELS
 from fae_jax.files.paths import as_path
 from fae_jax.files.storage import from_root, read_arrays
@@ -97,8 +97,9 @@ def make_reference(file: str, samples: str, chosen: Sequence[str], config: Any, 
     facts = {"images": known.about, "evaluators": evaluators.origin}
     about = {**facts, "origin": origin_of(facts, time.monotonic() - begun)}
     state: dict[str, Any] = with_prefix({name: metric.state() for name, metric in known.metrics.items()})
+    state[ABOUT] = np.array(json.dumps(about))
     with whole_file(as_path(file)) as out:
-        np.savez(out, **state, **{ABOUT: np.array(json.dumps(about))})
+        np.savez(out, **state)
     return {"reference": file, "metrics": list(chosen), **about}
 
 
@@ -190,7 +191,7 @@ def _made_reference(
         networks = {name: each["weights_hash"] for name, each in about["evaluators"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); make it anew with --make_reference") from error
-    states = by_prefix_of(arrays)
+    states = by_metric(arrays)
     missing = [name for name in kinds if name not in states]
     if missing:
         raise ValueError(
@@ -212,15 +213,6 @@ def _made_reference(
         known[name] = kind.build(getattr(config.evaluation.metrics, name, None), ())
         known[name].restore(states[name])
     return known, {"path": path, "sha256": hash_tree(arrays), **about}
-
-
-def by_prefix_of(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """METRIC/KEY → {metric: {key: array}}, whatever KEY holds."""
-    states: dict[str, dict[str, np.ndarray]] = {}
-    for name, value in arrays.items():
-        metric, _, key = name.partition("/")
-        states.setdefault(metric, {})[key] = value
-    return states
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -109,7 +109,7 @@ class Files(ImageSet):
                 for place, image in zip(places, images, strict=True):
                     if image.shape[:2] != self.size:
                         raise ValueError(
-                            f"{self.names[place]} is {_by(image.shape)} pixels, and {self.names[0]} {_by(self.size)}: "
+                            f"{self.names[place]} is {_by(image.shape)} and {self.names[0]} {_by(self.size)} pixels: "
                             "images of a set have one size; crop them, or name them as a data source, KIND:PATH"
                         )
                 yield np.stack(images), self.labels[start : start + batch]

@@ -4,8 +4,8 @@ A kind is one file here, or an entry point in the group `fae_jax.metrics` of ano
 
     Section            where it has fields: `evaluation.metrics.<kind>`, a frozen dataclass of options
     higher             names in its result of which higher values are better; of all others lower ones are
-    compares           "reference" (where it is not given): with other images, whatever they are; "splits": with an
-                       experiment's training and held-out images; "originals": each reconstruction with its original
+    compares           what with: "reference", other images, whatever they are (where it is not given); "splits", the
+                       training and held-out images of an experiment; "originals", of reconstructions; "nothing"
     build(section, classes) → a `Metric` that has taken in nothing; `section` is None where it has no fields
 
 Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluation.reconstruction.metrics`.
