@@ -3,6 +3,7 @@
 fae weights list                                 the names that are known
 fae weights pull dinov2_g14                      fetch into the hub's cache (owner/name@revision works too)
 fae weights pull inception                       the network of the FID, from its release, as safetensors
+fae weights pull FILE --as inception             the same from a file that you have
 fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
 fae weights check FOLDER --as dinov2_g14
 fae weights check FILE --as NAME                 the same by an extractor, or another package's encoder
@@ -44,7 +45,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS, metavar="action", help=", ".join(ACTIONS))
     parser.add_argument("weights", nargs="?", help="a known name, a hub name, a folder or a file")
-    parser.add_argument("--as", dest="known", metavar="NAME", help="check: the known name the weights must fit")
+    parser.add_argument("--as", dest="known", metavar="NAME", help="check, pull: the name the weights are for")
     parser.add_argument("--revision", help="pull, check: a branch, tag or commit of the hub")
     parser.add_argument("--out", help="convert: folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="convert: dtype of the floating-point tensors")
@@ -77,12 +78,15 @@ def _extractor(name: str) -> Any:
 
 
 def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
-    entry, kind = KNOWN.get(arguments.weights), _extractor(arguments.weights)
+    asked = arguments.known or arguments.weights
+    entry, kind = KNOWN.get(arguments.weights), _extractor(asked)
     if hasattr(kind, "pull"):
-        folder, fetched = kind.pull()
+        folder, fetched = kind.pull(Path(arguments.weights) if arguments.known else None)
         digest = open_tensors(folder).hash()
-        tell(f"{kind.source}: {fetched / 1e6:.1f} MB fetched, in {folder}\nweights {digest}")
+        tell(f"{asked}: {fetched / 1e6:.1f} MB fetched, in {folder}\nweights {digest}")
         return {"folder": str(folder), "fetched": fetched, "hash": digest}
+    if arguments.known:
+        raise ValueError(f"{asked!r} is fetched by its name alone: fae weights pull {asked}")
     name = entry.repository if entry else getattr(kind, "source", arguments.weights)
     if not hub.is_hub_name(name):
         raise ValueError(f"{name!r} is neither a known name (`fae weights list`) nor a hub name (owner/name)")

@@ -23,6 +23,8 @@ from fae_jax.kinds import find, names
 EXTRACTORS = {
     "inception": "fae_jax.extractors.inception:INCEPTION",
     "inception_clean": "fae_jax.extractors.inception:INCEPTION_CLEAN",
+    "convnextv2_b": "fae_jax.extractors.convnext:CONVNEXTV2_B",
+    "fd_loss_convnext": "fae_jax.extractors.convnext:FD_LOSS_CONVNEXT",
     "fd_loss_dinov2": "fae_jax.extractors.encoders:FD_LOSS_DINOV2",
     "fd_loss_mae": "fae_jax.extractors.encoders:FD_LOSS_MAE",
     "fd_loss_siglip2": "fae_jax.extractors.encoders:FD_LOSS_SIGLIP2",

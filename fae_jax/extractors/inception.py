@@ -281,9 +281,9 @@ class Inception:
     words: str
     source: str = RELEASE.urls[0]
 
-    def pull(self) -> tuple[Path, int]:
-        """Brings the published weights, once: their folder, and bytes fetched just now."""
-        return RELEASE.pull(lambda path: read_params(path, list(layers()))[0])
+    def pull(self, file: Path | None = None) -> tuple[Path, int]:
+        """Brings the published weights, once, or those in `file`: their folder, and bytes fetched just now."""
+        return RELEASE.pull(lambda path: read_params(path, list(layers()))[0], file)
 
     def __call__(self, name: str, weights: str) -> Extractor:
         """See `fae_jax.extractors.load_extractor`."""

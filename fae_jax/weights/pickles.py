@@ -258,8 +258,8 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not begins and not zipfile.is_zipfile(path):
         _refuse(path, "it is not a torch.save archive, or it is truncated")
     try:
-        with open(path, "rb") if begins else zipfile.ZipFile(path) as file:
-            members = _Sequence(file) if begins else _Archive(file)
+        with open(path, "rb") as file:
+            members = _Sequence(file) if begins else _Archive(zipfile.ZipFile(file))
             content = members.content
             for level in ("state_dict", "model", "teacher"):
                 if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):

@@ -2,6 +2,7 @@
 
 They lie in `fae_jax/weights/NAME` under `XDG_CACHE_HOME`, by default `~/.cache`, beside `origin.json`, which holds
 the address, the published file's SHA-256 and the hash of what was kept; a file that no longer has it is refused.
+Where no network is, a file that came by other means takes the place of the address.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -73,7 +74,8 @@ class Release:
         """
         if not (self._folder / ORIGIN).is_file():
             raise FileNotFoundError(
-                f"the weights of {asked!r} are not on this machine; bring them: fae weights pull {asked}"
+                f"the weights of {asked!r} are not on this machine; bring them: fae weights pull {asked} "
+                f"(a file that you have: fae weights pull FILE --as {asked})"
             )
         remedy = f"remove {self._folder} and bring it again: fae weights pull {asked}"
         origin = read_json(self._folder / ORIGIN, remedy)
@@ -81,27 +83,35 @@ class Release:
             raise ValueError(f"the weights in {self._folder} have changed since they were fetched; {remedy}")
         return self._folder
 
-    def pull(self, convert: Callable[[Path], Mapping[str, Any]]) -> tuple[Path, int]:
-        """(the folder, bytes fetched just now); `convert` gives what is kept of the published file.
+    def pull(self, convert: Callable[[Path], Mapping[str, Any]], file: Path | None = None) -> tuple[Path, int]:
+        """(the folder, bytes fetched just now).
+
+        Args:
+          convert: gives what is kept of a file.
+          file: what is kept, in place of what was there, and of the published file; it need not be that one.
 
         Raises:
-          ValueError: the file is not the published one.
-          FileNotFoundError: HF_HUB_OFFLINE is set and it is not here yet.
+          ValueError: the file is not one of these weights.
+          FileNotFoundError: HF_HUB_OFFLINE is set and it is not here yet, or there is no `file`.
           OSError: no address answers.
         """
+        if file is not None:
+            return self._keep(convert(file), file.name, _hash(file)), 0
         if (self._folder / ORIGIN).is_file():
             return self.folder(self.name), 0
         if constants.HF_HUB_OFFLINE:
             raise FileNotFoundError(f"{self.name} is not in the cache, and HF_HUB_OFFLINE forbids fetching it")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder.parent) as scratch:
             target = Path(scratch) / self.urls[0].rsplit("/", 1)[-1]
             url = self._fetch(target)
-            save_tree(self._folder / FILE, convert(target))
-            size = target.stat().st_size
+            return self._keep(convert(target), url, self.sha256), target.stat().st_size
+
+    def _keep(self, params: Mapping[str, Any], source: str, sha256: str) -> Path:
+        save_tree(self._folder / FILE, params)
         digest = open_tensors(self._folder).hash()
-        write_json(self._folder / ORIGIN, {"url": url, "sha256": self.sha256, "hash": digest})  # last: all is there
-        return self._folder, size
+        write_json(self._folder / ORIGIN, {"source": source, "sha256": sha256, "hash": digest})  # last: all is there
+        return self._folder
 
     def _fetch(self, target: Path) -> str:
         """Writes the published file; returns the address that gave it."""
@@ -117,19 +127,22 @@ class Release:
                 return url
             problems.append(f"{url}: its hash is {digest[:12]}… instead of {self.sha256[:12]}…")
         raise OSError(
-            f"{self.name} could not be fetched ({'; '.join(problems)}); fetch the file by other means, and "
-            "convert it: fae weights convert FILE --out FOLDER"
+            f"{self.name} could not be fetched ({'; '.join(problems)}); if you get the "
+            f"file by other means: fae weights pull FILE --as {self.name}"
         )
 
 
 def _download(url: str, target: Path) -> str:
     """SHA-256 of what `url` holds, which is then in `target`."""
-    digest = hashlib.sha256()
     with urllib.request.urlopen(url, timeout=60) as answer, open(target, "wb") as file:
+        shutil.copyfileobj(answer, file, _BLOCK)
         length = answer.headers.get("Content-Length")
-        while block := answer.read(_BLOCK):
-            digest.update(block)
-            file.write(block)
         if length is not None and file.tell() != int(length):
             raise ConnectionError(f"the connection broke after {file.tell()} of {length} bytes")
-    return digest.hexdigest()
+    return _hash(target)
+
+
+def _hash(path: Path) -> str:
+    """SHA-256, hexadecimal, of a file, or of the one that a folder of weights holds."""
+    with open(path / FILE if path.is_dir() else path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

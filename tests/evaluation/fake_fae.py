@@ -12,6 +12,7 @@ from fae_jax.config import default_config
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
+from fae_jax.parallel.mesh import make_mesh
 
 GRID, WIDTH = (2, 2), 3
 
@@ -52,7 +53,7 @@ class FakeFAE(FAE):
         self.config.compute.dtype = "float32"
         self.tokenizer = SimpleNamespace(grid=encoder.grid, width=encoder.width, encoder=encoder)
         self.blue, self.faithful = blue, faithful
-        self.parts = SimpleNamespace(params=lambda part, ema="": encoder.params)
+        self.parts = SimpleNamespace(params=lambda part, ema="": encoder.params, mesh=make_mesh())
 
     def spread(self, images):
         return jnp.asarray(images)

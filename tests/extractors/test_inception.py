@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inception_weights import EPSILON, torch_weights
+from inception_weights import EPSILON, tf_weights, torch_weights
 from PIL import Image
 
 from fae_jax.cli.program import main
@@ -32,12 +32,6 @@ TINY = [
 def tiny(seed=0):
     """(torchvision's tensors, TensorFlow's folded ones) of three layers."""
     return torch_weights(seed, TINY)
-
-
-def zeros(*, without=(), dtype=np.float16):
-    """All layers in TensorFlow's names."""
-    layers = [(name, shape) for _, name, _, shape in inception.layers() if name not in without]
-    return {f"{name}/{key}": np.zeros(part, dtype) for name, s in layers for key, part in (("w", s), ("b", s[-1:]))}
 
 
 def write_old_pickle(path, tensors):
@@ -105,9 +99,9 @@ def test_fae_weights_brings_converts_and_checks(tmp_path, monkeypatch, capsys):
     for name in ("inception", "inception_clean"):
         with pytest.raises(FileNotFoundError, match=f"bring them: fae weights pull {name}"):
             load_extractor(name)
-    assert run("check", "inception") == (
-        2,
-        "fae: error: the weights of 'inception' are not on this machine; bring them: fae weights pull inception\n",
+    code, error = run("check", "inception")
+    assert code == 2 and error.startswith(
+        "fae: error: the weights of 'inception' are not on this machine; bring them"
     )
     published, folded = tiny()
     write_old_pickle(tmp_path / "net.pth", published)
@@ -129,23 +123,51 @@ def test_fae_weights_brings_converts_and_checks(tmp_path, monkeypatch, capsys):
     assert code == 0
     params, _ = read_params(tmp_path / "out", TINY)
     np.testing.assert_array_equal(params["conv"]["kernel"], tensors.read("conv.kernel"))
+    code, error = run("pull", tmp_path / "net.pth", "--as", "dinov2_l14")
+    assert code == 2 and "'dinov2_l14' is fetched by its name alone: fae weights pull dinov2_l14" in error
     code, result = run("list")
     assert code == 0 and result["extractors"]["inception"].endswith("pt_inception-2015-12-05-6726825d.pth")
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_whole_weights_are_checked_and_partial_ones_give_what_they_reach(tmp_path, capsys):
-    np.savez(tmp_path / "whole.npz", **zeros())
+def test_it_has_the_published_number_of_parameters():
+    """torchvision's without its auxiliary head, with 8 classes more and one bias in place of each norm's two."""
+    shapes = [shape for *_, shape in inception.layers()]
+    assert len(shapes) == 95
+    count = sum(int(np.prod(shape)) + shape[-1] for shape in shapes)
+    assert count == 23_834_568 - sum(shape[-1] for shape in shapes[:-1]) + 8 * 2049
+
+
+@pytest.fixture
+def narrow(tmp_path, monkeypatch):
+    """All layers with a channel each, in a cache of its own."""
+    layers = [(*names, (*shape[:-2], 1, 1)) for *names, shape in inception.layers()]
+    monkeypatch.setattr(inception, "layers", lambda: iter(layers))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tf_weights(0, layers)
+
+
+def test_whole_weights_are_checked_and_partial_ones_give_what_they_reach(narrow, tmp_path, capsys):
+    np.savez(tmp_path / "whole.npz", **narrow)
     assert main(["weights", "check", str(tmp_path / "whole.npz"), "--as", "inception", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    # torchvision's count without its auxiliary head; 8 classes more, one bias for the two of each norm
-    assert result["tensors"] == 2 * 95 and result["parameters"] == {"images": 23_834_568 - 17_216 + 8 * 2049}
-    np.savez(tmp_path / "part.npz", **zeros(without=("mixed_9_tower_1_conv_1", "mixed_7_conv", "softmax")))
+    assert result["tensors"] == 2 * 95
+    assert main(["weights", "pull", str(tmp_path / "whole.npz"), "--as", "inception", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["hash"] == result["hash"]
+    assert load_extractor("inception_clean").weights_hash == result["hash"]
+    without = ("mixed_9_tower_1_conv_1", "mixed_7_conv", "softmax")
+    part = {name: array for name, array in narrow.items() if name.split("/")[0] not in without}
+    np.savez(tmp_path / "part.npz", **part)
     extractor = load_extractor("inception", str(tmp_path / "part.npz"))
     assert extractor.lacks.keys() == {"768", "pool_3", "logits", "softmax"}
     assert extractor.lacks["768"].startswith("the weights lack mixed_7_conv: bring them whole by `fae weights pull")
     assert main(["weights", "check", str(tmp_path / "part.npz"), "--as", "inception"]) == 2
     assert "part.npz gives no '768': the weights lack mixed_7_conv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["inception", "inception_clean"])
+def test_other_things_than_images_are_refused(narrow, tmp_path, name):
+    np.savez(tmp_path / "w.npz", **narrow)
+    extractor = load_extractor(name, str(tmp_path / "w.npz"))
     images = np.zeros((1, 32, 32, 3), np.uint8)
     for wrong, why in (
         (images.astype(np.float32), "of uint8, got .* of float32"),

@@ -28,7 +28,7 @@ def nearness(ours, theirs):
 
 
 def theirs(weights, images):
-    x = torch.from_numpy((resized(images) - 128) / 128).permute(0, 3, 1, 2)
+    x = torch.from_numpy((resized(images) - 128) / 128).permute(0, 3, 1, 2).float()
     return taps(weights, x)
 
 
@@ -36,7 +36,7 @@ def test_every_tap_with_random_weights(tmp_path):
     weights = tf_weights()
     np.savez(tmp_path / "random.npz", **weights)
     extractor = load_extractor("inception", str(tmp_path / "random.npz"))
-    images = np.random.default_rng(1).integers(0, 256, (2, 40, 61, 3), dtype=np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (1, 40, 61, 3), dtype=np.uint8)
     ours = jax.jit(extractor.apply)(extractor.params, images)
     near = nearness(ours, theirs(weights, images))
     assert near.keys() == ours.keys() == TAPS.keys() and extractor.lacks == {}
@@ -51,12 +51,12 @@ def test_the_real_taps_on_photographs():
     with np.load(path) as archive:
         weights = dict(archive)
     with tarfile.open(root / "images" / "imagenette224-val-00000.tar") as archive:
-        members = [member for member in archive if member.name.endswith(".jpg")][::500]
+        members = [member for member in archive if member.name.endswith(".jpg")][::750]
         photographs = [
             Image.open(io.BytesIO(archive.extractfile(member).read())).convert("RGB") for member in members
         ]
     images = np.stack([np.asarray(photograph) for photograph in photographs])
-    assert images.shape == (3, 224, 224, 3)
+    assert images.shape == (2, 224, 224, 3)
     extractor = load_extractor("inception", str(path))
     ours = jax.jit(extractor.apply)(extractor.params, images)
     near = nearness(ours, theirs(weights, images))

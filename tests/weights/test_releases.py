@@ -67,7 +67,10 @@ def test_it_is_fetched_once_and_kept_with_its_origin(published):
     log = []
     with serving({"/w.pth": published}, log) as address:
         made = release(address, published)
-        with pytest.raises(FileNotFoundError, match="bring them: fae weights pull net2"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"bring them: fae weights pull net2 \(a file that you have: fae weights pull FILE --as",
+        ):
             made.folder("net2")
         folder, fetched = made.pull(convert)
         assert fetched == len(published) and made.pull(convert) == (folder, 0) and log == ["/w.pth"]
@@ -77,7 +80,7 @@ def test_it_is_fetched_once_and_kept_with_its_origin(published):
     ]
     np.testing.assert_array_equal(open_tensors(folder).read("w.kernel"), 2 * VALUES)
     origin = json.loads((folder / ORIGIN).read_text())
-    assert origin == {"url": made.urls[0], "sha256": made.sha256, "hash": open_tensors(folder).hash()}
+    assert origin == {"source": made.urls[0], "sha256": made.sha256, "hash": open_tensors(folder).hash()}
     assert list(folder.parent.iterdir()) == [folder]  # the published file itself is gone
 
 
@@ -86,13 +89,13 @@ def test_the_second_address_is_taken_where_the_first_has_nothing_or_something_el
     with serving({"/w.pth": published[:-1], "/b/w.pth": published}, log) as address:
         folder, _ = release(address, published, "/a/w.pth", "/w.pth", "/b/w.pth").pull(convert)
     assert log == ["/a/w.pth", "/w.pth", "/b/w.pth"]
-    assert json.loads((folder / ORIGIN).read_text())["url"] == f"{address}/b/w.pth"
+    assert json.loads((folder / ORIGIN).read_text())["source"] == f"{address}/b/w.pth"
 
 
 def test_another_file_than_the_published_one_is_never_read(published):
     with serving({"/w.pth": published[:-1] + b"x"}, []) as address:
         made = release(address, published)
-        with pytest.raises(OSError, match=r"its hash is .* instead of .*fae weights convert FILE --out FOLDER"):
+        with pytest.raises(OSError, match=r"its hash is .* instead of .*fae weights pull FILE --as net"):
             made.pull(lambda path: pytest.fail("it was read"))
         with pytest.raises(FileNotFoundError, match="fae weights pull net"):
             made.folder("net")
@@ -117,6 +120,18 @@ def test_what_changed_on_disk_is_refused(published):
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"have changed since they were fetched; remove .* fae weights pull net"):
         made.folder("net")
+
+
+def test_a_file_that_came_by_other_means(published, tmp_path):
+    made = release("http://127.0.0.1:9", b"what is published")
+    folder, fetched = made.pull(convert, tmp_path / "w.pth")
+    assert fetched == 0 and made.folder("net") == folder
+    origin = json.loads((folder / ORIGIN).read_text())
+    assert (origin["source"], origin["sha256"]) == ("w.pth", hashlib.sha256(published).hexdigest())
+    np.save(tmp_path / "other.npy", VALUES)
+    with pytest.raises(ValueError, match="no safetensors file"):
+        made.pull(lambda path: read_arrays(path), tmp_path / "other.npy")
+    assert made.folder("net") == folder  # what was there is kept
 
 
 def test_offline(published, monkeypatch):

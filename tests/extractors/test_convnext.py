@@ -1,0 +1,65 @@
+"""ConvNeXt V2 against `transformers`, its published size, and files that are not its own."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from fae_jax.extractors.convnext import CONVNEXTV2_B
+from fae_jax.weights import flatten, open_tensors, write_tensors
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "encoders")]
+
+SMALL = dataclasses.replace(CONVNEXTV2_B, depths=(1, 1, 2, 1), widths=(8, 16, 24, 32), classes=7)
+
+
+def test_it_has_the_published_number_of_parameters():
+    """88.7 M in the paper, 88,717,800 in `timm`."""
+    shapes = flatten(CONVNEXTV2_B.shapes())
+    assert sum(np.prod(leaf.shape) for leaf in shapes.values()) == 88_717_800
+
+
+@pytest.mark.parity
+def test_every_tap_is_that_of_transformers(tmp_path):
+    pytest.importorskip("transformers")
+    from parity import distance, randomise, torch, transformers
+
+    config = transformers.ConvNextV2Config(
+        depths=list(SMALL.depths), hidden_sizes=list(SMALL.widths), num_labels=SMALL.classes
+    )
+    model = randomise(transformers.ConvNextV2ForImageClassification(config))
+    model.save_pretrained(tmp_path)
+    extractor = SMALL("small", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    pixels = torch.nn.functional.interpolate(
+        torch.from_numpy(images).permute(0, 3, 1, 2) / 255, (224, 224), mode="bicubic", antialias=True
+    )
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        output = model(((pixels.permute(0, 2, 3, 1) - mean) / std).permute(0, 3, 1, 2), output_hidden_states=True)
+        last = output.hidden_states[-1]
+        want = {
+            "mean": last.mean((2, 3)),
+            "pooled": model.convnextv2.layernorm(last.mean((2, 3))),
+            "logits": output.logits,
+        }
+    got = jax.jit(extractor.apply)(extractor.params, images)
+    assert {name: distance(got[name], want[name]) < 1e-4 for name in want} == dict.fromkeys(got, True)
+    fd_loss = dataclasses.replace(SMALL, fd_loss=True)("fd", str(tmp_path))
+    read = jax.jit(fd_loss.apply)(extractor.params, images)
+    assert read.keys() == {"pooled"} and distance(read["pooled"], want["mean"]) < 1e-4
+    assert fd_loss.variant == f"{extractor.variant}, before the last norm (FD-loss)"
+    tensors = open_tensors(tmp_path)
+    assert extractor.weights_hash == tensors.hash()
+    held = {name: tensors.read(name) for name in tensors}
+    write_tensors(tmp_path / "model.safetensors", {name: held[name] for name in held if "pwconv1.bias" not in name})
+    with pytest.raises(ValueError, match=r"5 missing: convnextv2.encoder.stages.0.layers.0.pwconv1.bias"):
+        SMALL("small", str(tmp_path))
+
+
+def test_weights_that_are_not_there():
+    with pytest.raises(FileNotFoundError, match="'nowhere.safetensors' are not a file"):
+        CONVNEXTV2_B("convnextv2_b", "nowhere.safetensors")
