@@ -310,10 +310,9 @@ class FAE:
             yield made
 
     @functools.cache  # noqa: B019 -- lives as long as the model
-    def hashes(self, ema: str | None = "") -> dict[str, str]:
-        """SHA-256 of the weights that samples are made with, by part: the generator's, and of all that decodes."""
-        used = {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
-        return {part: hash_tree(fetch(params)) for part, params in used.items()}
+    def hashes(self, parts: tuple[str, ...], ema: str | None = "") -> dict[str, str]:
+        """SHA-256 of the weights of `parts`: of the tokenizer, or "generator"; `ema` as in `generate`."""
+        return {part: hash_tree(fetch(self._part(part, ema if part == "generator" else ""))) for part in parts}
 
     # Parameters, read when first needed
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from fae_jax.evaluation.image_sets import ImageSet, open_images
 from fae_jax.evaluation.looks import Looks
-from fae_jax.evaluation.metrics import METRICS, Batch, Metric, results, take_in, with_prefix
+from fae_jax.evaluation.metrics import METRICS, Batch, Metric, compares, results, take_in, with_prefix
 from fae_jax.evaluation.origin import metric_settings, origin_of
 from fae_jax.evaluation.streams import Evaluators, by_metric
 from fae_jax.files.image_archives import IMAGES, LABELS
@@ -49,7 +49,7 @@ def check_metrics(chosen: Sequence[str]) -> None:
       ValueError: one is unknown (the nearest is named) or needs an experiment.
     """
     for name in chosen:
-        needs = getattr(find("metrics", METRICS, name), "compares", "reference")
+        needs = compares(name)
         if needs in ("splits", "originals"):
             what = {"splits": "training and held-out images", "originals": "the originals of reconstructions"}[needs]
             raise ValueError(
@@ -121,7 +121,7 @@ def score(
     check_metrics(chosen)
     begun, evaluators = time.monotonic(), Evaluators(Looks)
     images = open_images(samples, side)
-    real, about = _reference(reference, chosen, images.size, config, evaluators)  # first: it may be refused
+    real, about = known_reference(reference, chosen, images.size, config, evaluators)  # first: it may be refused
     ours = _Side(images, chosen, config, evaluators)
     scores, _ = results(ours.metrics, {"reference": real})
     facts = {
@@ -134,7 +134,7 @@ def score(
     return {"schema": 1, "samples": ours.about, "reference": about, "scores": scores, "origin": origin}
 
 
-def _reference(
+def known_reference(
     path: str | None, chosen: Sequence[str], size: tuple[int, int], config: Any, evaluators: Evaluators
 ) -> tuple[dict[str, Metric], Any]:
     """The metrics of what samples are compared with, and what is said of it.
@@ -147,7 +147,7 @@ def _reference(
     """
     kinds = {name: find("metrics", METRICS, name) for name in chosen}
     if path is None:
-        compared = [name for name, kind in kinds.items() if getattr(kind, "compares", "reference") == "reference"]
+        compared = [name for name in chosen if compares(name) == "reference"]
         if compared:
             raise ValueError(f"{', '.join(compared)} compare with real images: name them with --reference")
         return {}, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,6 +145,8 @@ class Streams:
                     whole[name] = part
         wait_for_all("every host's scores are read")
         (folder / f"{jax.process_index()}.npz").unlink()
+        with contextlib.suppress(OSError):  # of the hosts the last one removes it; in a bucket there is none
+            folder.rmdir()
         return whole
 
     @functools.cached_property

@@ -124,6 +124,18 @@ class Other:
     figures: list[Embedded]
 
 
+def _beside(name: str, earlier: dict[str, Any], now: dict[str, Any]) -> Other:
+    """A result of another origin, TASK-DIGEST.json: what differs from the one that is shown now."""
+    then, here = dict(flat(earlier)), dict(flat(now))
+    rows = [
+        (key, then.get(key, "–"), here.get(key, "–")) for key in {**then, **here} if then.get(key) != here.get(key)
+    ]
+    more = [(f"{len(rows) - MOST_ROWS} more in evaluation/{name}.json", "", "")] if len(rows) > MOST_ROWS else []
+    task, _, digest = name.rpartition("-")
+    title = f"{spoken(task)} of another origin ({digest})"
+    return Other(title=title, table=Table(("differs in", "then", "now"), rows[:MOST_ROWS] + more), figures=[])
+
+
 def others(record: Record) -> list[Other]:
     """Every unknown evaluation/TASK.json with its figures, TASK*.png; then the figures that belong to none.
 
@@ -137,6 +149,10 @@ def others(record: Record) -> list[Other]:
             figures.setdefault(owner, []).append(image)
     blocks = []
     for name, images in figures.items():
+        now = record.results.get(name.rpartition("-")[0])
+        if name in tasks and now is not None and not images:
+            blocks.append(_beside(name, record.results[name], now))
+            continue
         lines = flat(record.results[name]) if name in tasks else []
         more = [(f"{len(lines) - MOST_ROWS} more in evaluation/{name}.json", "")] if len(lines) > MOST_ROWS else []
         table = Table((spoken(name), "value"), lines[:MOST_ROWS] + more) if lines else None

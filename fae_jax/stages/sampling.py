@@ -89,7 +89,6 @@ class Drawing:
     def origin(self) -> dict[str, Any]:
         """How they are made: all that decides what the images are."""
         fae, settings = self.fae, self.settings
-        weights = fae.hashes(self.ema)
         kind = fae.config.generator.kind
         train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
         return {
@@ -104,11 +103,14 @@ class Drawing:
             "train_shift": train_shift,
             "last_step": settings.last_step,
             "dtype": settings.dtype or fae.config.compute.dtype,
-            "weights": weights,
+            "weights": self._weights(),
         }
 
+    def _weights(self) -> dict[str, str]:
+        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator"), self.ema)
+
     def __iter__(self) -> Iterator[Drawn]:
-        self.fae.hashes(self.ema)  # reads the weights, on all hosts at once
+        self._weights()  # reads them, on all hosts at once
         if self.single and is_first():
             for earlier in (self.folder / "images").glob("*-*.png"):
                 earlier.unlink()

@@ -157,6 +157,15 @@ class Metric(Protocol):
         ...
 
 
+def compares(name: str) -> str:
+    """What a metric compares images with: see the module.
+
+    Raises:
+      ValueError: there is no such metric; the nearest is named.
+    """
+    return getattr(find("metrics", METRICS, name), "compares", "reference")
+
+
 def compared_with(real: Mapping[str, Any], metric: str) -> tuple[str, Any]:
     """Name and metric of the real images that scores are against: "reference", else "train", else "heldout".
 

@@ -22,6 +22,7 @@ A kind is one file here, or an entry point in the group `fae_jax.tasks` of anoth
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -37,9 +38,10 @@ from fae_jax.files.writing import write_result
 from fae_jax.kinds import find, names
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import is_first
+from fae_jax.section import as_dict
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.figures import write_figure
-from fae_jax.stages.running import check_stages
+from fae_jax.stages.running import check_stages, stage_of
 from fae_jax.stages.sampling import write_sizes
 
 TASKS = {
@@ -150,7 +152,10 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
                 begun = time.monotonic()
                 name = task_name + experiment.suffix
                 outcome = task.run()
-                origin = origin_of(outcome.origin, time.monotonic() - begun)
+                section = getattr(experiment.config.evaluation, task_name, None)
+                settings = as_dict(section) if dataclasses.is_dataclass(section) else {}
+                facts = {"stages": _lineage(experiment, kinds[task_name].needs), "settings": settings}
+                origin = origin_of({**facts, **outcome.origin}, time.monotonic() - begun)
                 results[name] = {**outcome.result, **images, "origin": origin}
                 if not is_first():
                     continue
@@ -164,6 +169,12 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
         return results
 
     return run
+
+
+def _lineage(experiment: Experiment, stages: Iterable[str]) -> dict[str, Any]:
+    """What the stages were made of, and the step each ended at."""
+    known = {name: experiment.parts.record(stage_of(name).folder or name) for name in stages}
+    return {name: {**record.made_of, "step": record.finished} for name, record in known.items() if record}
 
 
 def higher_is_better(score: str) -> bool:

@@ -19,12 +19,14 @@ For one or several sets of samples (unguided, guided), of classes as `sampling.l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fae_jax.conditions import make_condition
+from fae_jax.data.sources.listing import SPLITS
 from fae_jax.diffusion.samplers import SAMPLERS
-from fae_jax.evaluation.metrics import Batch, Metric, known_metrics, results, take_in
+from fae_jax.evaluation.foreign import known_reference
+from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, results, take_in
 from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
@@ -41,6 +43,11 @@ class GenerationSection:
     """Samples beside real images."""
 
     metrics: tuple[Any, ...] = option(("recognised", "frechet", "nearest"), "metrics computed", known_metrics)
+    reference: str = option(
+        "",
+        "what metrics compare with, as --reference names it: ADM's .npz, one made once, images; empty = the training "
+        "images, read each time",
+    )
     unguided_sampler: str = option(
         "euler_maruyama", "sampler of the unguided set, in the paper the SDE's; empty = sampling.sampler", SAMPLER
     )
@@ -68,8 +75,10 @@ class Generation:
             )
 
     def check(self) -> None:
-        for split in ("train", "heldout"):
+        for split in SPLITS:
             self.streams.source(split)
+        if any(compares(name) == "originals" for name in self.fae.config.evaluation.generation.metrics):
+            raise ValueError("evaluation.generation.metrics: samples have no originals; leave fidelity out")
 
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.streams.classes
@@ -80,14 +89,12 @@ class Generation:
             name: self.streams.drawing(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
             for name, guidance in SETS.items()
         }
-        real = {
-            split: self._taken(self.streams.batches(split, "generation", fields.samples))
-            for split in ("train", "heldout")
-        }
+        real, reference = self._real()
         sets: dict[str, Any] = {}
         figures: dict[str, Any] = {}
         for name, drawing in drawings.items():
-            scores, figures = results(self._taken(sampled(drawing, self.streams.evaluators)), real)
+            taken = self._taken(sampled(drawing, self.streams.evaluators), fields.generation.metrics)
+            scores, figures = results(taken, real)
             sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
@@ -96,12 +103,28 @@ class Generation:
             "samples": len(labels),
             "metrics": metric_settings(fields.generation.metrics, fields.metrics),
             "evaluators": self.streams.evaluators.origin,
-            "real": {split: self.streams.source(split).fingerprint for split in real},
+            "real": {split: self.streams.source(split).fingerprint for split in SPLITS if split in real},
+            "reference": reference,
         }
         return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures, origin)
 
-    def _taken(self, batches: Iterator[Batch]) -> dict[str, Metric]:
+    def _real(self) -> tuple[dict[str, dict[str, Metric]], Any]:
+        """The metrics after the training and held-out images, and of the reference; and what is said of that one."""
+        config = self.fae.config
+        fields, size = config.evaluation, config.data.image_size
+        apart = fields.generation.reference
+        compared = {name: compares(name) for name in fields.generation.metrics}
+        own = [name for name, kind in compared.items() if kind == "splits" or (kind == "reference" and not apart)]
+        real, about = {}, None
+        if apart:
+            rest = [name for name, kind in compared.items() if kind == "reference"]
+            real["reference"], about = known_reference(apart, rest, (size, size), config, self.streams.evaluators)
+        for split in SPLITS if own else ():
+            real[split] = self._taken(self.streams.batches(split, "generation", fields.samples), own)
+        return real, about
+
+    def _taken(self, batches: Iterator[Batch], chosen: Sequence[str]) -> dict[str, Metric]:
         """The metrics after a stream, over all hosts."""
-        fields = self.fae.config.evaluation
-        taken = take_in(batches, fields.generation.metrics, fields.metrics, self.streams.classes)
-        return self.streams.together(taken)
+        return self.streams.together(
+            take_in(batches, chosen, self.fae.config.evaluation.metrics, self.streams.classes)
+        )
