@@ -30,9 +30,11 @@ from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
+from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
 from fae_jax.section import seed_range, validate
+from fae_jax.weights import hash_tree
 
 AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
@@ -275,6 +277,7 @@ class FAE:
         *,
         seed: int = 0,
         ema: str | None = "",
+        first: int = 0,
         params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
@@ -283,6 +286,7 @@ class FAE:
         Args:
           condition: what `Condition.request` gives, one entry for each image.
           settings: see `settings`.
+          first: number of the first image, where they are a part of a larger set.
           params: of the generator and all that decodes, in place of the model's own.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
@@ -299,11 +303,16 @@ class FAE:
                 part = leaf[start:stop]
                 return jnp.asarray(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]))
 
-            keys = sample_keys(seed, jnp.arange(start, start + size))
+            keys = sample_keys(seed, jnp.arange(first + start, first + start + size))
             made = np.asarray(run(params, keys, jax.tree.map(rows, condition)))[: stop - start]
             if progress:
                 progress(stop)
             yield made
+
+    @functools.cache  # noqa: B019 -- lives as long as the model
+    def hashes(self, parts: tuple[str, ...], ema: str | None = "") -> dict[str, str]:
+        """SHA-256 of the weights of `parts`: of the tokenizer, or "generator"; `ema` as in `generate`."""
+        return {part: hash_tree(fetch(self._part(part, ema if part == "generator" else ""))) for part in parts}
 
     # Parameters, read when first needed
 

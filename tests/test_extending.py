@@ -83,7 +83,7 @@ def test_a_generator_and_a_condition_of_the_page(installed: dict, tmp_path: Path
     fae("run", "--config", TINY, "--workdir", workdir, *chosen, **installed)
     fae("sample", "--workdir", workdir, "--classes", "0,1", "--number", 4, **installed)
     with np.load(workdir / "samples" / "samples" / "samples.npz") as drawn:
-        assert drawn["labels"].tolist() == [0, 1, 0, 1]
+        assert drawn["arr_1"].tolist() == [0, 1, 0, 1]
     assert (workdir / "tally" / "images.txt").read_text() == "359"
     assert json.loads(fae("train", "tally", "--workdir", workdir, "--json", **installed)[0])["ran"] == []
     _, err = fae("sample", "--workdir", workdir, "--classes", "2", "--number", 4, code=2, **installed)
@@ -107,7 +107,7 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
     fae("run", *words, **installed)
     assert not any((workdir / stage).exists() for stage in ("encoder", "features", "pixels", "finetune"))
     fae("sample", "--workdir", workdir, "--number", 3, **installed)
-    images = np.load(workdir / "samples" / "samples" / "samples.npz")["images"]
+    images = np.load(workdir / "samples" / "samples" / "samples.npz")["arr_0"]
     assert images.shape == (3, 32, 32, 3) and (images[:, :8, :8] == images[:, :1, :1]).all()
     out, _ = fae("compile", *words[:2], *words[4:], **installed)
     assert [line.split()[0] for line in out.splitlines()] == ["cache", "generator", "sample"]

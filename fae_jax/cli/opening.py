@@ -19,9 +19,9 @@ from fae_jax.stages.running import check_request, check_stages
 from fae_jax.workdir import Workdir
 
 
-def add_experiment_arguments(parser: argparse.ArgumentParser, *, config: bool = True) -> None:
+def add_experiment_arguments(parser: argparse.ArgumentParser, *, config: bool = True, required: bool = True) -> None:
     """--workdir and, for verbs that may begin an experiment, --config."""
-    parser.add_argument("--workdir", required=True, metavar="W", help="working directory of the experiment")
+    parser.add_argument("--workdir", required=required, metavar="W", help="working directory of the experiment")
     if config:
         parser.add_argument(
             "--config", metavar="C", help="configuration file or name; default: the working directory's"
@@ -47,13 +47,14 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(arguments: argparse.Namespace, what: str, needs: tuple[str, ...]) -> tuple[Experiment, str | None]:
-    """The experiment whose finished stages `needs` the verb `what` reads, and the EMA that is meant, or None.
+    """The experiment whose finished stages `needs` the verb `what` reads, and the EMA that is meant, or None. Of
+    several hosts each has the whole model.
 
     Raises:
       ValueError, FileNotFoundError: see `open_experiment` and `check_stages`.
     """
     experiment = open_experiment(arguments)
-    experiment.step = arguments.checkpoint
+    experiment.step, experiment.apart = arguments.checkpoint, True
     check_stages(experiment, what, needs)
     return experiment, None if arguments.ema == "none" else arguments.ema
 
@@ -96,8 +97,7 @@ def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experi
     Raises:
       ValueError, FileNotFoundError: see `check_request`.
     """
-    watch = watch_hosts(experiment.config.watch.hosts)
-    try:
+    with watching(experiment):
         check_request(experiment, stage)
         with experiment.workdir.lock(end_now) if is_first() else contextlib.nullcontext():
             if is_first():
@@ -105,6 +105,14 @@ def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experi
             wait_for_all("working directory begun")
             yield experiment
             wait_for_all("run finished")
+
+
+@contextlib.contextmanager
+def watching(experiment: Experiment) -> Iterator[None]:
+    """Where there are several hosts: one whose body fails, or that is lost, ends it on all."""
+    watch = watch_hosts(experiment.config.watch.hosts)
+    try:
+        yield
     except BaseException as error:
         if watch is not None:
             if error.__cause__ is not None or not isinstance(error, RunFailed | Stopped):

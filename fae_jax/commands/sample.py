@@ -8,11 +8,12 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from fae_jax.cli.opening import add_model_arguments, open_model
+from fae_jax.cli.opening import add_model_arguments, open_model, watching
 from fae_jax.files.names import nearest
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
-from fae_jax.stages.sampling import choose_labels, draw
+from fae_jax.parallel.startup import join_hosts
+from fae_jax.stages.sampling import Drawing, choose_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
         raise ValueError(f"--name {arguments.name!r} must be the name of one folder")
     guidance = parse_guidance(arguments.guidance)
+    join_hosts()
     experiment, ema = open_model(arguments, "sampling", ("features", "pixels", "generator"))
     guidance_schedule(guidance, experiment.config.sampling.guidance)
     fae = FAE(experiment.parts)
@@ -85,10 +87,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     def progress(done: int) -> None:
         say(f"sample: {done} of {arguments.number}")
 
-    drawn = draw(
-        fae,
-        folder,
-        choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
+    drawing = Drawing(
+        fae=fae,
+        folder=folder,
+        labels=choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,
@@ -97,5 +99,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ema=ema,
         progress=progress,
     )
+    with watching(experiment):
+        for _ in drawing:
+            pass
     say(f"{arguments.number} images in {folder}")
-    return {"folder": str(folder), "function_evaluations": drawn["sampling"]["function_evaluations"]}
+    return {"folder": str(folder), "function_evaluations": fae.generator.evaluations(drawing.settings)}

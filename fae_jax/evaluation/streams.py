@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.listing import Source
-from fae_jax.evaluation.metrics import Batch, look_of_encoder
+from fae_jax.evaluation.looks import Looks
+from fae_jax.evaluation.metrics import Batch, Metric, with_prefix
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
+from fae_jax.files.storage import read_arrays
+from fae_jax.files.writing import whole_file
 from fae_jax.model import FAE
+from fae_jax.parallel.hosts import wait_for_all
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.sampling import draw
+from fae_jax.stages.sampling import Drawing, share
 
 
-def samples(fae: FAE, images: UInt8[np.ndarray, "n y x 3"], labels: Int[np.ndarray, " n"]) -> Iterator[Batch]:
-    """Images that are at hand, in batches of `sampling.batch`."""
-    size = fae.config.sampling.batch
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        yield Batch(
-            images=part,
-            labels=labels[start : start + size],
-            look=look_of_encoder(lambda part=part: np.asarray(fae.features(to_pixels(part))).mean((1, 2))),
-        )
+def by_metric(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """States of several metrics as one, METRIC/KEY, whatever is in KEY → each by itself."""
+    states: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in arrays.items():
+        metric, _, key = name.partition("/")
+        states.setdefault(metric, {})[key] = value
+    return states
+
+
+class Evaluators:
+    """Extractors for the batches of a stream; they are opened when a metric first asks for one."""
+
+    def __init__(self, looks: Callable[[], Looks]):
+        self._make = looks
+        self._asked: set[str] = set()
+
+    @functools.cached_property
+    def looks(self) -> Looks:
+        """Made when something is first looked at."""
+        return self._make()
+
+    def of(
+        self, images: UInt8[np.ndarray, "k y x 3"], mean: Callable[[], np.ndarray] | None = None
+    ) -> Callable[[str], Mapping[str, np.ndarray]]:
+        """`Batch.look` of some images; `mean` gives the tap of "encoder" where it is known already."""
+
+        def look(name: str) -> Mapping[str, np.ndarray]:
+            self._asked.add(name)
+            return {"mean": mean()} if name == "encoder" and mean else self.looks.look(name, images)
+
+        return look
+
+    @property
+    def origin(self) -> dict[str, dict[str, str]]:
+        """Exact variants and hashes of weights of those that were asked for, by name."""
+        return {name: self.looks.origin(name) for name in sorted(self._asked)}
+
+
+def sampled(drawing: Drawing, evaluators: Evaluators) -> Iterator[Batch]:
+    """Samples for metrics, as they are drawn."""
+    for place, images, labels in drawing:
+        index = np.arange(place, place + len(images))
+        yield Batch(images=images, labels=labels, index=index, look=evaluators.of(images))
 
 
 class Streams:
@@ -36,6 +75,7 @@ class Streams:
 
     def __init__(self, fae: FAE, experiment: Experiment):
         self.fae, self._experiment = fae, experiment
+        self.evaluators = Evaluators(lambda: Looks(fae))
 
     def source(self, split: str) -> Source:
         """The images of a split.
@@ -50,33 +90,64 @@ class Streams:
         """Names of the classes, by label."""
         return self.source("heldout").classes
 
-    def views(self, split: str, what: str, *, limit: int = 0, layers: int = 0) -> Iterator[View]:
+    def views(
+        self, split: str, what: str, *, limit: int = 0, layers: int = 0, part: tuple[int, int] | None = None
+    ) -> Iterator[View]:
         """`walk` over a split; its stored features are read where there are any."""
         stored = None if layers else self._experiment.parts.stored_features(split)
-        return walk(self.fae, self.source(split), what=f"{what}: {split}", limit=limit, layers=layers, stored=stored)
+        what = f"{what}: {split}"
+        return walk(self.fae, self.source(split), what=what, limit=limit, layers=layers, part=part, stored=stored)
 
     def batches(self, split: str, what: str, samples: int = 0) -> Iterator[Batch]:
-        """The real images of a split, for metrics; `samples` of them, where there are more, are `among` so many."""
-        seen, total = 0, len(self.source(split))
-        for view in self.views(split, what):
+        """The real images of a split, for metrics: this host's share. Of them, `samples` are `among` so many where
+        there are more."""
+        total = len(self.source(split))
+        part = share(total)
+        seen = part[0]
+        for view in self.views(split, what, part=part):
             count = len(view.images)
             among = evenly(seen, count, total, samples or total)
-            seen += count
             if count:
                 yield Batch(
                     images=view.images,
                     labels=view.labels,
                     among=among,
-                    look=look_of_encoder(lambda view=view: view.kept(view.features).mean(1)),
+                    index=np.arange(seen, seen + count),
+                    look=self.evaluators.of(view.images, lambda view=view: view.kept(view.features).mean(1)),
                 )
+            seen += count
 
-    def draw(
-        self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int
-    ) -> tuple[Iterator[Batch], dict[str, Any]]:
-        """Samples, kept in samples/NAME, for metrics; and how they were made. An empty sampler is the configured."""
+    def drawing(self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int) -> Drawing:
+        """Samples that are kept in samples/NAME when they are drawn. An empty sampler is the configured."""
         folder = self._experiment.workdir.samples / (name + self._experiment.suffix)
-        drawn = draw(self.fae, folder, labels, guidance=guidance, sampler=sampler or None, seed=seed)
-        return samples(self.fae, drawn["images"], labels), drawn["sampling"]
+        return Drawing(
+            fae=self.fae, folder=folder, labels=labels, guidance=guidance, sampler=sampler or None, seed=seed
+        )
+
+    def together(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
+        """The metrics after what all hosts took in, in their order, on each of them."""
+        if jax.process_count() == 1:
+            return metrics
+        folder = self._experiment.workdir.evaluation / "parts"
+        state: dict[str, Any] = with_prefix({name: metric.state() for name, metric in metrics.items()})
+        with whole_file(folder / f"{jax.process_index()}.npz") as file:
+            np.savez(file, **state)
+        wait_for_all("every host's scores are there")
+        whole: dict[str, Metric] = {}
+        for host in range(jax.process_count()):
+            states = by_metric(read_arrays(str(folder / f"{host}.npz")))
+            for name, metric in metrics.items():
+                part = copy.deepcopy(metric)
+                part.restore(states.get(name, {}))
+                if name in whole:
+                    whole[name].merge(part)
+                else:
+                    whole[name] = part
+        wait_for_all("every host's scores are read")
+        (folder / f"{jax.process_index()}.npz").unlink()
+        with contextlib.suppress(OSError):  # of the hosts the last one removes it; in a bucket there is none
+            folder.rmdir()
+        return whole
 
     @functools.cached_property
     def text(self) -> TextSide:

@@ -115,19 +115,30 @@ def _tokens(maps: Array) -> Array:
 
 
 def walk(
-    fae: FAE, source: Source, *, what: str, limit: int = 0, layers: int = 0, stored: LatentSource | None = None
+    fae: FAE,
+    source: Source,
+    *,
+    what: str,
+    limit: int = 0,
+    layers: int = 0,
+    part: tuple[int, int] | None = None,
+    stored: LatentSource | None = None,
 ) -> Iterator[View]:
     """The first `limit` images of a source (0: all), in order, in batches of `sampling.batch`.
 
     Args:
       what: said in the lines of progress on standard error.
+      part: the first of the images walked over, and the one after the last; None for all.
       stored: their features, so that the encoder does not run.
     """
-    total = min(limit or len(source), len(source))
+    first, last = part or (0, min(limit or len(source), len(source)))
+    total = last - first
+    if not total:
+        return
     seen, progress = 0, report_progress(what)
     reading = Reading(workers=fae.config.data.workers)
     size, batch = fae.config.data.image_size, min(fae.config.sampling.batch, total)
-    with ordered_batches(source, batch=batch, image_size=size, stop=total, reading=reading) as batches:
+    with ordered_batches(source, batch=batch, image_size=size, start=first, stop=last, reading=reading) as batches:
         for rows in batches:
             if stored is not None:
                 positions = np.minimum(rows["index"], len(stored) - 1).tolist()

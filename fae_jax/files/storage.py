@@ -11,7 +11,7 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,8 @@ def _read(path: str, offset: int, size: int | None) -> bytes:
     return data
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file.
+def read_arrays(path: str, without: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, but for those named in `without`.
 
     Raises:
       FileNotFoundError: it does not exist.
@@ -170,7 +170,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with open(local_copy(path), "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if name not in without}
     except Exception as error:  # zipfile, zlib and NumPy raise almost anything on damaged files
         reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
         raise ValueError(f"{path} is damaged or no .npz file ({reason})") from error

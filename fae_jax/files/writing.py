@@ -7,10 +7,11 @@ import hashlib
 import io
 import json
 import os
+import pathlib
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -42,11 +43,28 @@ def _pipe(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write piece by piece, which is at `path` when the body ends, whole, and not at all if it fails.
+
+    One for a bucket grows on this machine, in the folder for temporary files, and is uploaded at the end.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder) / path.name
+            with whole_file(local) as file:
+                yield file
+            retried(lambda: filesystem(path).put_file(str(local), str(path)), f"writing {path}")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with open(os.fspath(temporary), "xb") as file:  # with the rights that the umask leaves, unlike tempfile's
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -88,7 +106,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
-    return str(value) if isinstance(value, PurePath) else value
+    return str(value) if isinstance(value, pathlib.PurePath) else value
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> Path:

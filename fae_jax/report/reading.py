@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fae_jax.files.image_archives import ImageArchive
 from fae_jax.files.paths import Path
+from fae_jax.files.storage import stat
 from fae_jax.stages.figures import CAPTION_KEY
 from fae_jax.training.monitoring import read_metrics
 
@@ -195,17 +197,13 @@ class SampleSet:
 def _read_archive(path: Path) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """Images and labels of a samples.npz; None where it is large or anything else."""
     try:
-        with path.open("rb") as file:
-            if file.seek(0, io.SEEK_END) > LARGEST_SAMPLES:
-                return None, None
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                images, labels = arrays["images"], arrays["labels"]
+        if stat(str(path)).size > LARGEST_SAMPLES:
+            return None, None
+        archive = ImageArchive.open(str(path))
+        images, labels = np.concatenate(list(archive.batches(archive.shape[0]))), archive.labels
     except Exception:  # zipfile and NumPy raise almost anything on damaged files
         return None, None
-    good = images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8
-    good = good and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
-    return (images, labels) if good and len(images) else (None, None)
+    return (images, labels) if labels is not None else (None, None)
 
 
 def _read_samples(folder: Path) -> SampleSet:

@@ -96,13 +96,13 @@ def novelty(record: Record) -> Table | None:
     return Table(heads, rows)
 
 
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested results as (name, value) lines; long lists are only counted."""
     if isinstance(values, dict):
         return [
             line
             for key, value in values.items()
-            for line in _flat(value, f"{prefix} · {spoken(key)}" if prefix else spoken(key))
+            for line in flat(value, f"{prefix} · {spoken(key)}" if prefix else spoken(key))
         ]
     if isinstance(values, list):
         return [(prefix, f"{len(values)} values" if len(values) > 8 else ", ".join(map(str, values)))]
@@ -112,7 +112,7 @@ def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def other_scores(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The scores of a set of images that the page has no words for, as (name, value)."""
-    return [line for name in values if name not in SET for line in _flat(values[name], spoken(name))]
+    return [line for name in values if name not in SET for line in flat(values[name], spoken(name))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,18 @@ class Other:
     title: str
     table: Table | None
     figures: list[Embedded]
+
+
+def _beside(name: str, earlier: dict[str, Any], now: dict[str, Any]) -> Other:
+    """A result of another origin, TASK-DIGEST.json: what differs from the one that is shown now."""
+    then, here = dict(flat(earlier)), dict(flat(now))
+    rows = [
+        (key, then.get(key, "–"), here.get(key, "–")) for key in {**then, **here} if then.get(key) != here.get(key)
+    ]
+    more = [(f"{len(rows) - MOST_ROWS} more in evaluation/{name}.json", "", "")] if len(rows) > MOST_ROWS else []
+    task, _, digest = name.rpartition("-")
+    title = f"{spoken(task)} of another origin ({digest})"
+    return Other(title=title, table=Table(("differs in", "then", "now"), rows[:MOST_ROWS] + more), figures=[])
 
 
 def others(record: Record) -> list[Other]:
@@ -137,7 +149,11 @@ def others(record: Record) -> list[Other]:
             figures.setdefault(owner, []).append(image)
     blocks = []
     for name, images in figures.items():
-        lines = _flat(record.results[name]) if name in tasks else []
+        now = record.results.get(name.rpartition("-")[0])
+        if name in tasks and now is not None and not images:
+            blocks.append(_beside(name, record.results[name], now))
+            continue
+        lines = flat(record.results[name]) if name in tasks else []
         more = [(f"{len(lines) - MOST_ROWS} more in evaluation/{name}.json", "")] if len(lines) > MOST_ROWS else []
         table = Table((spoken(name), "value"), lines[:MOST_ROWS] + more) if lines else None
         blocks.append(Other(title=spoken(name), table=table, figures=images))

@@ -36,7 +36,9 @@ class Experiment:
         self.config = check(config)
         self.workdir = workdir
         self.origin = origin
-        self.step: int | None = None  # of the generator's checkpoint, where one is asked for; set before `parts`
+        # Set before `parts` is asked for:
+        self.step: int | None = None  # of the generator's checkpoint, where one is asked for
+        self.apart = False  # whether each host computes by itself, with whole parameters on its own devices
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -56,7 +58,8 @@ class Experiment:
     def parts(self) -> Trained:
         """What its stages have left so far."""
         config = with_trained(self.config, str(self.workdir.stage("encoder")))
-        return Trained(config, self.workdir, self.mesh, self.own_mesh, self.images, self.step)
+        mesh = self.own_mesh if self.apart else self.mesh
+        return Trained(config, self.workdir, mesh, self.own_mesh, self.images, self.step)
 
     @property
     def suffix(self) -> str:

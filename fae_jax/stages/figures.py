@@ -22,6 +22,7 @@ from fae_jax.files.writing import write_atomically
 from fae_jax.tokenizers.feature_space import feature_colours
 
 CAPTION_KEY = "Description"
+GRID_ROWS, GRID_COLUMNS = 20, 12  # classes, and images of each, in a grid by class
 LETTERING = (124, 130, 141, 255)
 ALARM = (217, 72, 62, 255)
 
@@ -111,8 +112,8 @@ def class_grid(
     labels: Int[np.ndarray, " n"],
     class_names: Sequence[str],
     *,
-    columns: int = 12,
-    rows: int = 20,
+    columns: int = GRID_COLUMNS,
+    rows: int = GRID_ROWS,
     cell: int = 64,
 ) -> Image.Image:
     """A row of images per class, the class's name in front, for the first `rows` classes.

@@ -1,21 +1,42 @@
-"""Samples of a model, drawn into a folder: samples.npz, grid.png, settings.json."""
+"""Samples of a model, drawn into a folder a batch at a time: samples.npz, grid.png, settings.json.
+
+Image i is a function of (seed, i, its label) alone. Of H hosts that sample one set of n together, host h draws
+
+    ⌊n h / H⌋ ≤ i < ⌊n (h + 1) / H⌋                                                        (1)
+
+and leaves it beside samples.npz, into which the first host puts all in order. None ever holds more than a batch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.files.image_archives import writing_images
 from fae_jax.files.paths import Path
-from fae_jax.files.writing import write_file, write_json
+from fae_jax.files.writing import whole_file, write_file, write_json
 from fae_jax.model import FAE
 from fae_jax.nn.params import count
-from fae_jax.stages.figures import class_grid
+from fae_jax.parallel.hosts import is_first, wait_for_all
+from fae_jax.stages.figures import GRID_COLUMNS, GRID_ROWS, class_grid
+
+Drawn = tuple[int, UInt8[np.ndarray, "k y x 3"], Int[np.ndarray, " k"]]  # position of the first, images, labels
+
+
+def share(total: int, host: int | None = None, hosts: int | None = None) -> tuple[int, int]:
+    """The first position of a host's share, and the one after its last, equation (1); of this host by default."""
+    host = jax.process_index() if host is None else host
+    hosts = jax.process_count() if hosts is None else hosts
+    return total * host // hosts, total * (host + 1) // hosts
 
 
 def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -> np.ndarray:
@@ -25,52 +46,155 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     return np.resize(np.asarray(classes, np.int32), number)
 
 
-def draw(
-    fae: FAE,
-    folder: Path,
-    labels: np.ndarray,
-    *,
-    sampler: str | None = None,
-    steps: int | None = None,
-    guidance: Any = "config",
-    single: bool = False,
-    seed: int = 0,
-    ema: str | None = "",
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Samples one image per label into `folder`; as `single` files too, in place of those of an earlier call.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A set of samples, one image per label: drawn while it is iterated, and kept in `folder` as it comes.
 
-    Returns:
-      {"images": uint8 (n, y, x, 3), "labels": (n,), "sampling": how they were made}.
+    Iterating gives (position of the first, images uint8 (k, y, x, 3), labels (k,)): all of them, or where hosts
+    sample together this one's.
+
+    Attributes:
+      fae: the model.
+      folder: where they go.
+      labels: what is asked for.
+      sampler, steps, guidance: see `FAE.generate`.
+      single: as single files too, in place of those of an earlier drawing.
+      seed: of all noise.
+      ema: see `FAE.generate`.
+      progress: told how many images there are, after each batch.
     """
-    settings = fae.settings(guidance=guidance, sampler=sampler, steps=steps)
-    condition = fae.generator.condition.request(labels)
-    pieces = fae.images(condition, settings, seed=seed, ema=ema, progress=progress)
-    images = np.concatenate([to_uint8(piece) for piece in pieces])
-    sampling = {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "function_evaluations": fae.generator.evaluations(settings),
-        "guidance": fae.config.sampling.guidance if guidance == "config" else guidance,
-        "label_policy": settings.labels,
-        "seed": seed,
-        **fae.parts.read_generator.get(ema, {}),
-        "shift": settings.shift,
-        "last_step": settings.last_step,
-        "dtype": settings.dtype or fae.config.compute.dtype,
-    }
-    grid = class_grid(images, labels, fae.classes or ("all",))
-    write_file(folder / "samples.npz", lambda file: np.savez(file, images=images, labels=labels))
-    write_file(folder / "grid.png", lambda file: grid.save(file, "PNG"))
-    if single:
-        for earlier in (folder / "images").glob("*-*.png"):
-            earlier.unlink()
-        names = [re.sub(r"[^\w.-]+", "_", name) for name in fae.classes] or ["all"]
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            file = folder / "images" / f"{number:06d}-{names[label]}.png"
-            write_file(file, lambda file, image=image: Image.fromarray(image).save(file, "PNG"))
-    write_json(folder / "settings.json", {**sampling, "count": len(labels)})
-    return {"images": images, "labels": labels, "sampling": sampling}
+
+    fae: FAE
+    folder: Path
+    labels: Int[np.ndarray, " n"]
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: Any = "config"
+    single: bool = False
+    seed: int = 0
+    ema: str | None = ""
+    progress: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a label or a value cannot work."""
+        self.fae.generator.condition.request(self.labels)
+        _ = self.settings
+
+    @functools.cached_property
+    def settings(self) -> Any:
+        """The section `sampling` that they are drawn with."""
+        return self.fae.settings(guidance=self.guidance, sampler=self.sampler, steps=self.steps)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How they are made: all that decides what the images are."""
+        fae, settings = self.fae, self.settings
+        kind = fae.config.generator.kind
+        train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
+        return {
+            "sampler": settings.sampler,
+            "steps": settings.steps,
+            "function_evaluations": fae.generator.evaluations(settings),
+            "guidance": fae.config.sampling.guidance if self.guidance == "config" else self.guidance,
+            "label_policy": settings.labels,
+            "seed": self.seed,
+            **fae.parts.read_generator.get(self.ema, {}),
+            "shift": settings.shift,
+            "train_shift": train_shift,
+            "last_step": settings.last_step,
+            "dtype": settings.dtype or fae.config.compute.dtype,
+            "weights": self._weights(),
+        }
+
+    def _weights(self) -> dict[str, str]:
+        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator"), self.ema)
+
+    def __iter__(self) -> Iterator[Drawn]:
+        self._weights()  # reads them, on all hosts at once
+        if self.single and is_first():
+            for earlier in (self.folder / "images").glob("*-*.png"):
+                earlier.unlink()
+        wait_for_all("earlier images removed")
+        yield from self._kept() if is_first() else self._handed_over()
+        wait_for_all("samples drawn")
+
+    def _drawn(self) -> Iterator[Drawn]:
+        """This host's share."""
+        first, last = share(len(self.labels))
+        if first == last:
+            return
+        place, labels = first, self.labels[first:last]
+        condition = self.fae.generator.condition.request(labels)
+        pieces = self.fae.images(
+            condition, self.settings, seed=self.seed, ema=self.ema, first=first, progress=self.progress
+        )
+        for piece in pieces:
+            images = to_uint8(piece)
+            told = self.labels[place : place + len(images)]
+            if self.single:
+                self._write_single(place, images, told)
+            yield place, images, told
+            place += len(images)
+
+    def _kept(self) -> Iterator[Drawn]:
+        """The first host's share, and then the others' put behind it."""
+        size = self.fae.config.data.image_size
+        grid = GridImages(self.labels)
+        with writing_images(self.folder / "samples.npz", self.labels, (size, size)) as add:
+            for place, images, labels in self._drawn():
+                add(images)
+                grid.add(images)
+                yield place, images, labels
+            wait_for_all("every host's samples drawn")
+            for host in range(1, jax.process_count()):
+                first, last = share(len(self.labels), host)
+                with self._part(host).open("rb") as file:
+                    for start in range(first, last, self.settings.batch):
+                        rows = min(self.settings.batch, last - start)
+                        images = np.frombuffer(file.read(rows * size * size * 3), np.uint8).reshape(-1, size, size, 3)
+                        add(images)
+                        grid.add(images)
+                self._part(host).unlink()
+        drawn = grid.draw(self.fae.classes or ("all",))
+        write_file(self.folder / "grid.png", lambda file: drawn.save(file, "PNG"))
+        write_json(self.folder / "settings.json", {**self.origin, "count": len(self.labels)})
+
+    def _handed_over(self) -> Iterator[Drawn]:
+        """Another host's share, left for the first."""
+        with whole_file(self._part(jax.process_index())) as file:
+            for place, images, labels in self._drawn():
+                file.write(images.tobytes())
+                yield place, images, labels
+        wait_for_all("every host's samples drawn")
+
+    def _part(self, host: int) -> Path:
+        return self.folder / f"part-{host}"
+
+    def _write_single(self, place: int, images: np.ndarray, labels: np.ndarray) -> None:
+        names = [re.sub(r"[^\w.-]+", "_", name) for name in self.fae.classes] or ["all"]
+        for number, (image, label) in enumerate(zip(images, labels, strict=True), place):
+            path = self.folder / "images" / f"{number:06d}-{names[label]}.png"
+            write_file(path, lambda file, image=image: Image.fromarray(image).save(file, "PNG"))
+
+
+class GridImages:
+    """Of a stream of images those that `class_grid` shows."""
+
+    def __init__(self, labels: Int[np.ndarray, " n"]):
+        rows = np.unique(labels)[:GRID_ROWS]
+        self._places = np.sort(np.concatenate([np.flatnonzero(labels == row)[:GRID_COLUMNS] for row in rows]))
+        self._labels, self._seen = labels, 0
+        self._images: list[np.ndarray] = []
+
+    def add(self, images: UInt8[np.ndarray, "k y x 3"]) -> None:
+        """Takes in the next images."""
+        here = self._places[(self._places >= self._seen) & (self._places < self._seen + len(images))]
+        self._images.append(images[here - self._seen])
+        self._seen += len(images)
+
+    def draw(self, classes: Sequence[str]) -> Image.Image:
+        """The figure; `classes` are their names by label."""
+        return class_grid(np.concatenate(self._images), self._labels[self._places], classes)
 
 
 def write_sizes(fae: FAE, root: Path) -> None:

@@ -38,7 +38,7 @@ def test_samples_are_recognised_by_a_classifier_that_is_not_ours(quickstart: tup
     judge = SVC(gamma=0.001).fit(train, train_labels)
     assert judge.score(held, held_labels) >= 0.98
     with np.load(quickstart[0] / "samples/guided/samples.npz") as drawn:
-        images, asked = drawn["images"], drawn["labels"]
+        images, asked = drawn["arr_0"], drawn["arr_1"]
     assert images.shape == (500, 32, 32, 3)
     assert (np.bincount(asked) == 50).all()
     small = images.astype(np.float64).mean(-1).reshape(-1, 8, 4, 8, 4).mean((2, 4)) * 16 / 255

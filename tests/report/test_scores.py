@@ -113,3 +113,13 @@ def test_a_pipeline_of_unknown_sizes_is_still_drawn(tmp_path, draw):
     page = draw(tmp_path)
     text = page.of("pipeline")
     assert len(page.all("i", "pipeline")) == 5 and " numbers " not in text.split("learn.")[1] and "encoder" in text
+
+
+def test_a_result_of_another_origin_stands_beside_the_one_shown(finished, draw):
+    now = json.loads((finished / "evaluation" / "reconstruction.json").read_text())
+    (finished / "evaluation" / "reconstruction.json").write_text(json.dumps({**now, "origin": {"seed": 1}}))
+    earlier = {**now, "origin": {"seed": 2}, "sets": {"heldout": {**now["sets"]["heldout"], "psnr": 19.5}}}
+    (finished / "evaluation" / "reconstruction-0a1b2c3d.json").write_text(json.dumps(earlier))
+    text = draw(finished).of("more")
+    assert "Reconstruction of another origin (0a1b2c3d) differs in then now" in text
+    assert "19.5 22.1" in text and "origin · seed 2 1" in text.lower() and "ssim" not in text.lower()

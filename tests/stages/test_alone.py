@@ -66,7 +66,7 @@ def test_sampling_and_export_need_neither_latents_nor_encoder(bare: Path, tmp_pa
     for file in (tmp_path / "run" / "latents").rglob("*.array_record"):
         file.unlink()
     fae("sample", "--workdir", tmp_path / "run", "--number", 2, "--classes", "dog,0")
-    labels = np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["labels"]
+    labels = np.load(tmp_path / "run" / "samples" / "samples" / "samples.npz")["arr_1"]
     np.testing.assert_array_equal(labels, [1, 0])
     fae("export", "--workdir", tmp_path / "run", "--out", tmp_path / "bundle")
     assert fae_jax.load(tmp_path / "bundle").generate(labels=[1]).shape == (1, 32, 32, 3)
@@ -126,7 +126,7 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
     images = {}
     for step in (1, 4):
         fae("sample", "--workdir", workdir, "--checkpoint", step, "--number", 2, "--name", f"at{step}")
-        images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["images"]
+        images[step] = np.load(workdir / "samples" / f"at{step}" / "samples.npz")["arr_0"]
     assert (images[1] != images[4]).any()
     loaded = fae_jax.load(workdir, step=4).generate([0, 1])
     assert np.abs((loaded + 1) * 127.5 - images[4]).max() < 1  # the very step, and not the newest
@@ -135,7 +135,7 @@ def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path,
         fae(*evaluate, "generation")
     assert (workdir / "evaluation/generation-step-4.json").is_file()
     assert (workdir / "evaluation/figures/nearest-step-4.png").is_file()
-    assert np.load(workdir / "samples/guided-step-4/samples.npz")["images"].shape == (20, 32, 32, 3)
+    assert np.load(workdir / "samples/guided-step-4/samples.npz")["arr_0"].shape == (20, 32, 32, 3)
     for file in ("evaluation/generation.json", "samples/guided"):
         assert not (workdir / file).exists()
     _, err = fae(*evaluate, "probe", code=2)
@@ -240,10 +240,10 @@ def test_a_generator_that_is_told_nothing_draws_and_is_not_scored_by_class(finis
     (drawn / "images" / "000003-all.png").touch()  # of an earlier call
     fae("sample", "--workdir", tmp_path / "run", "--number", 3, "--format", "png")
     kept = np.load(drawn / "samples.npz")
-    assert (kept["labels"] == 0).all()
+    assert (kept["arr_1"] == 0).all()
     assert sorted(file.name for file in (drawn / "images").iterdir()) == [f"00000{n}-all.png" for n in range(3)]
     with Image.open(drawn / "images" / "000002-all.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), kept["images"][2])
+        np.testing.assert_array_equal(np.asarray(image), kept["arr_0"][2])
     _, err = fae("evaluate", "--workdir", tmp_path / "run", "--task", "generation", code=2)
     assert len(err.splitlines()) == 1 and "knows none (condition.kind=none)" in err
 

@@ -58,7 +58,7 @@ def _listing(root: str) -> tuple[Listing, list[Skip]]:
     listing: Listing = {}
     skipped: list[Skip] = []
     try:
-        files = list(_remote_files(root) if storage.is_remote(root) else _local_files(root))
+        files = list(files_below(root))
     except PermissionError as error:
         raise ValueError(f"image folder {error.filename} cannot be read: {error.strerror}") from error
     except NotADirectoryError:
@@ -95,6 +95,11 @@ def _listing(root: str) -> tuple[Listing, list[Skip]]:
             f"fill or remove what is empty{others}"
         )
     return listing, skipped
+
+
+def files_below(root: str) -> Iterator[tuple[Place, int]]:
+    """Where files lie below a folder, and their sizes; a folder right below it also as a file without a name."""
+    return _remote_files(root) if storage.is_remote(root) else _local_files(root)
 
 
 def _local_files(folder: str, above: Place = ()) -> Iterator[tuple[Place, int]]:

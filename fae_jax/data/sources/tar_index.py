@@ -43,6 +43,7 @@ Members = dict[str, tuple[int, int]]  # suffix → offset, size
 LARGEST_IMAGE = 2**30  # bytes; of a file whose pixels are within the limit
 LARGEST_TEXT = 2**20  # bytes of a class, caption or JSON, which are read whole
 LARGEST_HEADER = 2**20  # bytes of a member's header, with the extensions before it
+NO_IMAGE = "has no image"
 CUT = "the tar is cut or damaged"
 NO_TAR = "is no uncompressed tar, so it cannot be read at random"
 DOTS = "its name has a dot before the last one, and a key ends at the first"
@@ -224,7 +225,7 @@ def _row(key: str, members: Members, data: Any, skipped: list[Skip], file: Store
     if image is None:
         images = [suffix for suffix in members if suffix.endswith(SUFFIXES)]
         skipped += [Skip(f"{name}.{suffix}", DOTS, f"its key is {key!r}") for suffix in images]
-        skipped += [] if images else [Skip(name, "has no image")]
+        skipped += [] if images else [Skip(name, NO_IMAGE)]
         return None
     try:
         if image[1] > LARGEST_IMAGE:

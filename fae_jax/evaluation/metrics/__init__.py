@@ -4,6 +4,8 @@ A kind is one file here, or an entry point in the group `fae_jax.metrics` of ano
 
     Section            where it has fields: `evaluation.metrics.<kind>`, a frozen dataclass of options
     higher             names in its result of which higher values are better; of all others lower ones are
+    compares           what with: "reference", other images, whatever they are (where it is not given); "splits", the
+                       training and held-out images of an experiment; "originals", of reconstructions; "nothing"
     build(section, classes) → a `Metric` that has taken in nothing; `section` is None where it has no fields
 
 Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluation.reconstruction.metrics`.
@@ -153,6 +155,15 @@ class Metric(Protocol):
           ValueError: nothing was taken in, or too little.
         """
         ...
+
+
+def compares(name: str) -> str:
+    """What a metric compares images with: see the module.
+
+    Raises:
+      ValueError: there is no such metric; the nearest is named.
+    """
+    return getattr(find("metrics", METRICS, name), "compares", "reference")
 
 
 def compared_with(real: Mapping[str, Any], metric: str) -> tuple[str, Any]:

@@ -85,6 +85,7 @@ class Fidelity:
     Its scores: `psnr` and `ssim`, means over images; `psnr_lowest`, `ssim_lowest`; `mean_squared_error`.
     """
 
+    compares = "originals"
     higher = ("psnr", "psnr_lowest", "ssim", "ssim_lowest")
 
     def __init__(self) -> None:

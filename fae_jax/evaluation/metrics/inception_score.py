@@ -38,6 +38,7 @@ class InceptionScore:
     make fewer than 10 splits)}.
     """
 
+    compares = "nothing"
     higher = ("inception_score",)
     Section = InceptionScoreSection
     tap = "inception:logits"

@@ -89,6 +89,7 @@ class Nearest:
     each sample)}.
     """
 
+    compares = "splits"
     higher = ("median_samples", "median_ratio_samples")
 
     def __init__(self) -> None:

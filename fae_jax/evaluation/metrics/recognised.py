@@ -48,6 +48,7 @@ class Recognised:
     `lowest_class` {name, accuracy}; `judge` {kind, trained_on, heldout, heldout_accuracy, minimum_accuracy, trusted}.
     """
 
+    compares = "splits"
     higher = ("accuracy", "accuracy_per_class", "heldout_accuracy")
 
     def __init__(self, classes: Sequence[str]):

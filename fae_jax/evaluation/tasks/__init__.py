@@ -14,6 +14,7 @@ A kind is one file here, or an entry point in the group `fae_jax.tasks` of anoth
 
     Section     where it has fields: `evaluation.<kind>`, a frozen dataclass of options
     needs       the stages that must be finished
+    together    where it is True: several hosts carry it out together
     possible    where other than `check_heldout`: configuration → None, raises ValueError where it can never be scored
     higher      names in its result of which higher values are better; of all others lower ones are
 """
@@ -21,20 +22,26 @@ A kind is one file here, or an entry point in the group `fae_jax.tasks` of anoth
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 from PIL import Image
 
 from fae_jax.data.sources.listing import NOTHING_HELD_OUT
 from fae_jax.evaluation.metrics import METRICS
+from fae_jax.evaluation.origin import keep_other, origin_of
 from fae_jax.evaluation.streams import Streams
 from fae_jax.files.writing import write_result
 from fae_jax.kinds import find, names
 from fae_jax.model import FAE
+from fae_jax.parallel.hosts import is_first
+from fae_jax.section import as_dict
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.figures import write_figure
-from fae_jax.stages.running import check_stages
+from fae_jax.stages.running import check_stages, stage_of
 from fae_jax.stages.sampling import write_sizes
 
 TASKS = {
@@ -53,10 +60,12 @@ class Outcome(NamedTuple):
     Attributes:
       result: of `evaluation/TASK.json`; the page shows whatever it holds.
       figures: of `evaluation/figures/NAME.png`, name → (image, caption).
+      origin: what decides the numbers, for `origin` in the result, beside what is in every task's.
     """
 
     result: dict[str, Any]
     figures: Mapping[str, tuple[Image.Image, str]] = {}
+    origin: Mapping[str, Any] = {}
 
 
 @runtime_checkable
@@ -126,6 +135,8 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
     for name, kind in kinds.items():
         if step is not None and "generator" not in kind.needs:
             raise ValueError(f"task {name} draws no samples, so that no checkpoint of the generator goes with it")
+        if jax.process_count() > 1 and not getattr(kind, "together", False):
+            raise ValueError(f"task {name} is carried out by one host; name it to one alone")
         check_stages(experiment, f"task {name}", kind.needs)
     fae = FAE(experiment.parts)
     streams = Streams(fae, experiment)
@@ -138,16 +149,32 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
         images = {"heldout_images": streams.source("heldout").fingerprint} if data.heldout_path else {}
         with contextlib.nullcontext() if step is not None else experiment.timed("evaluate"):
             for task_name, task in made.items():
+                begun = time.monotonic()
                 name = task_name + experiment.suffix
                 outcome = task.run()
+                section = getattr(experiment.config.evaluation, task_name, None)
+                settings = as_dict(section) if dataclasses.is_dataclass(section) else {}
+                facts = {"stages": _lineage(experiment, kinds[task_name].needs), "settings": settings}
+                origin = origin_of({**facts, **outcome.origin}, time.monotonic() - begun)
+                results[name] = {**outcome.result, **images, "origin": origin}
+                if not is_first():
+                    continue
                 for figure, (image, caption) in outcome.figures.items():
                     write_figure(root, figure + experiment.suffix, image, caption)
-                write_result(experiment.workdir.evaluation / f"{name}.json", {**outcome.result, **images})
-                results[name] = outcome.result
-            write_sizes(fae, root)
+                file = experiment.workdir.evaluation / f"{name}.json"
+                keep_other(file, origin)
+                write_result(file, results[name])
+            if is_first():
+                write_sizes(fae, root)
         return results
 
     return run
+
+
+def _lineage(experiment: Experiment, stages: Iterable[str]) -> dict[str, Any]:
+    """What the stages were made of, and the step each ended at."""
+    known = {name: experiment.parts.record(stage_of(name).folder or name) for name in stages}
+    return {name: {**record.made_of, "step": record.finished} for name, record in known.items() if record}
 
 
 def higher_is_better(score: str) -> bool:

@@ -19,12 +19,16 @@ For one or several sets of samples (unguided, guided), of classes as `sampling.l
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fae_jax.conditions import make_condition
+from fae_jax.data.sources.listing import SPLITS
 from fae_jax.diffusion.samplers import SAMPLERS
-from fae_jax.evaluation.metrics import known_metrics, results, take_in
-from fae_jax.evaluation.streams import Streams
+from fae_jax.evaluation.foreign import known_reference
+from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, results, take_in
+from fae_jax.evaluation.origin import metric_settings
+from fae_jax.evaluation.streams import Streams, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
@@ -39,6 +43,11 @@ class GenerationSection:
     """Samples beside real images."""
 
     metrics: tuple[Any, ...] = option(("recognised", "frechet", "nearest"), "metrics computed", known_metrics)
+    reference: str = option(
+        "",
+        "what metrics compare with, as --reference names it: ADM's .npz, one made once, images; empty = the training "
+        "images, read each time",
+    )
     unguided_sampler: str = option(
         "euler_maruyama", "sampler of the unguided set, in the paper the SDE's; empty = sampling.sampler", SAMPLER
     )
@@ -51,6 +60,7 @@ class Generation:
     Section = GenerationSection
     needs = ("features", "pixels", "generator")
     higher = ()
+    together = True
 
     def __init__(self, fae: FAE, streams: Streams):
         self.fae, self.streams = fae, streams
@@ -65,28 +75,56 @@ class Generation:
             )
 
     def check(self) -> None:
-        for split in ("train", "heldout"):
+        for split in SPLITS:
             self.streams.source(split)
+        if any(compares(name) == "originals" for name in self.fae.config.evaluation.generation.metrics):
+            raise ValueError("evaluation.generation.metrics: samples have no originals; leave fidelity out")
 
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.streams.classes
-        chosen, section = fields.generation.metrics, fields.metrics
         policy = self.fae.config.sampling.labels
         labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
-        drawn = {
-            name: self.streams.draw(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
+        drawings = {
+            name: self.streams.drawing(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
             for name, guidance in SETS.items()
         }
-        real = {
-            split: take_in(self.streams.batches(split, "generation", fields.samples), chosen, section, classes)
-            for split in ("train", "heldout")
-        }
+        real, reference = self._real()
         sets: dict[str, Any] = {}
         figures: dict[str, Any] = {}
-        for name, (batches, sampling) in drawn.items():
-            scores, figures = results(take_in(batches, chosen, section, classes), real)
-            sets[name] = {"count": len(labels), "sampling": sampling, **scores}
+        for name, drawing in drawings.items():
+            taken = self._taken(sampled(drawing, self.streams.evaluators), fields.generation.metrics)
+            scores, figures = results(taken, real)
+            sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
-        return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures)
+        origin = {
+            "sets": {name: each["sampling"] for name, each in sets.items()},
+            "samples": len(labels),
+            "metrics": metric_settings(fields.generation.metrics, fields.metrics),
+            "evaluators": self.streams.evaluators.origin,
+            "real": {split: self.streams.source(split).fingerprint for split in SPLITS if split in real},
+            "reference": reference,
+        }
+        return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures, origin)
+
+    def _real(self) -> tuple[dict[str, dict[str, Metric]], Any]:
+        """The metrics after the training and held-out images, and of the reference; and what is said of that one."""
+        config = self.fae.config
+        fields, size = config.evaluation, config.data.image_size
+        apart = fields.generation.reference
+        compared = {name: compares(name) for name in fields.generation.metrics}
+        own = [name for name, kind in compared.items() if kind == "splits" or (kind == "reference" and not apart)]
+        real, about = {}, None
+        if apart:
+            rest = [name for name, kind in compared.items() if kind == "reference"]
+            real["reference"], about = known_reference(apart, rest, (size, size), config, self.streams.evaluators)
+        for split in SPLITS if own else ():
+            real[split] = self._taken(self.streams.batches(split, "generation", fields.samples), own)
+        return real, about
+
+    def _taken(self, batches: Iterator[Batch], chosen: Sequence[str]) -> dict[str, Metric]:
+        """The metrics after a stream, over all hosts."""
+        return self.streams.together(
+            take_in(batches, chosen, self.fae.config.evaluation.metrics, self.streams.classes)
+        )

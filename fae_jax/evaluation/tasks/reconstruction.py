@@ -1,7 +1,8 @@
 """Images through the latent and back.
 
 `evaluation/reconstruction.json`: schema 1, and `sets.heldout` with the number of images and the scores of the metrics
-chosen. The names of sets say which decoder and split; the first is what the page calls the reconstruction.
+chosen; `fid` among them is rFID, against the same images. The names of sets say which decoder and split; the first is
+what the page calls the reconstruction.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fae_jax.evaluation.metrics import Batch, known_metrics, look_of_encoder, results, take_in
+from fae_jax.evaluation.metrics import Batch, compares, known_metrics, results, take_in
+from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams
 from fae_jax.evaluation.tasks import Outcome
 from fae_jax.evaluation.views import Examples
@@ -46,7 +48,11 @@ class Reconstruction:
         self.streams.source("heldout")
 
     def run(self) -> Outcome:
-        count = 0
+        fields, evaluators, count = self.fae.config.evaluation, self.streams.evaluators, 0
+        chosen = fields.reconstruction.metrics
+        with_others = [name for name in chosen if compares(name) == "reference"]
+        real = self.streams.batches("heldout", "reconstruction") if with_others else ()
+        originals = take_in(real, with_others, fields.metrics, self.streams.classes)
         examples = Examples(FIGURE, len(self.streams.source("heldout")))
 
         def batches() -> Iterator[Batch]:
@@ -55,14 +61,19 @@ class Reconstruction:
                 if len(view.images):
                     count += len(view.images)
                     examples.add(view.images, view.decoded)
-                    look = look_of_encoder(lambda view=view: view.kept(view.reconstructed).mean(1))
+                    look = evaluators.of(view.decoded, lambda view=view: view.kept(view.reconstructed).mean(1))
                     yield Batch(images=view.decoded, labels=view.labels, originals=view.images, look=look)
 
-        fields = self.fae.config.evaluation
-        metrics = take_in(batches(), fields.reconstruction.metrics, fields.metrics, self.streams.classes)
-        scores, figures = results(metrics, {})
+        metrics = take_in(batches(), chosen, fields.metrics, self.streams.classes)
+        scores, figures = results(metrics, {"reference": originals})
         result = {"schema": 1, "sets": {"heldout": {"count": count, **scores}}}
-        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(*examples.arrays())})
+        origin = {
+            "evaluators": evaluators.origin,
+            "weights": self.fae.hashes((*self.fae.tokenizer.encodes, *self.fae.tokenizer.decodes)),
+            "heldout": self.streams.source("heldout").fingerprint,
+            "metrics": metric_settings(chosen, fields.metrics),
+        }
+        return Outcome(result, {**figures, "reconstructions": reconstructions_figure(*examples.arrays())}, origin)
 
 
 def reconstructions_figure(
