@@ -66,6 +66,7 @@ setup(
         "huggingface_hub>=1.0",
         "tokenizers>=0.21",
         "sentencepiece>=0.2.1",
+        "flatbuffers>=24.3",
         "fsspec>=2024.6",
         "etils[epath]>=1.12",
         "tensorboardX>=2.6.2",
