@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax import export
@@ -16,6 +17,8 @@ from running import environment, fae
 import fae_jax
 from fae_jax.commands.export import add_arguments, run
 from fae_jax.data.pixels import to_uint8
+from fae_jax.encoders.vit import ViT, ViTConfig
+from fae_jax.export.stablehlo import PLATFORMS
 from fae_jax.export.stablehlo_run import FORMAT, Model
 
 # What `pip install jax numpy` brings. None of it knows fae_jax, flax or safetensors.
@@ -83,12 +86,22 @@ def test_weights_are_arguments_and_every_platform_is_there(exported: Path):
     assert f"| generate_3_steps | 3 | {few['bytes'] / 1e6:.2f} |" in card and "| generate | 4 |" in card
     for name, inputs in (("encode", 1), ("decode", 1), ("generate", 3)):
         program = export.deserialize(bytearray((exported / f"{name}.jax").read_bytes()))
-        assert program.platforms == ("cpu", "cuda", "tpu")
+        assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
         shapes = []
         for part in about["programs"][name]["reads"]:
             with np.load(exported / f"{part}.npz") as arrays:
                 shapes += [arrays[leaf].shape for leaf in arrays.files]
         assert sorted(shapes) == sorted(aval.shape for aval in program.in_avals[:-inputs])
+
+
+def test_an_encoder_that_pools_is_traced_for_any_batch():
+    config = ViTConfig(patch=8, width=8, depth=1, heads=2, hidden=8, cls_token=False, pooling="attention")
+    module = ViT(config, kernel="cpu", scan=True)
+    (b,) = export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((b, 16, 16, 3), jax.numpy.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), images)
+    made = export.export(jax.jit(module.apply), platforms=PLATFORMS)(params, images).out_avals
+    assert [str(aval.shape[0]) for aval in made] == ["b", "b"]
 
 
 @pytest.fixture
