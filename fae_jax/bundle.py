@@ -59,33 +59,42 @@ def write_bundle(
     Raises:
       ValueError: the folder is not empty, or a part is not trained yet.
     """
-    tokenizer = parts.tokenizer
-    latents = None
-    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
-    if parts.has_generator:
-        latents = {"statistics": parts.statistics.to_json(), "classes": list(parts.classes)}
-        names.append("generator")
-    config = parts.config
+    names, config = trained_parts(parts), parts.config
     with new_folder(folder, last=FILE) as into:
         for part in names:
             save_tree(into / f"{part}.safetensors", fetch(parts.params(part, ema if part == "generator" else "")))
-        if config.encoder.train and "encoder" in tokenizer.encodes:
+        if config.encoder.train and "encoder" in parts.tokenizer.encodes:
             for name in _ENCODER_FILES:
                 write_atomically(into / "encoder" / name, (as_path(config.encoder.weights) / name).read_bytes())
-        facts = getattr(tokenizer, "facts", None)
-        content = {
-            "format": FORMAT,
-            "version": __version__,
-            "config": json.loads(to_json(with_trained(config, ""))),
-            "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
-            "latents": latents,
-            "generator": parts.read_generator.get(ema, {}),
-            "provenance": dict(provenance or {}),
-        }
+        content = described(parts, ema, provenance)
         write_atomically(into / "README.md", _card(content, names))
         files = {str(path.relative_to(into)): sha256(path) for path in sorted(into.rglob("*")) if path.is_file()}
         write_json(into / FILE, {**content, "files": files})
     return folder
+
+
+def trained_parts(parts: Parts) -> list[str]:
+    """Names of what was trained: the tokenizer's parts, and "generator" where there is one."""
+    tokenizer = parts.tokenizer
+    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
+    return [*names, "generator"] if parts.has_generator else names
+
+
+def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `bundle.json` holds of a model, as plain JSON values; its parameters have been read."""
+    facts = getattr(parts.tokenizer, "facts", None)
+    latents = None
+    if parts.has_generator:
+        latents = {"statistics": parts.statistics.to_json(), "classes": list(parts.classes)}
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "config": json.loads(to_json(with_trained(parts.config, ""))),
+        "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
+        "latents": latents,
+        "generator": parts.read_generator.get(ema, {}),
+        "provenance": dict(provenance or {}),
+    }
 
 
 _ENCODER_FILES = ("config.json", "model.safetensors")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
-READ = {"tokenizer": ("fae",), "compressor": ("attention", "linear", "identity"), "generator": ("flow_matching",)}
+KNOWN = {"tokenizer": "fae", "compressor": "attention linear identity", "feature_decoder": "transformer identity"}
 
 
 def linear(p, name, x):
@@ -106,8 +106,8 @@ class FAE:
             parts = {part: load_file(file) for part, file in files.items()}
         self.config, self.facts, self.latents = content["config"], content["facts"], content["latents"]
         self.parts, self.grid = parts, tuple(self.facts["grid"])
-        for name, kinds in READ.items():
-            if self.config[name]["kind"] not in kinds:
+        for name, kinds in KNOWN.items():
+            if self.config[name]["kind"] not in kinds.split():
                 raise ValueError(f"{name} {self.config[name]['kind']!r} is not read here: use fae_jax.load")
 
     def encode(self, images):

@@ -10,5 +10,6 @@ function that has the argument `few_steps` too is given that of the command line
 
 EXPORTS = {
     "bundle": "fae_jax.bundle:write_bundle",
+    "diffusers": "fae_jax.export.diffusers:write_diffusers",
     "stablehlo": "fae_jax.export.stablehlo:write_stablehlo",
 }

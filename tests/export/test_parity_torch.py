@@ -17,6 +17,7 @@ from running import ROOT, environment
 import fae_jax
 from fae_jax.bundle import write_bundle
 from fae_jax.config import check, load_config, to_json, with_values
+from fae_jax.export.diffusers import READ
 from fae_jax.model import generator_of
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.outline import Shapes
@@ -102,6 +103,7 @@ def test_every_structure_is_read(changes: dict):
     content = {"config": json.loads(to_json(config)), "facts": dataclasses.asdict(tokenizer.facts), "latents": None}
     tensors = {name: {k: torch.tensor(v) for k, v in flatten(tree).items()} for name, tree in params.items()}
     model = reader.FAE(content=content, parts=tensors)
+    assert {name: tuple(kinds.split()) for name, kinds in reader.KNOWN.items()} == READ
     content["config"]["compressor"]["kind"], known = "transformer", content["config"]["compressor"]["kind"]
     with pytest.raises(ValueError, match="compressor 'transformer' is not read here: use fae_jax.load"):
         reader.FAE(content=content, parts=tensors)
