@@ -40,8 +40,16 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11,<3.14",
-    packages=[*find_packages(include=["fae_jax", "fae_jax.*"]), "fae_jax.configs", "fae_jax.configs.sweeps"],
-    package_dir={"fae_jax": "fae_jax", "fae_jax.configs": "configs", "fae_jax.configs.sweeps": "configs/sweeps"},
+    packages=[
+        *find_packages(include=["fae_jax", "fae_jax.*"]),
+        *("fae_jax.configs", "fae_jax.configs.sweeps", "fae_jax.pytorch"),
+    ],
+    package_dir={
+        "fae_jax": "fae_jax",
+        "fae_jax.configs": "configs",
+        "fae_jax.configs.sweeps": "configs/sweeps",
+        "fae_jax.pytorch": "docs/pytorch",
+    },
     package_data={"fae_jax": ["py.typed"], "fae_jax.report": ["*.html", "*.css", "*.svg"]},
     install_requires=[
         "jax>=0.10.1",
@@ -66,6 +74,7 @@ setup(
         "huggingface_hub>=1.0",
         "tokenizers>=0.21",
         "sentencepiece>=0.2.1",
+        "flatbuffers>=24.3",
         "fsspec>=2024.6",
         "etils[epath]>=1.12",
         "tensorboardX>=2.6.2",
@@ -82,7 +91,7 @@ setup(
             *("regex", "jsonschema>=4.20"),
             *(*GCS, "gcp-storage-emulator>=2026.7"),
         ],
-        "parity": ["torch==2.13.0", "transformers>=5.0"],
+        "parity": ["torch==2.13.0", "transformers>=5.0", "diffusers>=0.42"],
     },
     entry_points={"console_scripts": ["fae = fae_jax.__main__:main"]},
 )

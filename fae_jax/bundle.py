@@ -15,9 +15,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path as LocalPath
 from typing import Any
 
 import jax
@@ -26,7 +25,8 @@ from fae_jax import __version__
 from fae_jax.config import check, from_json, to_json
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
-from fae_jax.files.paths import as_path
+from fae_jax.files.moving import new_folder
+from fae_jax.files.paths import Path, as_path
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
@@ -40,7 +40,8 @@ FILE, FORMAT = "bundle.json", 1
 FILES = (FILE, "*.safetensors", "encoder/*")  # what the hub is asked for
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: LocalPath) -> str:
+    """Of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -58,41 +59,42 @@ def write_bundle(
     Raises:
       ValueError: the folder is not empty, or a part is not trained yet.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty: name a new folder with --out")
+    names, config = trained_parts(parts), parts.config
+    with new_folder(folder, last=FILE) as into:
+        for part in names:
+            save_tree(into / f"{part}.safetensors", fetch(parts.params(part, ema if part == "generator" else "")))
+        if config.encoder.train and "encoder" in parts.tokenizer.encodes:
+            for name in _ENCODER_FILES:
+                write_atomically(into / "encoder" / name, (as_path(config.encoder.weights) / name).read_bytes())
+        content = described(parts, ema, provenance)
+        write_atomically(into / "README.md", _card(content, names))
+        files = {str(path.relative_to(into)): sha256(path) for path in sorted(into.rglob("*")) if path.is_file()}
+        write_json(into / FILE, {**content, "files": files})
+    return folder
+
+
+def trained_parts(parts: Parts) -> list[str]:
+    """Names of what was trained: the tokenizer's parts, and "generator" where there is one."""
     tokenizer = parts.tokenizer
-    latents = None
     names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
+    return [*names, "generator"] if parts.has_generator else names
+
+
+def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `bundle.json` holds of a model, as plain JSON values; its parameters have been read."""
+    facts = getattr(parts.tokenizer, "facts", None)
+    latents = None
     if parts.has_generator:
         latents = {"statistics": parts.statistics.to_json(), "classes": list(parts.classes)}
-        names.append("generator")
-    whole, folder = folder, folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for part in names:
-        params = parts.params(part, ema if part == "generator" else "")
-        save_tree(folder / f"{part}.safetensors", fetch(params))
-    generator = parts.read_generator.get(ema, {})
-    config = parts.config
-    if config.encoder.train and "encoder" in tokenizer.encodes:
-        for name in _ENCODER_FILES:
-            write_atomically(folder / "encoder" / name, (as_path(config.encoder.weights) / name).read_bytes())
-    facts = getattr(tokenizer, "facts", None)
-    content = {
+    return {
         "format": FORMAT,
         "version": __version__,
-        "config": json.loads(to_json(with_trained(config, ""))),
+        "config": json.loads(to_json(with_trained(parts.config, ""))),
         "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
         "latents": latents,
-        "generator": generator,
+        "generator": parts.read_generator.get(ema, {}),
         "provenance": dict(provenance or {}),
     }
-    write_atomically(folder / "README.md", _card(content, names))
-    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    write_json(folder / FILE, {**content, "files": files})
-    if whole.exists():
-        whole.rmdir()  # empty, as checked
-    return folder.rename(whole)
 
 
 _ENCODER_FILES = ("config.json", "model.safetensors")
@@ -133,7 +135,7 @@ class Bundle(Parts):
       ValueError: `bundle.json` is damaged, or another version's.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: LocalPath):
         self.folder = folder
         file = folder / FILE
         if not file.is_file():
@@ -152,14 +154,14 @@ class Bundle(Parts):
         self.config = with_trained(check(config), str(folder / "encoder"))
         self.mesh = make_mesh()
 
-    def _checked(self, name: str) -> Path:
+    def _checked(self, name: str) -> LocalPath:
         """The path of a file whose hash is the recorded one."""
         path = self.folder / name
         recorded = self._content["files"].get(name)
         if recorded is None or not path.is_file():
             known = ", ".join(self._content["files"])
             raise ValueError(f"the bundle {self.folder} has no {name}; it holds {known}")
-        if _sha256(path) != recorded:
+        if sha256(path) != recorded:
             raise ValueError(f"{path} is not the file that was exported (its hash differs): export the model again")
         return path
 

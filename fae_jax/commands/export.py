@@ -1,14 +1,16 @@
-"""Writes a trained model for the world outside: `bundle` is a folder that needs nothing else, which fae_jax.load
-opens. A published encoder is named in it by hash; one that was trained here travels along."""
+"""Writes a trained model for the world outside. `bundle` is a folder that needs nothing else, which fae_jax.load
+opens; a published encoder is named in it by hash, one that was trained here travels along. `stablehlo` runs with jax
+and numpy alone. docs/exporting.md has more."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 from typing import Any
 
 from fae_jax.cli.opening import add_model_arguments, open_model
 from fae_jax.export import EXPORTS
-from fae_jax.files.paths import local_path
+from fae_jax.files.paths import as_path
 from fae_jax.files.progress import say
 from fae_jax.kinds import find, names
 from fae_jax.stages.running import check_stages
@@ -19,10 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--format", default="bundle", metavar="F", help=f"{', '.join(names('exports', EXPORTS))}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, not there yet")
+    parser.add_argument(
+        "--few_steps",
+        type=int,
+        metavar="N",
+        help="stablehlo: steps of its second program (default: 8; 0 = none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write = find("exports", EXPORTS, arguments.format)
+    options = {} if arguments.few_steps is None else {"few_steps": arguments.few_steps}
+    for name in options.keys() - inspect.signature(write).parameters.keys():
+        raise ValueError(f"the format {arguments.format} has no --{name}: leave it out")
     experiment, ema = open_model(arguments, "fae export", ("features", "pixels"))
     if experiment.parts.has_generator and arguments.checkpoint is None:
         check_stages(experiment, "fae export", ("generator",))
@@ -33,6 +44,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if record is not None
         for name, value in {**record.made_of, "steps": record.finished}.items()
     }
-    folder = write(experiment.parts, local_path(arguments.out, "--out"), ema=ema, provenance=provenance)
+    folder = write(experiment.parts, as_path(arguments.out), ema=ema, provenance=provenance, **options)
     say(f"export: {arguments.format} in {folder}")
     return {"out": str(folder), "format": arguments.format}

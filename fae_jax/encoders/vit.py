@@ -167,7 +167,7 @@ class AttentionPool(nn.Module):
         times = functools.partial(jnp.matmul, precision=precision(self.dtype))
         query = times(probe.astype(self.dtype), kernel[:, :width]) + bias[:width]
         joint = times(patches.astype(self.dtype), kernel[:, width:]) + bias[width:]
-        query = rearrange(jnp.broadcast_to(query, (len(patches), 1, width)), "b n (h e) -> b n h e", h=self.heads)
+        query = rearrange(jnp.broadcast_to(query, (patches.shape[0], 1, width)), "b n (h e) -> b n h e", h=self.heads)
         key, value = rearrange(joint, "b n (two h e) -> two b n h e", two=2, h=self.heads)
         mixed = rearrange(attention(query, key, value, kernel="xla"), "b n h e -> b n (h e)")
         x = Dense(width, dtype=self.dtype, kernel_init=init, name="out")(mixed).astype(jnp.float32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path as LocalPath
 
 from fae_jax.files.paths import Path, filesystem, is_remote
@@ -42,6 +44,43 @@ def copy_file(source: Path, target: Path) -> None:
             os.link(source, target)
         except OSError:  # the file system has no hard links
             shutil.copy2(source, target)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, last: str = "") -> Iterator[LocalPath]:
+    """A local folder to fill. When the block ends its files are in `folder`: on a disk all at once, in a bucket one
+    after the other; when the block raises, nothing is.
+
+    Args:
+      last: the file that goes into a bucket after all others: where it is, everything is.
+
+    Raises:
+      ValueError: `folder` is there, and is not an empty folder.
+    """
+    taken = (
+        names_below(folder)
+        if is_remote(folder)
+        else folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    )
+    if taken:
+        raise ValueError(f"{folder} is not empty: name a new folder with --out")
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="fae_") as temporary:
+            yield LocalPath(temporary)
+            for name in sorted(names_below(LocalPath(temporary)), key=lambda name: (name == last, name)):
+                put_file(LocalPath(temporary) / name, folder / name)
+        return
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield LocalPath(part)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 class Outbox:

@@ -25,6 +25,7 @@ from running import (
 from tiny import STEPS
 
 import fae_jax
+from fae_jax.files.moving import names_below
 from fae_jax.workdir import Workdir
 
 SWEEP = """\
@@ -82,8 +83,14 @@ def test_an_experiment_in_a_bucket_is_the_one_on_a_disk(
     fae("cache", "--verify", "--workdir", bucket)
 
     fae("export", "--workdir", bucket, "--format", "bundle", "--out", tmp_path / "bundle")
+    fae("export", "--workdir", bucket, "--out", f"{bucket}/bundle")
+    here, there = (
+        {name: (folder / "bundle" / name).read_bytes() for name in names_below(folder / "bundle")}
+        for folder in (tmp_path, bucket)
+    )
+    assert here == there and "bundle.json" in here
     _, err = fae("export", "--workdir", bucket, "--out", f"{bucket}/bundle", code=2)
-    assert "--out gs://" in err and "is in a bucket: name a folder on a disk" in err
+    assert "is not empty: name a new folder with --out" in err
     ours, exported = (
         fae_jax.load(place).generate(labels=[3], seed=1) for place in (str(bucket), tmp_path / "bundle")
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fae_jax.files.moving import Outbox, copy_file, names_below, put_file
+from fae_jax.files.moving import Outbox, copy_file, names_below, new_folder, put_file
 from fae_jax.files.writing import write_atomically
 
 
@@ -46,3 +46,22 @@ def test_libraries_that_write_here_alone_have_an_outbox(folder: Any):
     outbox.close()
     assert (folder / "events" / "a").read_text() == "12" and (folder / "events" / "b" / "c").read_text() == "3"
     assert outbox.folder.exists() != ("://" in str(folder))
+
+
+def test_a_new_folder_is_there_when_it_is_full(folder: Any, monkeypatch: pytest.MonkeyPatch):
+    target, order = folder / "made", []
+    monkeypatch.setattr(
+        "fae_jax.files.moving.put_file", lambda local, at: (order.append(at.name), put_file(local, at))
+    )
+    with pytest.raises(RuntimeError), new_folder(target) as into:
+        (into / "a").write_text("0")
+        raise RuntimeError
+    assert names_below(folder) == []
+    with new_folder(target, last="a") as into:
+        for name in ("z", "a", "b/c"):
+            write_atomically(into / name, name)
+        assert not target.exists()
+    assert sorted(names_below(folder)) == ["made/a", "made/b/c", "made/z"]
+    assert (target / "b" / "c").read_text() == "b/c" and order in ([], ["c", "z", "a"])
+    with pytest.raises(ValueError, match="made is not empty: name a new folder with --out"), new_folder(target):
+        pass

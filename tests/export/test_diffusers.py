@@ -1,0 +1,66 @@
+"""diffusers loads the exported folder in a process without this package, and draws the model's images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import environment
+
+import fae_jax
+from fae_jax.bundle import sha256
+from fae_jax.config import check, load_config, with_values
+from fae_jax.export.diffusers import write_diffusers
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages.outline import Shapes
+
+SCRIPT = """
+import sys
+sys.modules |= dict.fromkeys(("jax", "fae_jax", "flax"))  # refused from here on
+import numpy as np, torch
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+images = pipe(class_labels=[3, 1, 10], seed=4000000000, output_type="np").images
+given = torch.tensor(images).permute(0, 3, 1, 2) * 2 - 1
+with torch.no_grad():
+    latents = pipe.vae.encode(given).latent
+np.savez("made.npz", images=images, latents=latents)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_diffusers_gives_the_models_images(finished: Path, tmp_path: Path):
+    pytest.importorskip("diffusers")
+    ours = fae_jax.load(finished)
+    folder = write_diffusers(ours.parts, tmp_path / "model")
+    hashes = json.loads((folder / "files.json").read_text())
+    assert hashes == {name: sha256(folder / name) for name in hashes} and "vae/read_bundle.py" in hashes
+    alone = environment(PYTHONPATH="", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    done = subprocess.run(command, env=alone, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    images = ours.generate([3, 1, 10], seed=4_000_000_000)
+    with np.load(tmp_path / "made.npz") as made:
+        np.testing.assert_allclose(made["images"] * 2 - 1, images, atol=1e-4)
+        np.testing.assert_allclose(made["latents"].transpose(0, 2, 3, 1), ours.encode(images), atol=1e-4)
+
+
+class Untrained(Shapes):
+    has_generator = False
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compressor.kind": "transformer"}, "does not know the compressor 'transformer': use bundle or stablehlo"),
+        ({}, "needs a generator"),
+    ],
+)
+def test_what_the_code_does_not_know_is_refused(tmp_path: Path, changes: dict, message: str):
+    config = check(with_values(load_config(str(Path(__file__).parents[1] / "tiny.py")), changes))
+    with pytest.raises(ValueError, match=message):
+        write_diffusers(Untrained(config, make_mesh()), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
