@@ -4,10 +4,10 @@ A batch norm behind a convolution, y = (W x − m) / √(v + ε) γ + β with ε
 
     kernel = W γ / √(v + ε),     bias = β − m γ / √(v + ε)                                         (1)
 
-in float64. Four layouts are read, each by its names: ours, a folded one with TensorFlow's names and TensorFlow's graph
-itself with kernels (rows, columns, in, out), and torchvision's with (out, in, rows, columns). The graph's names have a
-slash before each part, `mixed_9/tower/mixed/conv_1`. Torchvision's are paired with them as in torch-fidelity's
-`utils/util_convert_inception_weights.py`.
+in float64. Four layouts are read, each by its names: ours, a folded one with TensorFlow's names and TensorFlow's
+graph itself with kernels (rows, columns, in, out), and torchvision's with (out, in, rows, columns). The graph's names
+have a slash before each part, `mixed_9/tower/mixed/conv_1`. Torchvision's are paired with them as in
+torch-fidelity's `utils/util_convert_inception_weights.py`.
 """
 
 from __future__ import annotations
