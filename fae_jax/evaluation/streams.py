@@ -67,6 +67,7 @@ class Streams:
                     images=view.images,
                     labels=view.labels,
                     among=among,
+                    again=lambda: self.batches(split, what, samples),
                     look=look_of_encoder(lambda view=view: view.kept(view.features).mean(1)),
                 )
 
