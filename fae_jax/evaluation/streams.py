@@ -113,6 +113,7 @@ class Streams:
                     labels=view.labels,
                     among=among,
                     index=np.arange(seen, seen + count),
+                    again=lambda: self.batches(split, what, samples),
                     look=self.evaluators.of(view.images, lambda view=view: view.kept(view.features).mean(1)),
                 )
             seen += count

@@ -14,7 +14,7 @@ Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluatio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,6 +58,7 @@ class Batch:
       originals: what each image is a reconstruction of, where it is one.
       among: (k,), which of them belong to an even choice of as many real images as there are samples; None: all.
       index: (k,), position of each in the whole stream, over all hosts; None: they come in order.
+      again: walks the whole stream anew, over all hosts, where it can be: for metrics that cannot hold it.
       look: name of an extractor → its taps by name, (k, d) each; called when a metric first asks for that extractor.
         The experiment's own is "encoder", with the tap "mean": its patch features, averaged over the patches.
     """
@@ -67,9 +68,10 @@ class Batch:
     originals: UInt8[np.ndarray, "k y x 3"] | None = None
     among: Bool[np.ndarray, " k"] | None = None
     index: Int[np.ndarray, " k"] | None = None
+    again: Callable[[], Iterator[Batch]] | None = None
     look: Callable[[str], Mapping[str, np.ndarray]]
     _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
-    _kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _kept: dict[Any, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def taps(self, extractor: str) -> Mapping[str, Float[np.ndarray, "k d"]]:
         """What an extractor says of the images, once however many metrics ask.
@@ -109,6 +111,13 @@ class Batch:
             rows = self.tap(name)
             self._kept[name] = np.asarray(rows if self.among is None else rows[self.among], np.float32)
         return self._kept[name]
+
+    def joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows kept of this and earlier batches as one array: the same, however many metrics join the same arrays."""
+        key = tuple(map(id, parts))
+        if key not in self._kept:
+            self._kept[key] = np.concatenate(parts)
+        return self._kept[key]
 
 
 def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:
