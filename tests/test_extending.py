@@ -113,3 +113,10 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
     assert [line.split()[0] for line in out.splitlines()] == ["cache", "generator", "sample"]
     _, err = fae("train", "pixels", *words, code=2, **installed)
     assert "the tokenizer 'averages' has no stage pixels" in err
+
+
+@pytest.mark.slow
+def test_an_extractor_of_another_package_is_found_and_checked(installed: dict):
+    out, err = fae("weights", "check", "colours", "--json", **installed)
+    assert json.loads(out.splitlines()[-1])["parameters"] == {"images": 9} and "mean colours" in out + err
+    assert "colours" in json.loads(fae("weights", "list", "--json", **installed)[0].splitlines()[-1])["extractors"]

@@ -18,7 +18,7 @@ from fae_jax.data.pixels import to_pixels
 from fae_jax.extractors import Extractor, load_extractor
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import fetch, own_mesh
-from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch
+from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch, replicated
 from fae_jax.parallel.rules import shardings
 
 BLOCK = {"cpu": 8}
@@ -42,11 +42,10 @@ class Looks:
 
     Args:
       fae: the model whose encoder and devices are used; None: there is no "encoder", and all of this host's devices.
-      weights: extractor → its file or folder, where that is not what `fae weights pull` brought.
     """
 
-    def __init__(self, fae: FAE | None = None, weights: Mapping[str, str] | None = None):
-        self._fae, self._weights = fae, weights or {}
+    def __init__(self, fae: FAE | None = None):
+        self._fae = fae
         self._mesh = own_mesh(fae.parts.mesh) if fae else make_mesh(devices=jax.local_devices())
 
     def look(self, name: str, images: UInt8[np.ndarray, "b y x 3"]) -> Taps:
@@ -73,8 +72,10 @@ class Looks:
 
     @functools.cache  # noqa: B019 -- lives as long as an evaluation
     def _open(self, name: str) -> tuple[Extractor, Callable[[Array], Mapping[str, Array]]]:
-        extractor = self._own() if name == "encoder" else load_extractor(name, self._weights.get(name, ""))
-        params = jax.device_put(extractor.params, shardings(extractor.params, self._mesh))
+        extractor = self._own() if name == "encoder" else load_extractor(name)
+        # an experiment's encoder may be too large for a copy on each device; it lies as the model has it
+        where = shardings(extractor.params, self._mesh) if name == "encoder" else replicated(self._mesh)
+        params = jax.device_put(extractor.params, where)
         return extractor, functools.partial(jax.jit(extractor.apply), params)
 
     def _own(self) -> Extractor:

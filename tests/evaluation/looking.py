@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "extractors")]
 from inception_weights import tf_weights  # noqa: E402
 
 
-def load(name, weights):
+def load(name):
     """Inception's first layers."""
     layers = [layer for layer in inception.layers() if layer[0] in inception.STEM]
     tensors = tf_weights(0, layers)

@@ -28,7 +28,8 @@ def torch_weights(seed: int = 0, chosen=None) -> tuple[dict[str, np.ndarray], di
             published |= {f"{theirs}.weight": kernel.T.copy(), f"{theirs}.bias": bias}
             continue
         width = shape[-1]
-        gamma, variance, mean = (random.uniform(0.5, 2, width).astype(np.float32) for _ in range(3))
+        gamma, variance = (random.uniform(0.5, 2, width).astype(np.float32) for _ in range(2))
+        mean = 0.1 * random.standard_normal(width, np.float32)
         scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
         norm = {"weight": gamma, "bias": bias, "running_mean": mean, "running_var": variance}
         published[f"{theirs}.conv.weight"] = kernel.transpose(3, 2, 0, 1).copy()

@@ -179,6 +179,25 @@ def test_other_things_than_images_are_refused(narrow, tmp_path, name):
             extractor.apply(extractor.params, wrong)
 
 
+def test_each_layer_has_torchvisions_name():
+    """Those that a shape alone would not tell apart; the rest follows from torch-fidelity's class, see the docs."""
+    theirs = {name: published for _, name, published, _ in inception.layers()}
+    for name, published in (
+        ("conv_3", "Conv2d_3b_1x1"),
+        ("mixed_2_tower_1_conv", "Mixed_5d.branch3x3dbl_1"),
+        ("mixed_2_tower_2_conv", "Mixed_5d.branch_pool"),
+        ("mixed_3_tower_conv_1", "Mixed_6a.branch3x3dbl_2"),
+        ("mixed_5_tower_1_conv_1", "Mixed_6c.branch7x7dbl_2"),
+        ("mixed_5_tower_1_conv_3", "Mixed_6c.branch7x7dbl_4"),
+        ("mixed_8_tower_conv", "Mixed_7a.branch3x3_1"),
+        ("mixed_8_tower_1_conv", "Mixed_7a.branch7x7x3_1"),
+        ("mixed_9_tower_mixed_conv", "Mixed_7b.branch3x3_2a"),
+        ("mixed_10_tower_1_mixed_conv_1", "Mixed_7c.branch3x3dbl_3b"),
+        ("softmax", "fc"),
+    ):
+        assert theirs[name] == published
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="'inceptoin' is none of the extractors; did you mean 'inception'"):
         load_extractor("inceptoin")

@@ -69,7 +69,7 @@ class Batch:
     index: Int[np.ndarray, " k"] | None = None
     look: Callable[[str], Mapping[str, np.ndarray]]
     _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
-    _kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _kept: dict[Any, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def taps(self, extractor: str) -> Mapping[str, Float[np.ndarray, "k d"]]:
         """What an extractor says of the images, once however many metrics ask.
@@ -109,6 +109,13 @@ class Batch:
             rows = self.tap(name)
             self._kept[name] = np.asarray(rows if self.among is None else rows[self.among], np.float32)
         return self._kept[name]
+
+    def joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows kept of this and earlier batches as one array: the same, however many metrics join the same arrays."""
+        key = tuple(map(id, parts))
+        if key not in self._kept:
+            self._kept[key] = np.concatenate(parts)
+        return self._kept[key]
 
 
 def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:

@@ -5,10 +5,9 @@ For Gaussians (μ₁, Σ₁) and (μ₂, Σ₂):
     d² = ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½                                  (1)
 
 Σ₁ Σ₂ is not symmetric, and a general matrix root of it is slow, may turn complex and fails where there are fewer
-samples than dimensions. But it has the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, whose root has as trace the sum
-of the singular values of the product of the two symmetric roots:
+samples than dimensions. But with any Σ = A Aᵀ its trace is a sum of singular values,
 
-    tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½ = Σᵢ σᵢ(Σ₁^½ Σ₂^½)                            (2)
+    tr (Σ₁ Σ₂)^½ = tr (A₁ᵀ Σ₂ A₁)^½ = Σᵢ σᵢ(A₁ᵀ A₂)                                   (2)
 
 which is real, never negative, and keeps twice the digits, since nothing is squared.
 
@@ -27,6 +26,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import eigh, svdvals
 
 BLOCK = 1024  # feature vectors whose moments are taken at once
 
@@ -73,11 +73,9 @@ class Moments:
             raise ValueError("a mean and covariance of an unknown number of images cannot be merged")
         count = self.count + other.count
         step = other.mean - self.mean
-        return Moments(
-            count=count,
-            mean=self.mean + step * (other.count / count),
-            deviations=self.deviations + other.deviations + np.outer(step, step) * (self.count * other.count / count),
-        )
+        deviations = self.deviations + other.deviations
+        deviations += np.outer(step * (self.count * other.count / count), step)
+        return Moments(count=count, mean=self.mean + step * (other.count / count), deviations=deviations)
 
     @property
     def covariance(self) -> Float[np.ndarray, "d d"]:
@@ -85,12 +83,11 @@ class Moments:
         return self.deviations / max(self.count - 1, 1)
 
 
-def symmetric_root(matrix: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-    """The positive root of a positive semi-definite matrix; eigenvalues lost in rounding count as zero."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    floor = values[-1] * len(values) * np.finfo(np.float64).eps
-    roots = np.sqrt(np.where(values > floor, values, 0.0))
-    return (vectors * roots) @ vectors.T
+def factor(moments: Moments) -> Float[np.ndarray, "d r"]:
+    """A of equation (2), one column for each eigenvalue; those lost in rounding count as zero and have none."""
+    values, vectors = eigh(moments.covariance.T, overwrite_a=True, driver="evr")  # evr: the driver of least memory
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
@@ -102,10 +99,9 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     if first.mean.shape != second.mean.shape:
         raise ValueError(f"features {len(first.mean)} and {len(second.mean)} wide have no Fréchet distance")
     step = first.mean - second.mean
-    product = symmetric_root(first.covariance) @ symmetric_root(second.covariance)
-    shared = np.linalg.svd(product, compute_uv=False).sum()
-    distance = step @ step + np.trace(first.covariance) + np.trace(second.covariance) - 2.0 * shared
-    return float(max(distance, 0.0))
+    shared = svdvals(factor(first).T @ factor(second), overwrite_a=True).sum()
+    traces = sum(moments.deviations.trace() / max(moments.count - 1, 1) for moments in (first, second))
+    return float(max(step @ step + traces - 2.0 * shared, 0.0))
 
 
 class Running:

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int, UInt64
 from fae_jax.evaluation.metrics import Batch, compared_with
 
 LIMIT = 50_000  # vectors kept of a stream
+JOINED = 4096  # vectors of several batches become one array: many small ones among others leave holes in memory
 BLOCK = 2048  # of each set in a block of distances
 EQUAL = 1e-13
 
@@ -43,6 +44,7 @@ class Rows:
         self.name = name  # the tap
         self.seen = 0
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []  # positions, rows
+        self._joined = 0  # the first so many parts are large
         self._held = 0
         self._bound: Any = None  # the highest priority that stays, once some were left out
         self._order: tuple[np.ndarray, np.ndarray] | None = None  # where each part begins, and all rows by position
@@ -57,6 +59,11 @@ class Rows:
         index = self.seen + np.arange(len(batch.images)) if batch.index is None else batch.index
         self.seen += len(batch.images)
         self._add(index if batch.among is None else index[batch.among], rows)
+        loose = self._parts[self._joined :]
+        if sum(len(index) for index, _ in loose) >= JOINED:
+            index = np.concatenate([index for index, _ in loose])
+            self._parts[self._joined :] = [(index, batch.joined([rows for _, rows in loose]))]
+            self._joined += 1
 
     def merge(self, other: Rows) -> None:
         """Takes in what another one has kept."""
@@ -85,6 +92,7 @@ class Rows:
         parts, self._parts, self._held = self._parts, [], 0
         for index, rows in parts:
             self._add(index, rows)
+        self._joined = len(self._parts)
 
     def _settled(self) -> tuple[np.ndarray, np.ndarray]:
         if self._held > LIMIT:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fae_jax.evaluation.metrics.moments import BLOCK, Moments, Running, frechet_distance, symmetric_root
+from fae_jax.evaluation.metrics.moments import BLOCK, Moments, Running, factor, frechet_distance
 
 
 def features(seed: int, count: int, width: int) -> np.ndarray:
@@ -78,11 +78,11 @@ def test_moments_are_float64_whatever_comes_in():
     assert moments.mean.dtype == moments.covariance.dtype == np.float64
 
 
-def test_symmetric_root_squares_to_the_matrix():
-    covariance = Moments.of(features(11, 5, 9)).covariance
-    root = symmetric_root(covariance)
-    np.testing.assert_allclose(root @ root, covariance, atol=1e-12 * np.trace(covariance))
-    np.testing.assert_allclose(root, root.T, atol=1e-12)
+def test_a_covariance_is_its_factor_squared():
+    moments = Moments.of(features(11, 5, 9))
+    made, covariance = factor(moments), moments.covariance
+    assert made.shape == (9, 4)  # five samples have four degrees of freedom
+    np.testing.assert_allclose(made @ made.T, covariance, atol=1e-12 * np.trace(covariance))
 
 
 def test_unusable_features_are_refused():

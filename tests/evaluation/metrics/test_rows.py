@@ -53,11 +53,16 @@ def test_rows_come_in_the_order_of_the_stream_and_only_those_among():
     assert taken.width == 3 and taken.take(np.arange(2)).dtype == np.float64
 
 
-def test_metrics_share_what_they_keep():
-    (batch,) = batches({"x:y": np.ones((5, 2))}, 5)
-    first, second = Rows("x:y"), Rows("x:y")
-    first.update(batch), second.update(batch)
-    assert first._parts[0][1] is second._parts[0][1]
+def test_metrics_share_what_they_keep(monkeypatch):
+    monkeypatch.setattr(rows, "JOINED", 16)
+    first, second, features = Rows("x:y"), Rows("x:y"), np.random.default_rng(2).normal(size=(41, 2))
+    for batch in batches({"x:y": features}, 5):
+        first.update(batch)
+        second.update(batch)
+    for (_, ours), (_, theirs) in zip(first._parts, second._parts, strict=True):
+        assert ours is theirs
+    assert [len(part) for _, part in first._parts] == [20, 20, 1]
+    np.testing.assert_array_equal(first.take(np.arange(41)), features.astype(np.float32))
 
 
 def test_impossible_merges_are_refused():
