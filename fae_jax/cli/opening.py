@@ -97,6 +97,10 @@ def holding(experiment: Experiment, stage: str | None = None) -> Iterator[Experi
     Raises:
       ValueError, FileNotFoundError: see `check_request`.
     """
+    if experiment.config.evaluation.during.every:
+        from fae_jax.evaluation.during import scorer
+
+        experiment.scorer = scorer
     with watching(experiment):
         check_request(experiment, stage)
         with experiment.workdir.lock(end_now) if is_first() else contextlib.nullcontext():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from fae_jax.evaluation.during import DuringSection
 from fae_jax.evaluation.metrics import MetricsSection
 from fae_jax.evaluation.tasks import TASKS
 from fae_jax.evaluation.text_side import TextSection
@@ -21,5 +22,6 @@ class EvaluationSection:
     seed: int = option(0, "seed of the samples", seed_range)
     text: TextSection = subsection(TextSection)
     metrics: MetricsSection = subsection(MetricsSection)
+    during: DuringSection = subsection(DuringSection)
 
     subsections: ClassVar[Plugs] = Plugs("tasks", TASKS)

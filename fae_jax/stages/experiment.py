@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from fae_jax.stages.images import Images
 from fae_jax.stages.stage import Stage, read_record
 from fae_jax.stages.trained import Trained
 from fae_jax.training.checkpoints import Checkpoints
+from fae_jax.training.task import Score
 from fae_jax.workdir import Workdir
 
 
@@ -36,6 +37,7 @@ class Experiment:
         self.config = check(config)
         self.workdir = workdir
         self.origin = origin
+        self.scorer: Callable[[Experiment], Score | None] | None = None  # gives what scores a generator in training
         # Set before `parts` is asked for:
         self.step: int | None = None  # of the generator's checkpoint, where one is asked for
         self.apart = False  # whether each host computes by itself, with whole parameters on its own devices

@@ -133,6 +133,8 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
         field=stage.field or stage.name,
         start={player: parts.params(part) for player, part in stage.start.items()},
         preview=stage.preview(parts, frozen, _previewed(experiment, stage)) if stage.preview else None,
+        score=experiment.scorer(experiment) if experiment.scorer and stage.reads == "latents" else None,
+        score_every=config.evaluation.during.every,
         **_cost(parts, stage),
     )
     phases = Phases()

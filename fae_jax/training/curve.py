@@ -46,7 +46,12 @@ class Curve:
         self._task, self._every, self._phases, self._log, self._progress = task, every, phases, log, progress
         self._earlier = goodput.from_metrics(log.last)
         self._waiting: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        self._told: dict[int, dict[str, float]] = {}
         self._marked = (time.monotonic(), start)
+
+    def tell(self, step: int, values: dict[str, float]) -> None:
+        """Adds values to the row of a step that is still in flight."""
+        self._told[step] = values
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes a step's metrics, not yet computed, and reads those of the step `IN_FLIGHT` before.
@@ -67,9 +72,10 @@ class Curve:
             step, metrics = self._waiting.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._progress.update(step, next((v for name, v in values.items() if name.endswith("loss")), None))
-            if step % self._every == 0 or step in (1, self._task.section.steps):
+            told = self._told.pop(step, {})
+            if told or step % self._every == 0 or step in (1, self._task.section.steps):
                 spent = goodput.added(self._earlier, self._phases.seconds())
-                self._log.write(step, {**values, **self._speed(step), **goodput.metrics(spent)})
+                self._log.write(step, {**values, **told, **self._speed(step), **goodput.metrics(spent)})
             if self._task.section.max_skipped < values["skipped_in_a_row"]:
                 raise NotFinite(step, int(values["skipped_in_a_row"]))
 

@@ -92,6 +92,9 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
             wish, last = stop.wanted(), step == steps
             if step == config.checkpoint.pause_at and not last:
                 wish = wish or "checkpoint.pause_at"
+            if task.score and (last or (step % task.score_every == 0 and not wish)):
+                phases.enter("evaluation")
+                curve.tell(step, task.score(state))
             saves = last or wish or step % config.checkpoint.every == 0 or step in config.checkpoint.keep_at
             if saves or profile.touches(step):
                 curve.settle()

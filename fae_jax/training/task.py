@@ -11,6 +11,7 @@ import numpy as np
 from fae_jax.training.optimizer import TrainingSection
 from fae_jax.training.state import Player, TrainState
 
+Score = Callable[[TrainState], dict[str, float]]  # state → values of its row of metrics
 Preview = Callable[[TrainState], tuple[np.ndarray, str]]  # state → uint8 image (y, x, 3) and its caption
 
 
@@ -28,6 +29,7 @@ class Task:
       field: that section's name.
       start: parameters of players that do not start from scratch, by name.
       preview: what is drawn of a state, or None.
+      score, score_every: what tells more of a state, and every how many steps and at the end; or None.
       flops: of one step over all devices, or None where nobody has counted them.
       peak: FLOP/s of all devices together, or None where it is not known.
     """
@@ -41,5 +43,7 @@ class Task:
     field: str = ""
     start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preview: Preview | None = None
+    score: Score | None = None
+    score_every: int = 0
     flops: float | None = None
     peak: float | None = None

@@ -33,6 +33,7 @@ def run(
     flops: float | None = None,
     peak: float | None = None,
     preview: Any = None,
+    score: Any = None,
     **changes: Any,
 ) -> TrainState:
     section = toy.section(**changes)
@@ -44,6 +45,8 @@ def run(
         seed=3,
         section=section,
         preview=preview or (lambda state: (np.full((4, 4, 3), int(state.step), np.uint8), "steps")),
+        score=score,
+        score_every=3,
         flops=flops,
         peak=peak,
     )
@@ -70,6 +73,28 @@ def test_the_step_has_the_gradients_dtype_of_the_configuration(folder: Any, monk
     monkeypatch.setattr("fae_jax.training.loop.compile_step", refuse)
     with pytest.raises(OSError, match="asked for float32"):
         run(folder / "refused")
+
+
+def test_scores_stand_in_the_rows_of_their_steps_and_change_nothing(tmp_path: Path):
+    def failing(step: int) -> Iterator[dict[str, np.ndarray]]:
+        yield from itertools.islice(batches(step), 5 - step)
+        raise OSError("the network share is gone")
+
+    def score(state: TrainState) -> dict[str, float]:
+        kernel = state.players["toy"].params["out"]["kernel"]
+        return {"scores/step": float(state.step), "scores/sum": float(kernel.sum())}
+
+    without = run(tmp_path / "without", every=2)
+    with pytest.raises(OSError, match="share is gone"):
+        run(tmp_path / "with", failing, every=2, score=score)
+    assert_same(run(tmp_path / "with", every=2, score=score), without)
+    scored = {row["step"]: row.pop("scores/step") for row in rows(tmp_path / "with") if "scores/step" in row}
+    assert scored == {3: 3.0, 6: 6.0, 8: 8.0}  # the last one too; 3 is not logged otherwise
+    plain = {row["step"]: row for row in rows(tmp_path / "without")}
+    for row in rows(tmp_path / "with"):
+        ours = {name: value for name, value in row.items() if not name.startswith("scores/")}
+        assert ours == plain.get(row["step"], ours)
+    assert plain.keys() | {3} == {row["step"] for row in rows(tmp_path / "with")}
 
 
 def test_an_interrupted_run_goes_on_exactly(folder: Any):

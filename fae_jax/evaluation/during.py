@@ -1,0 +1,130 @@
+"""Scores of a few samples while a generator trains, in its curve: every so many steps, of the same noise.
+
+Samples and scores draw no random number of the training's, so that its curve is bitwise the one without them. One
+program serves all steps; encoder and decoders stay on the devices between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fae_jax.data.pixels import to_uint8
+from fae_jax.data.sources.listing import Source
+from fae_jax.evaluation.foreign import known_reference
+from fae_jax.evaluation.looks import Looks
+from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, results, take_in
+from fae_jax.evaluation.streams import Evaluators
+from fae_jax.evaluation.views import evenly, walk
+from fae_jax.files.progress import say
+from fae_jax.model import FAE
+from fae_jax.section import at_least, option
+from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.sampling import choose_labels
+from fae_jax.training.optimizer import best_params
+from fae_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DuringSection:
+    """Scores while a generator trains."""
+
+    every: int = option(0, "steps of the generator between scores; 0 = none", at_least(0))
+    samples: int = option(2000, "images per score, and real ones they are compared with", at_least(2))
+    steps: int = option(50, "steps of sampling.sampler", at_least(2))
+    metrics: tuple[Any, ...] = option(("frechet",), "metrics computed", known_metrics)
+
+    def check(self) -> None:
+        for name in self.metrics:
+            if compares(name) not in ("reference", "nothing"):
+                raise ValueError(f"metrics={self.metrics} must need no more than real images; leave {name!r} out")
+
+
+class Some:
+    """An even choice of `count` images of a source."""
+
+    def __init__(self, source: Source, count: int):
+        self._source, total = source, len(source)
+        self._places = np.flatnonzero(evenly(0, total, total, count))
+        self.classes, self.fingerprint = source.classes, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self._source[int(self._places[position])] | {"index": np.int64(position)}
+
+
+class During:
+    """state → scores by name, which a stage's trainer calls.
+
+    Raises:
+      ValueError, FileNotFoundError: the images, or weights of a metric's network, are not there.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._fae, self._fields = FAE(experiment.parts), experiment.config.evaluation
+        fields = self._fields.during
+        self._evaluators = Evaluators(lambda: Looks(self._fae))
+        self._settings = self._fae.settings(steps=fields.steps)
+        classes = range(max(len(self._fae.classes), 1))
+        policy = self._fae.config.sampling.labels
+        self._labels = choose_labels(classes, fields.samples, policy, self._fields.seed)
+        self._decoders = {part: experiment.parts.params(part) for part in self._fae.tokenizer.decodes}
+        self._real = self._reference(experiment)
+
+    def _reference(self, experiment: Experiment) -> Mapping[str, Metric]:
+        chosen = [name for name in self._fields.during.metrics if compares(name) == "reference"]
+        data, size = experiment.config.data, experiment.config.data.image_size
+        apart = self._fields.generation.reference
+        if apart or not chosen:
+            return known_reference(apart or None, chosen, (size, size), experiment.config, self._evaluators)[0]
+        source = experiment.images.source("heldout" if data.holdout or data.heldout_path else "train")
+        views = walk(self._fae, Some(source, self._fields.during.samples), what="real images to score by")
+        batches = (
+            Batch(images=view.images, labels=view.labels, look=self._evaluators.of(view.images))
+            for view in views
+            if len(view.images)
+        )
+        return take_in(batches, chosen, self._fields.metrics, source.classes)
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        taken = take_in(self._drawn(state), self._fields.during.metrics, self._fields.metrics, self._fae.classes)
+        scores, _ = results(taken, {"reference": self._real})
+        return {f"scores/{name}": value for name, value in _numbers(scores)}
+
+    def _drawn(self, state: TrainState) -> Iterator[Batch]:
+        params = {**self._decoders, "generator": best_params(state, "generator")}
+        condition, place = self._fae.generator.condition.request(self._labels), 0
+        for piece in self._fae.images(condition, self._settings, seed=self._fields.seed, params=params):
+            images = to_uint8(piece)
+            index = np.arange(place, place + len(images))
+            yield Batch(images=images, labels=self._labels[index], index=index, look=self._evaluators.of(images))
+            place += len(images)
+
+
+def _numbers(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The scores among nested results: what is no count."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield prefix + name, value
+
+
+def scorer(experiment: Experiment) -> Callable[[TrainState], dict[str, float]] | None:
+    """What `Experiment.scorer` is; None where no scores are asked for, and where several hosts train.
+
+    Raises:
+      ValueError, FileNotFoundError: see `During`; or no stage has trained what decodes samples.
+    """
+    if not experiment.config.evaluation.during.every:
+        return None
+    if jax.process_count() > 1:
+        say("evaluation.during: several hosts train, and samples are drawn by one: no scores meanwhile")
+        return None
+    return During(experiment)
