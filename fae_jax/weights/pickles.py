@@ -38,7 +38,8 @@ TENSOR, PARAMETER, ORDERED_DICT, SIZE = (
     "collections.OrderedDict",
     "torch.Size",
 )
-NAMES = {TENSOR, PARAMETER, ORDERED_DICT, SIZE, *STORAGES}
+ARGUMENTS = "argparse.Namespace"  # a command line, as some training scripts keep it; left empty
+NAMES = {ARGUMENTS, TENSOR, PARAMETER, ORDERED_DICT, SIZE, *STORAGES}
 VALUES = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -158,6 +159,11 @@ def _carry_out(program: bytes) -> Any:
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(_called(stack.pop(), tuple(arguments)))
+        elif name == "NEWOBJ":
+            arguments, kind = stack.pop(), stack.pop()
+            if kind != ARGUMENTS or not isinstance(kind, _Name) or arguments:
+                raise ValueError("it makes an object that is not needed to make a tensor")
+            stack.append({})
         elif name == "BUILD":  # a module's versions, kept as an attribute of its dict of tensors
             stack.pop()
             if type(stack[-1]) is not dict:
@@ -209,7 +215,7 @@ def _refuse(path: Path, why: str) -> NoReturn:
 
 
 def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a .pth file by name; a level of nesting (a "state_dict", a "model") is opened.
+    """The tensors of a .pth file by name; a level of nesting (an "ema", a "state_dict", a "model") is opened.
 
     Raises:
       ValueError: the file is not one of tensors alone, is damaged, or is in the format of before 2020.
@@ -224,7 +230,7 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = _Archive(archive)
             content = _carry_out(members.read("data.pkl"))
-            for level in ("state_dict", "model", "teacher"):
+            for level in ("ema", "state_dict", "model", "teacher"):
                 if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
                     content = content[level]
             if not isinstance(content, Mapping):
