@@ -26,7 +26,7 @@ class Task:
       seed: of initialisation and steps.
       section: the stage's training section of the configuration.
       field: that section's name.
-      start: parameters of players that do not start from scratch, by name.
+      start: gives parameters of players that do not start from scratch, by name; asked where there is no checkpoint.
       preview: what is drawn of a state, or None.
       flops: of one step over all devices, or None where nobody has counted them.
       peak: FLOP/s of all devices together, or None where it is not known.
@@ -39,7 +39,7 @@ class Task:
     seed: int
     section: TrainingSection
     field: str = ""
-    start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: Callable[[], Mapping[str, Any]] = dict
     preview: Preview | None = None
     flops: float | None = None
     peak: float | None = None

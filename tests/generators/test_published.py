@@ -7,65 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
-from network_reference import assert_close, attention, gelu_tanh, layer_norm, rms_norm, rotary, silu, sincos
+from network_reference import assert_close, attention, gelu_tanh, layer_norm, rms_norm, rotary, silu
+from published_checkpoint import CLASSES, HEADS, SIDE, WIDTH, checkpoint
 
 from fae_jax.diffusion.samplers import SamplingSection, initial_noise, sample_keys
 from fae_jax.generators.published import read_published
 from fae_jax.weights import write_tensors
 
-WIDTH, HEADS, CLASSES, SIDE = 24, 3, 10, 3  # SIDE: tokens in a row
 SIT = {"patch": 2, "channels": 4, "sigma": True}
 LIGHTNING = {"patch": 1, "channels": 5, "swiglu": True, "rope": True, "rms": True}
 VARIANT = {**LIGHTNING, "patch": 2, "sigma": True, "qk_norm": True, "without_shift": True}
 LAYER_QK = {"patch": 1, "channels": 5, "qk_norm": True}
-
-
-def checkpoint(
-    *, patch, channels, sigma=False, swiglu=False, rope=False, rms=False, qk_norm=False, without_shift=False, depth=2
-):
-    """A state dict as their modules name and shape it, at random."""
-    random, state, hidden = np.random.default_rng(0), {}, 4 * WIDTH
-
-    def tensor(name, *shape, centre=0.0):
-        state[name] = (centre + 0.2 * random.normal(size=shape)).astype(np.float32)
-
-    def linear(name, inputs, outputs):
-        tensor(f"{name}.weight", outputs, inputs)
-        tensor(f"{name}.bias", outputs)
-
-    def norm(name, width):
-        if rms or "q_norm" in name or "k_norm" in name:
-            tensor(f"{name}.weight", width, centre=1.0)
-        if not rms and "attn" in name:
-            tensor(f"{name}.bias", width)
-
-    tensor("x_embedder.proj.weight", WIDTH, channels, patch, patch)
-    tensor("x_embedder.proj.bias", WIDTH)
-    linear("t_embedder.mlp.0", 256, WIDTH)
-    linear("t_embedder.mlp.2", WIDTH, WIDTH)
-    tensor("y_embedder.embedding_table.weight", CLASSES + 1, WIDTH)
-    state["pos_embed"] = sincos(WIDTH, (SIDE, SIDE))[None].astype(np.float32)
-    for layer in range(depth):
-        name = f"blocks.{layer}"
-        norm(f"{name}.norm1", WIDTH)
-        norm(f"{name}.norm2", WIDTH)
-        linear(f"{name}.attn.qkv", WIDTH, 3 * WIDTH)
-        linear(f"{name}.attn.proj", WIDTH, WIDTH)
-        for each in ("q_norm", "k_norm") if qk_norm else ():
-            norm(f"{name}.attn.{each}", WIDTH // HEADS)
-        linear(f"{name}.mlp.w12" if swiglu else f"{name}.mlp.fc1", WIDTH, 2 * hidden if swiglu else hidden)
-        linear(f"{name}.mlp.w3" if swiglu else f"{name}.mlp.fc2", hidden, WIDTH)
-        linear(f"{name}.adaLN_modulation.1", WIDTH, (4 if without_shift else 6) * WIDTH)
-    norm("final_layer.norm_final", WIDTH)
-    linear("final_layer.linear", WIDTH, patch * patch * channels * (1 + sigma))
-    linear("final_layer.adaLN_modulation.1", WIDTH, 2 * WIDTH)
-    if rope:
-        ones = np.ones((1, SIDE * SIDE, 1, WIDTH // HEADS))
-        turned = rotary(ones.copy(), (SIDE, SIDE))  # (cos − sin, cos + sin) of every pair
-        even, odd = turned[0, :, 0, 0::2], turned[0, :, 0, 1::2]
-        state["feat_rope.freqs_cos"] = np.repeat((even + odd) / 2, 2, -1).astype(np.float32)
-        state["feat_rope.freqs_sin"] = np.repeat((odd - even) / 2, 2, -1).astype(np.float32)
-    return state
 
 
 def theirs(state, x, t, y, *, patch, channels, **switches):
