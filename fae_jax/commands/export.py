@@ -8,19 +8,23 @@ import argparse
 import inspect
 from typing import Any
 
+from fae_jax import __version__
 from fae_jax.cli.opening import add_model_arguments, open_model
+from fae_jax.errors import RunFailed
 from fae_jax.export import EXPORTS
-from fae_jax.files.paths import as_path
+from fae_jax.files.paths import as_path, local_path
 from fae_jax.files.progress import say
 from fae_jax.kinds import find, names
 from fae_jax.stages.running import check_stages
 from fae_jax.stages.stage import read_record
+from fae_jax.weights import hub
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--format", default="bundle", metavar="F", help=f"{', '.join(names('exports', EXPORTS))}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, not there yet")
+    parser.add_argument("--push", metavar="HUB", help="owner/name on the hub that the folder is uploaded to as well")
     parser.add_argument(
         "--few_steps",
         type=int,
@@ -34,6 +38,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     options = {} if arguments.few_steps is None else {"few_steps": arguments.few_steps}
     for name in options.keys() - inspect.signature(write).parameters.keys():
         raise ValueError(f"the format {arguments.format} has no --{name}: leave it out")
+    out = as_path(arguments.out)
+    if arguments.push:
+        out = local_path(out, "--push uploads from a disk; --out")
+        hub.check_push(arguments.push)
     experiment, ema = open_model(arguments, "fae export", ("features", "pixels"))
     if experiment.parts.has_generator and arguments.checkpoint is None:
         check_stages(experiment, "fae export", ("generator",))
@@ -44,6 +52,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if record is not None
         for name, value in {**record.made_of, "steps": record.finished}.items()
     }
-    folder = write(experiment.parts, as_path(arguments.out), ema=ema, provenance=provenance, **options)
+    folder = write(experiment.parts, out, ema=ema, provenance=provenance, **options)
     say(f"export: {arguments.format} in {folder}")
-    return {"out": str(folder), "format": arguments.format}
+    made = {"out": str(folder), "format": arguments.format}
+    if not arguments.push:
+        return made
+    try:
+        commit = hub.push(folder, arguments.push, f"{arguments.format} of fae_jax {__version__}")
+    except (ValueError, OSError) as error:
+        raise RunFailed(
+            f"{error}; {folder} is whole: `hf upload {arguments.push} {folder}` sends it again"
+        ) from error
+    say(f"export: {arguments.push}@{commit}")
+    return {**made, "hub": arguments.push, "commit": commit}

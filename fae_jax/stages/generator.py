@@ -19,8 +19,10 @@ from fae_jax.data.pixels import side_by_side, to_uint8
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
+from fae_jax.generators.networks.dit import DiT
+from fae_jax.generators.published import read_published
 from fae_jax.model import FAE, Parts, generator_of
-from fae_jax.section import like, plug
+from fae_jax.section import like, option, plug
 from fae_jax.stages.images import PREVIEWS
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
@@ -38,6 +40,9 @@ class GeneratorSection(TrainingSection):
     schedule: str = like(TrainingSection, "schedule", "constant")
     warmup: int = like(TrainingSection, "warmup", 0)
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.9999,))
+    init_from: str = option(
+        "", "a SiT or LightningDiT to start from: what `fae weights convert` wrote; empty = from scratch", path=True
+    )
     kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
 
 
@@ -66,6 +71,41 @@ def players(parts: Parts) -> dict[str, Player]:
     return {"generator": Player(init=generator.init, loss=loss, optimizer=make_optimizer(parts.config.generator))}
 
 
+def given(parts: Parts) -> dict[str, Any]:
+    """The parameters of `generator.init_from`, where one is named.
+
+    Raises:
+      ValueError: it is another network, or of other latents or classes; see also `read_published`.
+      FileNotFoundError: it is not there.
+    """
+    path = parts.config.generator.init_from
+    if not path:
+        return {}
+    generator: Any = generator_of(parts)
+    ours = getattr(generator, "network", None)
+    theirs = read_published(path, heads=getattr(ours, "heads", 0))
+    network: Any = theirs.generator.network
+    if not isinstance(ours, DiT):
+        raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
+    switches = [field.name for field in dataclasses.fields(DiT.Section)]
+    wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]
+    if wrong:
+        raise ValueError(
+            f"field generator.init_from={path} is another network: in generator.flow_matching.dit set "
+            f"{', '.join(wrong)}"
+        )
+    shapes = [(*each.shape, each.network.classes) for each in (theirs.generator, generator)]
+    if shapes[0] != shapes[1]:
+        sizes = ", ".join(
+            f"{count} {name}" for count, name in zip(shapes[0], ("tokens", "channels", "classes"), strict=True)
+        )
+        raise ValueError(
+            f"field generator.init_from={path} is over {sizes}, and this experiment over "
+            f"{', '.join(map(str, shapes[1]))}: it cannot be started from"
+        )
+    return {"generator": theirs.params}
+
+
 def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
     """Samples, the classes in turn, by the configured sampler and guidance, of the same noise at every step; None
     where none are wanted, where no stage has trained what decodes them, and on several hosts."""
@@ -91,4 +131,12 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     return paint
 
 
-STAGE = Stage(name="generator", run=train_stage, needs=("cache",), players=players, reads="latents", preview=preview)
+STAGE = Stage(
+    name="generator",
+    run=train_stage,
+    needs=("cache",),
+    players=players,
+    reads="latents",
+    given=given,
+    preview=preview,
+)

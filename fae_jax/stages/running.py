@@ -110,6 +110,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     for stage in chosen:
         if not stage.start and read_record(experiment.workdir, stage.folder or stage.name) is None:
             check_networks(shapes, stage)  # one that starts from another's networks has none of its own
+            if stage.given is not None:
+                stage.given(shapes)
 
 
 def _opened(experiment: Experiment, name: str | None) -> Any:

@@ -36,6 +36,7 @@ class Stage:
       frozen: parts of the tokenizer that are read and not trained.
       reads: what its batches hold: "images", "features", "features and images", "latents".
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
+      given: parts → parameters that players start from which no stage left; None for none.
       preview: (parts, frozen, images) → what is shown of a state, or None; None for nothing. A stage that reads
         latents is given no images.
       is_there: (experiment, record) → whether what it left is still there; None where that is its last checkpoint.
@@ -50,6 +51,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     reads: str = "images"
     start: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    given: Callable[[Parts], Mapping[str, Any]] | None = None
     preview: Callable[[Parts, Mapping[str, Any], Mapping[str, Any]], Preview | None] | None = None
     is_there: Callable[[Experiment, Record], bool] | None = None
     field: str = ""

@@ -25,7 +25,7 @@ from fae_jax.training.goodput import Phases
 from fae_jax.training.loop import train
 from fae_jax.training.state import TrainState
 from fae_jax.training.task import Task
-from fae_jax.weights import hash_tree
+from fae_jax.weights import hash_tree, open_tensors
 
 
 def batches(experiment: Experiment, stage: Stage) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
@@ -89,7 +89,9 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
     if record is not None:
         check_lineage(stage.name, experiment.workdir, record, made_of)
     else:
-        record = Record(made_of=made_of, facts=facts)
+        source = getattr(stage.section(experiment.config), "init_from", "")
+        begun_with = {"init_from": open_tensors(source).hash()} if source else {}
+        record = Record(made_of=made_of, facts={**facts, **begun_with})
         if is_first():
             write_record(experiment.workdir, folder, record)
     wait_for_all(f"stage {stage.name} begun")  # the stage's own players read the record
@@ -131,7 +133,10 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
         seed=experiment.seed(stage.name),
         section=section,
         field=stage.field or stage.name,
-        start={player: parts.params(part) for player, part in stage.start.items()},
+        start=lambda: {
+            **{player: parts.params(part) for player, part in stage.start.items()},
+            **(stage.given(parts) if stage.given else {}),
+        },
         preview=stage.preview(parts, frozen, _previewed(experiment, stage)) if stage.preview else None,
         score=experiment.scorer(experiment) if experiment.scorer and stage.reads == "latents" else None,
         score_every=config.evaluation.during.every,

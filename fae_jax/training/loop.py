@@ -60,7 +60,7 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         stack.callback(checkpoints.let_go)
         stack.enter_context(explained(task, directory, lambda: state))
         restored = checkpoints.restore(abstract_state(task.players, mesh))
-        start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start))
+        start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start()))
         if start >= steps:
             return _learned(state, steps, task)
         step_function = compile_step(

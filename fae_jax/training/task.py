@@ -27,7 +27,7 @@ class Task:
       seed: of initialisation and steps.
       section: the stage's training section of the configuration.
       field: that section's name.
-      start: parameters of players that do not start from scratch, by name.
+      start: gives parameters of players that do not start from scratch, by name; asked where there is no checkpoint.
       preview: what is drawn of a state, or None.
       score, score_every: what tells more of a state, and every how many steps and at the end; or None.
       flops: of one step over all devices, or None where nobody has counted them.
@@ -41,7 +41,7 @@ class Task:
     seed: int
     section: TrainingSection
     field: str = ""
-    start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: Callable[[], Mapping[str, Any]] = dict
     preview: Preview | None = None
     score: Score | None = None
     score_every: int = 0

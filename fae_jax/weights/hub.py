@@ -137,6 +137,36 @@ def pull(
     return Pulled(folder=folder, commit=folder.name, fetched=fetched)
 
 
+def check_push(name: str) -> None:
+    """Refuses what `push` could not do, before anything is made to be pushed.
+
+    Raises:
+      ValueError: it is no name of a repository, there is no token, or the hub is switched off.
+    """
+    if not is_hub_name(name) or "@" in name:
+        raise ValueError(f"{name!r} is not a hub name to push to: give owner/name")
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(f"{name} cannot be pushed while HF_HUB_OFFLINE is set: unset it")
+    if not huggingface_hub.get_token():
+        raise ValueError(f"pushing to {name} needs a token that may write: set HF_TOKEN or run `hf auth login`")
+
+
+def push(folder: Path, name: str, message: str) -> str:
+    """Uploads a folder as one commit, and returns its hash. A repository that is not there is made, private.
+
+    Raises:
+      ValueError: see `check_push`, or the hub refuses.
+      OSError: the hub cannot be reached, or the connection broke.
+    """
+    check_push(name)
+    api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        api.create_repo(name, private=True, exist_ok=True)
+        return api.upload_folder(repo_id=name, folder_path=folder, commit_message=message).oid
+    except Exception as error:
+        raise _explained(error, name, None, name, "sending") from error.__cause__
+
+
 def _cached(common: dict[str, Any]) -> set[str]:
     """Names of files the cache holds already."""
     try:
@@ -151,7 +181,7 @@ def _pickles(name: str, revision: str | None, endpoint: str | None) -> list[str]
     return [file.rfilename for file in info.siblings or () if file.rfilename.endswith(PICKLES)]
 
 
-def _explained(error: Exception, name: str, revision: str | None, what: str) -> Exception:
+def _explained(error: Exception, name: str, revision: str | None, what: str, doing: str = "fetching") -> Exception:
     """What the hub library's error means to a user, with the remedy; an error that is not the hub's, as it is."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     responses = [getattr(each, "response", None) for each in (error, error.__cause__)]
@@ -184,6 +214,7 @@ def _explained(error: Exception, name: str, revision: str | None, what: str) -> 
     # the HTTP client's own, whatever its version calls them
     if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
         return OSError(
-            f"the connection to the hub broke while fetching {what} ({first}); run it again; complete files are kept"
+            f"the connection to the hub broke while {doing} {what} ({first})"
+            + ("; run it again; complete files are kept" if doing == "fetching" else "")
         )
     return error

@@ -41,7 +41,8 @@ TENSOR, PARAMETER, ORDERED_DICT, SIZE = (
     "collections.OrderedDict",
     "torch.Size",
 )
-NAMES = {TENSOR, PARAMETER, ORDERED_DICT, SIZE, *STORAGES}
+ARGUMENTS = "argparse.Namespace"  # a command line, as some training scripts keep it; left empty
+NAMES = {ARGUMENTS, TENSOR, PARAMETER, ORDERED_DICT, SIZE, *STORAGES}
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the first of the five pickles
 VERSION = 1001
 VALUES = {
@@ -171,6 +172,11 @@ def _carry_out(program: bytes | IO[bytes], storages: dict[str, _Stored] | None =
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(_called(stack.pop(), tuple(arguments)))
+        elif name == "NEWOBJ":
+            arguments, kind = stack.pop(), stack.pop()
+            if kind != ARGUMENTS or not isinstance(kind, _Name) or arguments:
+                raise ValueError("it makes an object that is not needed to make a tensor")
+            stack.append({})
         elif name == "BUILD":  # a module's versions, kept as an attribute of its dict of tensors
             stack.pop()
             if type(stack[-1]) is not dict:
@@ -244,7 +250,7 @@ def _refuse(path: Path, why: str) -> NoReturn:
 
 
 def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a .pth file by name; a level of nesting (a "state_dict", a "model") is opened.
+    """The tensors of a .pth file by name; a level of nesting (an "ema", a "state_dict", a "model") is opened.
 
     Raises:
       ValueError: the file is not one of tensors alone, or is damaged.
@@ -261,7 +267,7 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             members = _Sequence(file) if begins else _Archive(zipfile.ZipFile(file))
             content = members.content
-            for level in ("state_dict", "model", "teacher"):
+            for level in ("ema", "state_dict", "model", "teacher"):
                 if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
                     content = content[level]
             if not isinstance(content, Mapping):

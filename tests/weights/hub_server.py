@@ -1,5 +1,6 @@
 """A hub on this machine: the paths of huggingface.co that `huggingface_hub` asks for, over loopback."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -15,6 +16,7 @@ class Hub:
     def __init__(self, repositories):
         self.repositories = repositories
         self.log = []
+        self.writers = ()  # tokens that may upload
         self.private = {}  # repository → the token that opens it
         self.lies = {}  # file → the bytes that are sent in place of the right ones
         self.breaks = {}  # file → after how many bytes the connection is cut, once
@@ -32,6 +34,9 @@ class Hub:
 
             def do_GET(self):
                 hub.answer(self, body=True)
+
+            def do_POST(self):
+                hub.receive(self)
 
             def log_message(self, *_):
                 pass
@@ -73,6 +78,35 @@ class Hub:
         if file not in files:
             return self.send(request, 404, b"", body=body, **{"X-Error-Code": "EntryNotFound"})
         return self.send_file(request, file, files[file], body=body)
+
+    def receive(self, request):
+        """What an upload posts: a repository to make, files to announce, a commit of them."""
+        path = request.path.split("?")[0]
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        token = (request.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.log.append(("POST", path, None))
+        if self.status or token not in self.writers:
+            return self.send(request, self.status or 403, b'{"error": "no"}', body=True)
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            answer = {"url": f"http://127.0.0.1/{name}"}
+            if name in self.repositories:
+                return self.send(request, 409, json.dumps(answer).encode(), body=True)
+            self.repositories[name] = {}
+            self.private |= {name: token} if asked.get("private") or asked.get("visibility") == "private" else {}
+        elif path.endswith("/preupload/main"):
+            files = [each["path"] for each in json.loads(body)["files"]]
+            answer = {"files": [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in files]}
+        elif path.endswith("/commit/main"):
+            files = self.repositories["/".join(path.split("/")[3:5])]
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            answer = {"success": True, "commitOid": COMMIT, "commitUrl": f"http://127.0.0.1/x/y/commit/{COMMIT}"}
+        else:  # validation of the card
+            answer = {"warnings": [], "errors": []}
+        return self.send(request, 200, json.dumps(answer).encode(), body=True)
 
     def send_file(self, request, file, content, *, body):
         digest = hashlib.sha256(content).hexdigest()

@@ -1,5 +1,7 @@
+import argparse
 import collections
 import os
+import pathlib
 import pickle
 import pickletools
 import zipfile
@@ -189,3 +191,20 @@ def test_what_torch_writes(tmp_path, zipped):
     assert set(got) == set(state)
     for name, value in state.items():
         np.testing.assert_array_equal(got[name].astype(np.float32), value.detach().float().numpy())
+
+
+def test_of_a_training_scripts_checkpoint_the_average_is_read(tmp_path):
+    """As SiT's and LightningDiT's scripts keep it: weights, their average, an optimizer and a command line."""
+    optimizer = {"state": {0: {"step": Tensor("1", (), ())}}, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.95)}]}
+    content = {
+        "model": collections.OrderedDict(w=Tensor("1", (12,), (1,))),
+        "ema": collections.OrderedDict(w=Tensor("0", (12,), (1,))),
+        "opt": optimizer,
+        "args": argparse.Namespace(model="SiT-XL/2", global_seed=0, ckpt=None),
+    }
+    archive(tmp_path / "m.pt", content, {"0": VALUES.tobytes(), "1": (0 * VALUES).tobytes()})
+    np.testing.assert_array_equal(read_pickle(tmp_path / "m.pt")["w"], VALUES)
+    content["args"] = pathlib.PurePosixPath("a")
+    archive(tmp_path / "m.pt", content, {"0": VALUES.tobytes(), "1": VALUES.tobytes()})
+    with pytest.raises(ValueError, match="it asks for pathlib"):
+        read_pickle(tmp_path / "m.pt")
