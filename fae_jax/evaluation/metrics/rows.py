@@ -88,9 +88,8 @@ class Rows:
 
     def _thin(self) -> None:
         """Leaves the lowest `LIMIT`; done now and then, so that it costs little."""
-        self._bound = np.partition(priority(np.concatenate([index for index, _ in self._parts])), LIMIT - 1)[
-            LIMIT - 1
-        ]
+        priorities = priority(np.concatenate([index for index, _ in self._parts]))
+        self._bound = np.partition(priorities, LIMIT - 1)[LIMIT - 1]
         parts, self._parts, self._held = self._parts, [], 0
         for index, rows in parts:
             self._add(index, rows)
