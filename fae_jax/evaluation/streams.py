@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from fae_jax.data.pixels import to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, with_prefix
@@ -68,6 +69,21 @@ def sampled(drawing: Drawing, evaluators: Evaluators) -> Iterator[Batch]:
     for place, images, labels in drawing:
         index = np.arange(place, place + len(images))
         yield Batch(images=images, labels=labels, index=index, look=evaluators.of(images))
+
+
+def drawn(
+    fae: FAE, labels: Int[np.ndarray, " n"], settings: Any, evaluators: Evaluators, **how: Any
+) -> Iterator[Batch]:
+    """Samples for metrics that are kept nowhere: this host's share of one for each label; `how` as `FAE.images`."""
+    place, last = share(len(labels))
+    if place == last:
+        return
+    condition = fae.generator.condition.request(labels[place:last])
+    for piece in fae.images(condition, settings, first=place, **how):
+        images = to_uint8(piece)
+        index = np.arange(place, place + len(images))
+        yield Batch(images=images, labels=labels[index], index=index, look=evaluators.of(images))
+        place += len(images)
 
 
 class Streams:

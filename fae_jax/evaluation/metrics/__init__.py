@@ -14,7 +14,7 @@ Tasks name the metrics they compute: `evaluation.generation.metrics`, `evaluatio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -258,3 +258,12 @@ def results(
         if hasattr(metric, "figures"):
             figures |= metric.figures(beside)
     return scores, figures
+
+
+def numbers_of(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The scores among nested results: what is no count."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from numbers_of(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield prefix + name, value
