@@ -7,7 +7,7 @@ fae weights pull FILE --as inception             the same from a file that you h
 fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
 fae weights check FOLDER --as dinov2_g14
 fae weights check FILE --as NAME                 the same by an extractor, or another package's encoder
-fae weights convert FILE --out FOLDER            one safetensors file from shards, .npz or .pth (never executed)
+fae weights convert FILE --out FOLDER            one safetensors file from shards, .npz, .pth (never executed) or .pb
 """
 
 from __future__ import annotations

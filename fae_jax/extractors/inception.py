@@ -288,11 +288,10 @@ class Inception:
     def __call__(self, name: str, weights: str) -> Extractor:
         """See `fae_jax.extractors.load_extractor`."""
         params, missing = read_params(weights or RELEASE.folder(name), list(layers()))
-        places = [place for place, *_ in layers()]
         lacks = {}
         for tap, last in TAPS.items():
-            before = places[: len(places) - places[::-1].index(last)]
-            absent = [layer for layer, place in missing.items() if place in before]
+            needed = ORDER[: ORDER.index(last) + 1]
+            absent = [layer for layer, place in missing.items() if place in needed]
             if absent:
                 lacks[tap] = f"the weights lack {', '.join(absent)}: bring them whole by `fae weights pull {name}`"
         available = frozenset(set(TAPS) - set(lacks))

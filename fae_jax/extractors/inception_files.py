@@ -4,13 +4,16 @@ A batch norm behind a convolution, y = (W x − m) / √(v + ε) γ + β with ε
 
     kernel = W γ / √(v + ε),     bias = β − m γ / √(v + ε)                                         (1)
 
-in float64. Three layouts are read, each by its names: ours and TensorFlow's folded one with kernels (rows, columns,
-in, out), and torchvision's with (out, in, rows, columns) and batch norms.
+in float64. Four layouts are read, each by its names: ours, a folded one with TensorFlow's names and TensorFlow's
+graph itself with kernels (rows, columns, in, out), and torchvision's with (out, in, rows, columns). The graph's names
+have a slash before each part, `mixed_9/tower/mixed/conv_1`. Torchvision's are paired with them as in
+torch-fidelity's `utils/util_convert_inception_weights.py`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +42,14 @@ def _plain(separator: str, kernel: str, bias: str) -> tuple[Callable[..., Shapes
     return shapes, lambda tensors: tensors
 
 
+def _graph_shapes(name: str, _: str, shape: tuple[int, ...]) -> Shapes:
+    if len(shape) == 2:
+        return {f"{name}/weights": shape, f"{name}/biases": shape[-1:]}
+    name = re.sub(r"(?<=.)_(?=tower|mixed|conv)", "/", name)
+    norm = ("gamma", "beta", "moving_mean", "moving_variance")
+    return {f"{name}/conv2d_params": shape} | {f"{name}/batchnorm/{each}": shape[-1:] for each in norm}
+
+
 def _torch_shapes(_: str, published: str, shape: tuple[int, ...]) -> Shapes:
     if len(shape) == 2:
         return {f"{published}.weight": shape[::-1], f"{published}.bias": shape[-1:]}
@@ -48,18 +59,24 @@ def _torch_shapes(_: str, published: str, shape: tuple[int, ...]) -> Shapes:
 
 
 def _folded(tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(1)."""
+    """(1) where there is a batch norm."""
     if len(tensors) == 2:
-        return tensors[0].T, tensors[1]
+        return tensors[0], tensors[1]
     kernel, gamma, beta, mean, variance = (tensor.astype(np.float64) for tensor in tensors)
     scale = gamma / np.sqrt(variance + EPSILON)
-    return kernel.transpose(2, 3, 1, 0) * scale, beta - mean * scale
+    return kernel * scale, beta - mean * scale
+
+
+def _from_torch(tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    kernel, *others = tensors
+    return _folded([kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0), *others])
 
 
 LAYOUTS: dict[str, tuple[Callable[..., Shapes], Callable[..., Any]]] = {  # first tensor → shapes, and the way here
     "conv.kernel": _plain(".", "kernel", "bias"),
     "conv/w": _plain("/", "w", "b"),
-    "Conv2d_1a_3x3.conv.weight": (_torch_shapes, _folded),
+    "conv/conv2d_params": (_graph_shapes, _folded),
+    "Conv2d_1a_3x3.conv.weight": (_torch_shapes, _from_torch),
 }
 
 

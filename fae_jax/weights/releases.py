@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from fae_jax.files import storage
 from fae_jax.files.retry import retried
 from fae_jax.files.writing import read_json, write_json
+from fae_jax.weights import graphs
 from fae_jax.weights.pickles import read_pickle
 from fae_jax.weights.tensors import FILE, PICKLES, open_tensors
 from fae_jax.weights.tree import save_tree
@@ -32,7 +33,8 @@ _BLOCK = 2**20
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file or folder, an .npz, or a PyTorch file, of which nothing is executed.
+    """All tensors of a safetensors file or folder, an .npz, a PyTorch file, of which nothing is executed, or a
+    frozen graph of TensorFlow.
 
     Raises:
       FileNotFoundError: nothing is there.
@@ -41,6 +43,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(path)
     if path.suffix in PICKLES:
         return read_pickle(path)
+    if path.suffix == graphs.SUFFIX:
+        return graphs.read_graph(path)
     if path.suffix == ".npz":
         return storage.read_arrays(str(path))
     tensors = open_tensors(path)

@@ -14,11 +14,12 @@ from PIL import Image
 
 from fae_jax.cli.program import main
 from fae_jax.extractors import extractor_names, inception, load_extractor
-from fae_jax.extractors.inception_files import read_params
-from fae_jax.weights import open_tensors
+from fae_jax.extractors.inception_files import _graph_shapes, read_params
+from fae_jax.weights import hash_tree, open_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "weights")]
 
+from graph_files import constant, graph  # noqa: E402
 from pickle_files import Tensor, sequence  # noqa: E402
 from test_releases import serving  # noqa: E402
 
@@ -49,7 +50,18 @@ def test_batch_norms_are_folded_in_and_all_layouts_agree(tmp_path):
     published, folded = tiny()
     write_old_pickle(tmp_path / "a.pth", published)
     np.savez(tmp_path / "b.npz", **folded)
+    norms = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    nodes = [constant("softmax/weights", folded["softmax/w"]), constant("softmax/biases", folded["softmax/b"])]
+    for place, theirs in (("conv", "Conv2d_1a_3x3"), ("mixed/conv", "Mixed_5b.branch1x1")):
+        kernel = published[f"{theirs}.conv.weight"].transpose(2, 3, 1, 0)
+        nodes.append(constant(f"{place}/conv2d_params", kernel))
+        nodes += [
+            constant(f"{place}/batchnorm/{key}", published[f"{theirs}.bn.{norm}"]) for key, norm in norms.items()
+        ]
+    (tmp_path / "c.pb").write_bytes(graph(*nodes, constant("Sub/y", np.float32(128))))
     params, missing = read_params(tmp_path / "a.pth", TINY)
+    from_graph, _ = read_params(tmp_path / "c.pb", TINY)
+    assert hash_tree(from_graph) == hash_tree(params)
     assert missing == {} and list(params) == ["conv", "mixed_conv", "softmax"]
     for name, layer in params.items():
         np.testing.assert_allclose(layer["kernel"], folded[f"{name}/w"], rtol=1e-6)
@@ -196,6 +208,10 @@ def test_each_layer_has_torchvisions_name():
         ("softmax", "fc"),
     ):
         assert theirs[name] == published
+    in_graph = {name: next(iter(_graph_shapes(name, "", shape))) for _, name, _, shape in inception.layers()}
+    assert in_graph["mixed_9_tower_mixed_conv_1"] == "mixed_9/tower/mixed/conv_1/conv2d_params"
+    assert in_graph["mixed_10_tower_1_conv"] == "mixed_10/tower_1/conv/conv2d_params"
+    assert in_graph["conv_4"] == "conv_4/conv2d_params" and in_graph["softmax"] == "softmax/weights"
 
 
 def test_unknown_names():
