@@ -114,11 +114,11 @@ class Streams:
         what = f"{what}: {split}"
         return walk(self.fae, self.source(split), what=what, limit=limit, layers=layers, part=part, stored=stored)
 
-    def batches(self, split: str, what: str, samples: int = 0) -> Iterator[Batch]:
-        """The real images of a split, for metrics: this host's share. Of them, `samples` are `among` so many where
-        there are more."""
+    def batches(self, split: str, what: str, samples: int = 0, whole: bool = False) -> Iterator[Batch]:
+        """The real images of a split, for metrics: this host's share, or all. Of them, `samples` are `among` so many
+        where there are more."""
         total = len(self.source(split))
-        part = share(total)
+        part = (0, total) if whole else share(total)
         seen = part[0]
         for view in self.views(split, what, part=part):
             count = len(view.images)
@@ -129,6 +129,7 @@ class Streams:
                     labels=view.labels,
                     among=among,
                     index=np.arange(seen, seen + count),
+                    again=lambda: self.batches(split, what, samples, whole=True),
                     look=self.evaluators.of(view.images, lambda view=view: view.kept(view.features).mean(1)),
                 )
             seen += count

@@ -58,6 +58,7 @@ class Batch:
       originals: what each image is a reconstruction of, where it is one.
       among: (k,), which of them belong to an even choice of as many real images as there are samples; None: all.
       index: (k,), position of each in the whole stream, over all hosts; None: they come in order.
+      again: walks the whole stream anew, over all hosts, where it can be: for metrics that cannot hold it.
       look: name of an extractor → its taps by name, (k, d) each; called when a metric first asks for that extractor.
         The experiment's own is "encoder", with the tap "mean": its patch features, averaged over the patches.
     """
@@ -67,6 +68,7 @@ class Batch:
     originals: UInt8[np.ndarray, "k y x 3"] | None = None
     among: Bool[np.ndarray, " k"] | None = None
     index: Int[np.ndarray, " k"] | None = None
+    again: Callable[[], Iterator[Batch]] | None = None
     look: Callable[[str], Mapping[str, np.ndarray]]
     _taps: dict[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _kept: dict[Any, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)

@@ -102,6 +102,17 @@ def test_chosen_metrics_are_known_and_different():
         assert "names of metrics, recognised, frechet, fid, " in known_metrics(wrong)
 
 
+def test_a_reference_may_lack_what_only_some_metrics_need(digits):
+    whole = cut(digits.heldout, [])
+    metrics = take_in(whole, ["fid", "kid"], None, NAMES)
+    statistics = {"reference": {"fid": metrics["fid"]}}  # of mean and covariance alone
+    assert results({"fid": metrics["fid"]}, statistics)[0]["fid"]["against"] == "reference"
+    with pytest.raises(
+        ValueError, match="the metric 'kid' compares with real images, and there are none here: give a"
+    ):
+        results(metrics, statistics)
+
+
 def test_an_extractor_looks_once_at_a_batch_whoever_asks(digits):
     asked = []
     batch = dataclasses.replace(digits.heldout, look=lambda name: asked.append(name) or {"mean": np.ones((359, 2))})

@@ -6,7 +6,9 @@ from scipy.spatial.distance import cdist
 
 from fae_jax.evaluation import voting
 from fae_jax.evaluation.metrics import Batch, take_in
+from fae_jax.evaluation.metrics import nearest as nearest_module
 from fae_jax.evaluation.metrics.nearest import Nearest, nearest
+from fae_jax.evaluation.metrics.rows import priority
 from fae_jax.stages.figures import ALARM
 
 
@@ -87,6 +89,63 @@ def test_the_figure_frames_a_planted_copy_and_shows_it_first(digits):
     assert (pixels[2:4, 8:100] == ALARM).all()
     framed = (pixels == ALARM).all(-1)[3].sum()
     assert framed < pixels.shape[1] / 2  # not everything is framed
+
+
+def walked(images: np.ndarray, size: int, **more) -> Nearest:
+    """The metric after a stream of `images` that can be walked again."""
+
+    def stream():
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            index = np.arange(start, start + len(part))
+            yield Batch(images=part, labels=index * 0, index=index, again=stream, look=lambda name: {}, **more)
+
+    return taken(*stream())
+
+
+@pytest.mark.parametrize("chunk", [1, 6 * 5 * 3 * 9, 2**28])
+def test_training_images_pass_by_and_are_not_held(chunk, monkeypatch):
+    monkeypatch.setattr(nearest_module, "CHUNK", chunk)
+    references, samples, heldout = make_images(10, 61), make_images(11, 12), make_images(12, 9)
+    samples[2], samples[5] = references[40], np.clip(references[60].astype(int) + 1, 0, 255)
+    references[50] = references[40]
+    held = taken(Batch(images=references, labels=np.zeros(61, int), look=lambda name: {}))
+    ours = taken(Batch(images=samples, labels=np.zeros(12, int), look=lambda name: {}))
+    unseen = taken(Batch(images=heldout, labels=np.zeros(9, int), look=lambda name: {}))
+    expected = ours.result({"train": held, "heldout": unseen})["nearest"]
+    train = walked(references, 7)
+    assert train._parts == []
+    real = {"train": train, "heldout": walked(heldout, 4)}
+    result = ours.result(real)["nearest"]
+    assert result == expected and result["index"][2] == 40 and result["index"][5] == 60
+    assert result["compared"] == {"samples": 12, "heldout": 9, "train": 61}
+    near = ours.to(train)
+    np.testing.assert_array_equal(near.images, references[near.index])
+    assert near.second[2] == near.distance[2] == 0.0
+    np.testing.assert_array_equal(near.second, nearest(samples, references).second)
+    train.restore(train.state())  # as on another host
+    again = taken(Batch(images=samples, labels=np.zeros(12, int), look=lambda name: {})).result(real)["nearest"]
+    assert again == expected
+    assert set(ours.figures(real)) == {"nearest"}
+
+
+def test_of_many_samples_a_choice_is_compared_and_too_many_training_images_are_refused(monkeypatch, digits):
+    monkeypatch.setattr(nearest_module, "HELD", 100 * digits.train.images[0].nbytes)
+    samples = digits.heldout.images.copy()
+    expected = np.sort(np.argsort(priority(np.arange(359)))[:100])
+    samples[expected[7]] = digits.train.images[3]
+    batches = [
+        Batch(images=samples[part], labels=part * 0, index=part, look=lambda name: {})
+        for part in np.split(np.arange(359), [100, 101, 250])
+    ]
+    real = {"train": walked(digits.train.images, 500), "heldout": walked(digits.heldout.images, 200)}
+    ours = taken(*batches)
+    result = ours.result(real)["nearest"]
+    assert result["compared"] == {"samples": 100, "heldout": 100, "train": 1438}
+    assert len(result["index"]) == 100 and result["index"][7] == 3 and expected[7] in result["close"]
+    assert "24 of 100 samples" in ours.figures(real)["nearest"][1]
+    with pytest.raises(ValueError, match="only 100 of 1438 training images fit into memory, and their stream cannot"):
+        ours.result({**real, "train": taken(digits.train)})
 
 
 def test_impossible_comparisons_are_refused(unchecked_shapes):

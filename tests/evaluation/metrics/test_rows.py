@@ -50,6 +50,7 @@ def test_rows_come_in_the_order_of_the_stream_and_only_those_among():
     expected = np.concatenate([features[:20:2], features[20:]])
     np.testing.assert_array_equal(taken.take(np.arange(20)), expected)
     np.testing.assert_array_equal(taken.take(np.array([19, 0, 3])), expected[[19, 0, 3]])
+    np.testing.assert_array_equal(taken.state()["index"], [*range(0, 20, 2), *range(20, 30)])
     assert taken.width == 3 and taken.take(np.arange(2)).dtype == np.float64
 
 
