@@ -20,11 +20,11 @@ from typing import Any
 from PIL import Image
 
 from fae_jax.data.sources.listing import SPLITS
-from fae_jax.evaluation.metrics import METRICS, compares, known_metrics, numbers_of, results
+from fae_jax.evaluation.metrics import METRICS, known_metrics, numbers_of, results
 from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams, drawn
 from fae_jax.evaluation.tasks import Outcome
-from fae_jax.evaluation.tasks.generation import Generation, real_side, taken
+from fae_jax.evaluation.tasks.generation import check_possible, check_real, real_side, taken
 from fae_jax.files.progress import say
 from fae_jax.kinds import find
 from fae_jax.model import FAE
@@ -63,17 +63,16 @@ class GuidanceSweep:
     needs = ("features", "pixels", "generator")
     higher = ()
     together = True
-    possible = Generation.possible
 
     def __init__(self, fae: FAE, streams: Streams):
         self.fae, self.streams, self.fields = fae, streams, fae.config.evaluation.guidance
 
+    @staticmethod
+    def possible(config: Any) -> None:
+        check_possible(config, config.evaluation.guidance.metrics)
+
     def check(self) -> None:
-        for split in SPLITS:
-            self.streams.source(split)
-        wrong = [name for name in self.fields.metrics if compares(name) == "originals"]
-        if wrong:
-            raise ValueError(f"evaluation.guidance.metrics: samples have no originals; leave {wrong[0]} out")
+        check_real(self.streams, self.fae.config, self.fields.metrics)
 
     def run(self) -> Outcome:
         fae, fields, evaluation = self.fae, self.fields, self.fae.config.evaluation
