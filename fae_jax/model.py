@@ -278,6 +278,7 @@ class FAE:
         seed: int = 0,
         ema: str | None = "",
         first: int = 0,
+        guidance: Schedule | None = None,
         params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
@@ -287,6 +288,8 @@ class FAE:
           condition: what `Condition.request` gives, one entry for each image.
           settings: see `settings`.
           first: number of the first image, where they are a part of a larger set.
+          guidance: intervals in place of those of `settings`, as arguments of the program: one compilation serves
+            all schedules of as many intervals.
           params: of the generator and all that decodes, in place of the model's own.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
@@ -294,7 +297,8 @@ class FAE:
             raise ValueError(f"seed {problem}, got {seed!r}")
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
-        run = self._sampling(settings)
+        run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=()))
+        intervals = () if guidance is None else (jnp.asarray(make_schedule(guidance), jnp.float32),)
         params = params or {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
         for start in range(0, count, size):
             stop = min(start + size, count)
@@ -304,7 +308,7 @@ class FAE:
                 return jnp.asarray(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]))
 
             keys = sample_keys(seed, jnp.arange(first + start, first + start + size))
-            made = np.asarray(run(params, keys, jax.tree.map(rows, condition)))[: stop - start]
+            made = np.asarray(run(params, keys, jax.tree.map(rows, condition), *intervals))[: stop - start]
             if progress:
                 progress(stop)
             yield made
@@ -366,11 +370,13 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _sampling(self, settings: Any) -> Callable[..., Array]:
-        """(parameters, keys, condition) → noise → sampler → undo standardisation → decoders → images, compiled."""
+        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own where it is given) → noise →
+        sampler → undo standardisation → decoders → images, compiled."""
         statistics, generator = self.parts.statistics, self.generator
 
-        def run(params: Any, keys: Array, condition: Any) -> Array:
-            latents = generator.sample(params["generator"], keys, condition, settings)
+        def run(params: Any, keys: Array, condition: Any, guidance: Array | None = None) -> Array:
+            chosen = settings if guidance is None else dataclasses.replace(settings, guidance=tuple(guidance))
+            latents = generator.sample(params["generator"], keys, condition, chosen)
             return self.tokenizer.decode(params, statistics.unstandardise(latents))
 
         return jax.jit(constrained(run, self.parts.mesh))

@@ -27,8 +27,8 @@ from jaxtyping import Array, Float, PyTree
 
 from fae_jax.diffusion.path import Time, along
 
-Schedule = tuple[tuple[float, float, float], ...]
-Guidance = float | int | Sequence[Sequence[float]] | None
+Schedule = tuple[tuple[float, float, float] | Array, ...]
+Guidance = float | int | Sequence[Sequence[float] | Array] | None
 PAPER_SCHEDULE: Schedule = ((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, 2.5))
 
 
@@ -36,13 +36,16 @@ def make_schedule(guidance: Any) -> Schedule:
     """Checks a schedule and brings it to its normal form, intervals in order of time.
 
     Args:
-      guidance: intervals (low, high, weight); or one weight for all times; or None for no guidance.
+      guidance: intervals (low, high, weight); or one weight for all times; or None for no guidance. Intervals that
+        are JAX arrays (3,) are taken as they are: as arguments of a program that serves many schedules.
 
     Raises:
       ValueError: an interval is not three finite numbers with 0 ≤ low < high ≤ 1, or two intervals overlap.
     """
     if guidance is None:
         return ()
+    if _are_arguments(guidance):
+        return guidance
     if isinstance(guidance, float | int):
         guidance = ((0.0, 1.0, guidance),)
     intervals = []
@@ -64,6 +67,11 @@ def make_schedule(guidance: Any) -> Schedule:
     return tuple(intervals)
 
 
+def _are_arguments(schedule: Any) -> bool:
+    """Whether the intervals are arguments of a program, with no values yet."""
+    return isinstance(schedule, tuple) and any(isinstance(interval, jax.Array) for interval in schedule)
+
+
 def guidance_weight(schedule: Schedule, time: Time) -> Time:
     """w(t), elementwise; compared and returned in float32, so that host (NumPy in, NumPy out) and device agree.
 
@@ -75,8 +83,9 @@ def guidance_weight(schedule: Schedule, time: Time) -> Time:
     time = numpy.asarray(time, np.float32)
     weight = numpy.ones_like(time)
     for low, high, value in schedule:
-        inside = (time > np.float32(low)) | ((time == 0) & (low == 0))
-        weight = numpy.where(inside & (time <= np.float32(high)), np.float32(value), weight)
+        low, high, value = (numpy.asarray(each, np.float32) for each in (low, high, value))
+        inside = (time > low) | ((time == 0) & (low == 0))
+        weight = numpy.where(inside & (time <= high), value, weight)
     return weight
 
 
@@ -100,15 +109,15 @@ def guided(
     Raises:
       ValueError: the schedule is not valid.
     """
-    schedule = make_schedule(schedule)
-    if all(weight == 1 for _, _, weight in schedule):
+    intervals = make_schedule(schedule)
+    if not _are_arguments(intervals) and all(weight == 1 for _, _, weight in intervals):
         return velocity
 
     def twin(first: Array, second: Array) -> Array:
         return rearrange(jnp.stack([first, second], axis=1), "b two ... -> (b two) ...")
 
     def guided_velocity(z: Array, t: Array, condition: PyTree) -> Array:
-        weight = guidance_weight(schedule, t)
+        weight = guidance_weight(intervals, t)
 
         def with_guidance() -> Array:
             null = jax.tree.map(
@@ -143,10 +152,10 @@ def autoguided(
     Raises:
       ValueError: the schedule is not valid.
     """
-    schedule = make_schedule(schedule)
+    intervals = make_schedule(schedule)
 
     def autoguided_velocity(z: Array, t: Array, condition: PyTree) -> Array:
-        weight = guidance_weight(schedule, t)
+        weight = guidance_weight(intervals, t)
         strong = velocity(z, t, condition).astype(jnp.float32)
 
         def with_guidance() -> Array:

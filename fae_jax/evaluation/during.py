@@ -7,18 +7,17 @@ program serves all steps; encoder and decoders stay on the devices between.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from fae_jax.data.pixels import to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.foreign import known_reference
 from fae_jax.evaluation.looks import Looks
-from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, results, take_in
-from fae_jax.evaluation.streams import Evaluators
+from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, numbers_of, results, take_in
+from fae_jax.evaluation.streams import Evaluators, drawn
 from fae_jax.evaluation.views import evenly, walk
 from fae_jax.files.progress import say
 from fae_jax.model import FAE
@@ -93,27 +92,12 @@ class During:
         return take_in(batches, chosen, self._fields.metrics, source.classes)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        taken = take_in(self._drawn(state), self._fields.during.metrics, self._fields.metrics, self._fae.classes)
-        scores, _ = results(taken, {"reference": self._real})
-        return {f"scores/{name}": value for name, value in _numbers(scores)}
-
-    def _drawn(self, state: TrainState) -> Iterator[Batch]:
         params = {**self._decoders, "generator": best_params(state, "generator")}
-        condition, place = self._fae.generator.condition.request(self._labels), 0
-        for piece in self._fae.images(condition, self._settings, seed=self._fields.seed, params=params):
-            images = to_uint8(piece)
-            index = np.arange(place, place + len(images))
-            yield Batch(images=images, labels=self._labels[index], index=index, look=self._evaluators.of(images))
-            place += len(images)
-
-
-def _numbers(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The scores among nested results: what is no count."""
-    for name, value in scores.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, float):
-            yield prefix + name, value
+        how = {"seed": self._fields.seed, "params": params}
+        samples = drawn(self._fae, self._labels, self._settings, self._evaluators, **how)
+        taken = take_in(samples, self._fields.during.metrics, self._fields.metrics, self._fae.classes)
+        scores, _ = results(taken, {"reference": self._real})
+        return {f"scores/{name}": value for name, value in numbers_of(scores)}
 
 
 def scorer(experiment: Experiment) -> Callable[[TrainState], dict[str, float]] | None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from fae_jax.data.pixels import to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, with_prefix
@@ -70,6 +71,21 @@ def sampled(drawing: Drawing, evaluators: Evaluators) -> Iterator[Batch]:
         yield Batch(images=images, labels=labels, index=index, look=evaluators.of(images))
 
 
+def drawn(
+    fae: FAE, labels: Int[np.ndarray, " n"], settings: Any, evaluators: Evaluators, **how: Any
+) -> Iterator[Batch]:
+    """Samples for metrics that are kept nowhere: this host's share of one for each label; `how` as `FAE.images`."""
+    place, last = share(len(labels))
+    if place == last:
+        return
+    condition = fae.generator.condition.request(labels[place:last])
+    for piece in fae.images(condition, settings, first=place, **how):
+        images = to_uint8(piece)
+        index = np.arange(place, place + len(images))
+        yield Batch(images=images, labels=labels[index], index=index, look=evaluators.of(images))
+        place += len(images)
+
+
 class Streams:
     """The images of an experiment, and samples of its generator."""
 
@@ -98,11 +114,11 @@ class Streams:
         what = f"{what}: {split}"
         return walk(self.fae, self.source(split), what=what, limit=limit, layers=layers, part=part, stored=stored)
 
-    def batches(self, split: str, what: str, samples: int = 0) -> Iterator[Batch]:
-        """The real images of a split, for metrics: this host's share. Of them, `samples` are `among` so many where
-        there are more."""
+    def batches(self, split: str, what: str, samples: int = 0, whole: bool = False) -> Iterator[Batch]:
+        """The real images of a split, for metrics: this host's share, or all. Of them, `samples` are `among` so many
+        where there are more."""
         total = len(self.source(split))
-        part = share(total)
+        part = (0, total) if whole else share(total)
         seen = part[0]
         for view in self.views(split, what, part=part):
             count = len(view.images)
@@ -113,7 +129,7 @@ class Streams:
                     labels=view.labels,
                     among=among,
                     index=np.arange(seen, seen + count),
-                    again=lambda: self.batches(split, what, samples),
+                    again=lambda: self.batches(split, what, samples, whole=True),
                     look=self.evaluators.of(view.images, lambda view=view: view.kept(view.features).mean(1)),
                 )
             seen += count

@@ -11,7 +11,7 @@ features, and what the latent lost is seen as a change of colour.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
@@ -25,6 +25,7 @@ CAPTION_KEY = "Description"
 GRID_ROWS, GRID_COLUMNS = 20, 12  # classes, and images of each, in a grid by class
 LETTERING = (124, 130, 141, 255)
 ALARM = (217, 72, 62, 255)
+LINES = ((46, 113, 204), (217, 120, 33), (46, 152, 96), (150, 86, 186), (196, 66, 90), (110, 110, 40))  # of a chart
 
 
 def cell_size(height: int, width: int, longest: int) -> tuple[int, int]:
@@ -243,3 +244,44 @@ def write_figure(workdir: Path, name: str, figure: Image.Image, caption: str) ->
     buffer = io.BytesIO()
     figure.save(buffer, "PNG", pnginfo=text, optimize=True)
     return write_atomically(workdir / "evaluation" / "figures" / f"{name}.png", buffer.getvalue())
+
+
+def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> Image.Image:
+    """Lines by name over a common grid, each with its points; `x` and `y` name the axes.
+
+    Raises:
+      ValueError: there are no points.
+    """
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        raise ValueError("a chart needs at least one point")
+    width, height, left, below = 640, 360, 70, 46
+    font = ImageFont.load_default(size=14)
+    image = Image.new("RGBA", (width, height + 22 * len(lines)), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(image)
+    (low_x, high_x), (low_y, high_y) = ((min(side), max(side)) for side in zip(*points, strict=True))
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        across = (point[0] - low_x) / (high_x - low_x or 1)
+        up = (point[1] - low_y) / (high_y - low_y or 1)
+        return left + across * (width - left - 20), height - below - up * (height - below - 40)
+
+    for value in np.linspace(low_y, high_y, 5):
+        across = place((low_x, value))[1]
+        draw.line((left, across, width - 20, across), fill=(*LETTERING[:3], 70))
+        draw.text((left - 8, across), f"{value:.4g}", font=font, fill=LETTERING, anchor="rm")
+    for value in sorted({point[0] for point in points}):
+        draw.text(
+            (place((value, low_y))[0], height - below + 8), f"{value:g}", font=font, fill=LETTERING, anchor="mt"
+        )
+    draw.text((left, 8), y, font=font, fill=LETTERING)
+    draw.text((width - 20, height - 4), x, font=font, fill=LETTERING, anchor="rb")
+    for number, (name, line) in enumerate(lines.items()):
+        colour = (*LINES[number % len(LINES)], 255)
+        draw.line([place(point) for point in line], fill=colour, width=2)
+        for across, up in map(place, line):
+            draw.ellipse((across - 3, up - 3, across + 3, up + 3), fill=colour)
+        row = height + 22 * number + 6
+        draw.line((left, row, left + 24, row), fill=colour, width=3)
+        draw.text((left + 32, row), name, font=font, fill=LETTERING, anchor="lm")
+    return image

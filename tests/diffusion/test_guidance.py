@@ -167,3 +167,20 @@ def test_schedules_are_put_in_order():
     assert make_schedule(PAPER_SCHEDULE) == ((0.0, 0.7, 2.5), (0.7, 0.9, 1.0), (0.9, 1.0, 0.9))
     assert make_schedule(None) == ()
     assert make_schedule(2) == ((0.0, 1.0, 2.0),)
+
+
+def test_schedules_as_arguments_share_a_program_and_guide_as_written_ones():
+    z, label, traced = jax.random.normal(jax.random.key(0), (3, 4, 8)), jnp.asarray([0, 2, 1]), []
+
+    @jax.jit
+    def velocity(intervals, time):
+        traced.append(1)
+        return guided(Counted(), tuple(intervals), NULL)(z, jnp.full(3, time, jnp.float32), label)
+
+    schedules = (PAPER_SCHEDULE, ((0.0, 0.2, 1.0), (0.2, 0.5, 3.0), (0.5, 0.6, -1.0)))
+    for schedule in schedules:
+        for time in (0.0, 0.2, 0.5, 0.7, 0.9, 1.0):
+            ours = velocity(jnp.asarray(make_schedule(schedule), jnp.float32), jnp.float32(time))
+            theirs = guided(Counted(), schedule, NULL)(z, jnp.full(3, time, jnp.float32), label)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert len(traced) == 1

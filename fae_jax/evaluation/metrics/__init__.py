@@ -260,3 +260,12 @@ def results(
         if hasattr(metric, "figures"):
             figures |= metric.figures(beside)
     return scores, figures
+
+
+def numbers_of(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The scores among nested results: what is no count."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from numbers_of(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield prefix + name, value

@@ -6,6 +6,7 @@
     semantics        are like patches still alike?              evaluation/semantics.json
     reconstruction   does the image come back?               evaluation/reconstruction.json
     generation       are samples right, lifelike and new?      evaluation/generation.json
+    guidance         how much guidance, where, which EMA?       evaluation/guidance.json
 
 All are over the held-out images; classifiers and neighbours come from the training images. Every task walks the
 images by itself and needs no more stages than it uses.
@@ -51,6 +52,7 @@ TASKS = {
     "semantics": "fae_jax.evaluation.tasks.semantics:Semantics",
     "reconstruction": "fae_jax.evaluation.tasks.reconstruction:Reconstruction",
     "generation": "fae_jax.evaluation.tasks.generation:Generation",
+    "guidance": "fae_jax.evaluation.tasks.guidance:GuidanceSweep",
 }
 
 

@@ -67,21 +67,13 @@ class Generation:
 
     @staticmethod
     def possible(config: Any) -> None:
-        check_heldout(config)
-        if not make_condition(config).classes:
-            raise ValueError(
-                f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
-                "from it with `fae sample`"
-            )
+        check_possible(config, config.evaluation.generation.metrics)
 
     def check(self) -> None:
-        for split in SPLITS:
-            self.streams.source(split)
-        if any(compares(name) == "originals" for name in self.fae.config.evaluation.generation.metrics):
-            raise ValueError("evaluation.generation.metrics: samples have no originals; leave fidelity out")
+        check_real(self.streams, self.fae.config, self.fae.config.evaluation.generation.metrics)
 
     def run(self) -> Outcome:
-        fields, classes = self.fae.config.evaluation, self.streams.classes
+        fields, classes = self.fae.config.evaluation, self.fae.classes
         policy = self.fae.config.sampling.labels
         labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
@@ -89,12 +81,13 @@ class Generation:
             name: self.streams.drawing(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
             for name, guidance in SETS.items()
         }
-        real, reference = self._real()
+        real, reference = real_side(self.fae, self.streams, fields.generation.metrics, len(labels))
         sets: dict[str, Any] = {}
         figures: dict[str, Any] = {}
         for name, drawing in drawings.items():
-            taken = self._taken(sampled(drawing, self.streams.evaluators), fields.generation.metrics)
-            scores, figures = results(taken, real)
+            samples = sampled(drawing, self.streams.evaluators)
+            metrics = taken(self.fae, self.streams, samples, fields.generation.metrics)
+            scores, figures = results(metrics, real)
             sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
@@ -108,23 +101,61 @@ class Generation:
         }
         return Outcome({"schema": 2, "class_names": list(classes), "sets": sets}, figures, origin)
 
-    def _real(self) -> tuple[dict[str, dict[str, Metric]], Any]:
-        """The metrics after the training and held-out images, and of the reference; and what is said of that one."""
-        config = self.fae.config
-        fields, size = config.evaluation, config.data.image_size
-        apart = fields.generation.reference
-        compared = {name: compares(name) for name in fields.generation.metrics}
-        own = [name for name, kind in compared.items() if kind == "splits" or (kind == "reference" and not apart)]
-        real, about = {}, None
-        if apart:
-            rest = [name for name, kind in compared.items() if kind == "reference"]
-            real["reference"], about = known_reference(apart, rest, (size, size), config, self.streams.evaluators)
-        for split in SPLITS if own else ():
-            real[split] = self._taken(self.streams.batches(split, "generation", fields.samples), own)
-        return real, about
 
-    def _taken(self, batches: Iterator[Batch], chosen: Sequence[str]) -> dict[str, Metric]:
-        """The metrics after a stream, over all hosts."""
-        return self.streams.together(
-            take_in(batches, chosen, self.fae.config.evaluation.metrics, self.streams.classes)
+def _from_images(config: Any, chosen: Sequence[str]) -> list[str]:
+    """The metrics that look at the experiment's own images."""
+    apart = config.evaluation.generation.reference
+    return [name for name in chosen if compares(name) == "splits" or (compares(name) == "reference" and not apart)]
+
+
+def check_possible(config: Any, chosen: Sequence[str]) -> None:
+    """Refuses an experiment whose samples can never be scored by the metrics called `chosen`.
+
+    Raises:
+      ValueError: it says what to do.
+    """
+    if _from_images(config, chosen):
+        check_heldout(config)
+    if not make_condition(config).classes:
+        raise ValueError(
+            f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
+            "from it with `fae sample`"
         )
+    if any(compares(name) == "originals" for name in chosen):
+        raise ValueError("samples have no originals: leave fidelity out of its metrics")
+
+
+def check_real(streams: Streams, config: Any, chosen: Sequence[str]) -> None:
+    """Opens the images that metrics look at.
+
+    Raises:
+      ValueError, FileNotFoundError: they are not there.
+    """
+    for split in SPLITS if _from_images(config, chosen) else ():
+        streams.source(split)
+
+
+def real_side(
+    fae: FAE, streams: Streams, chosen: Sequence[str], samples: int
+) -> tuple[dict[str, dict[str, Metric]], Any]:
+    """The metrics after the training and held-out images, and of the reference; and what is said of that one.
+
+    Args:
+      samples: how many they are compared with.
+    """
+    config = fae.config
+    fields, size = config.evaluation, config.data.image_size
+    apart = fields.generation.reference
+    own = _from_images(config, chosen)
+    real, about = {}, None
+    if apart:
+        rest = [name for name in chosen if compares(name) == "reference"]
+        real["reference"], about = known_reference(apart, rest, (size, size), config, streams.evaluators)
+    for split in SPLITS if own else ():
+        real[split] = taken(fae, streams, streams.batches(split, "real images", samples), own)
+    return real, about
+
+
+def taken(fae: FAE, streams: Streams, batches: Iterator[Batch], chosen: Sequence[str]) -> dict[str, Metric]:
+    """The metrics after a stream, over all hosts."""
+    return streams.together(take_in(batches, chosen, fae.config.evaluation.metrics, fae.classes))

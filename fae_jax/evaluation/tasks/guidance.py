@@ -1,0 +1,153 @@
+"""How much guidance, up to which time, and which average of the weights: a score at every point of a grid.
+
+Guidance of weight w acts on 0 ≤ t ≤ high; w = 1 is none. All points are of the same noise and labels, and one
+compiled program draws them, whose arguments are the schedule and the network's weights. Samples are kept nowhere.
+
+`evaluation/guidance.json`:
+
+    schema          1
+    by              the score that points are compared by, as METRIC.NAME, and whether higher values are better
+    best            the name of the best point, and what `points` says of it
+    points.NAME     ema, weight, high, function_evaluations, value (of `by`), and the scores of all metrics
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+from PIL import Image
+
+from fae_jax.data.sources.listing import SPLITS
+from fae_jax.evaluation.metrics import METRICS, known_metrics, numbers_of, results
+from fae_jax.evaluation.origin import metric_settings
+from fae_jax.evaluation.streams import Streams, drawn
+from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.tasks.generation import check_possible, check_real, real_side, taken
+from fae_jax.files.progress import say
+from fae_jax.kinds import find
+from fae_jax.model import FAE
+from fae_jax.section import Check, are_numbers, at_least, at_most, option
+from fae_jax.stages.figures import line_chart
+from fae_jax.stages.sampling import choose_labels
+
+
+def _are(what: str, low: float, high: float) -> Check:
+    """A check: one or more different numbers, above `low` and at most `high`."""
+
+    def check(value: Any) -> str | None:
+        fits = are_numbers(value, len(value)) and value and len(set(value)) == len(value)
+        return None if fits and all(low < each <= high for each in value) else f"holds different {what}"
+
+    return check
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidanceSweepSection:
+    """Guidance × interval × EMA."""
+
+    weights: tuple[Any, ...] = option(
+        (1.0, 1.5, 2.0, 2.5, 3.0, 4.0), "weights; 1 = no guidance", _are("weights", -1e6, 1e6)
+    )
+    highs: tuple[Any, ...] = option((0.7, 1.0), "times up to which guidance acts", _are("times in (0, 1]", 0.0, 1.0))
+    emas: tuple[Any, ...] = option((), "decays of averages, of those kept; empty = all of generator.ema")
+    samples: int = option(10_000, "images of a point", at_least(2), at_most(1_000_000))
+    metrics: tuple[Any, ...] = option(("frechet",), "metrics; points are compared by the first one", known_metrics)
+
+
+class GuidanceSweep:
+    """The task; see the module."""
+
+    Section = GuidanceSweepSection
+    needs = ("features", "pixels", "generator")
+    higher = ()
+    together = True
+
+    def __init__(self, fae: FAE, streams: Streams):
+        self.fae, self.streams, self.fields = fae, streams, fae.config.evaluation.guidance
+
+    @staticmethod
+    def possible(config: Any) -> None:
+        check_possible(config, config.evaluation.guidance.metrics)
+
+    def check(self) -> None:
+        check_real(self.streams, self.fae.config, self.fields.metrics)
+
+    def run(self) -> Outcome:
+        fae, fields, evaluation = self.fae, self.fields, self.fae.config.evaluation
+        settings = fae.settings()
+        labels = choose_labels(range(len(fae.classes)), fields.samples, settings.labels, evaluation.seed)
+        real, reference = real_side(fae, self.streams, fields.metrics, fields.samples)
+        emas: list[str | None] = [str(decay) for decay in fields.emas or fae.config.generator.ema] or [None]
+        every = itertools.product(emas, fields.highs, fields.weights)
+        grid = list(dict.fromkeys((ema, *_acting(weight, high)) for ema, high, weight in every))
+        weights = {ema: fae.hashes((*fae.tokenizer.decodes, "generator"), ema) for ema in emas}  # read by all hosts
+        points: dict[str, dict[str, Any]] = {}
+        for number, (ema, weight, high) in enumerate(grid, 1):
+            intervals = ((0.0, high, weight),)
+            samples = drawn(
+                fae, labels, settings, self.streams.evaluators, guidance=intervals, seed=evaluation.seed, ema=ema
+            )
+            scores, _ = results(taken(fae, self.streams, samples, fields.metrics), real)
+            by, value = next(numbers_of(scores))
+            schedule = fae.settings(guidance=intervals)
+            point = {"ema": ema, "weight": weight, "high": high, "value": value}
+            name = f"{weight:g} up to {high:g}" if weight != 1 else "none"
+            name += f", EMA {ema}" if len(emas) > 1 else ""
+            points[name] = {**point, "function_evaluations": fae.generator.evaluations(schedule), **scores}
+            say(f"guidance: point {number} of {len(grid)}: {name}: {by} {value:.4g}")
+        best, higher = best_point(points, by)
+        result = {
+            "schema": 1,
+            "by": {"score": by.replace("/", "."), "higher": higher},
+            "best": {"name": best, **points[best]},
+            "points": points,
+        }
+        origin = {
+            "samples": fields.samples,
+            "seed": evaluation.seed,
+            "sampler": {
+                **{each: getattr(settings, each) for each in ("sampler", "steps", "shift", "last_step", "labels")},
+                "dtype": settings.dtype or fae.config.compute.dtype,
+            },
+            "checkpoints": {str(ema): fae.parts.read_generator.get(ema) for ema in emas},
+            "weights": {str(ema): each for ema, each in weights.items()},
+            "evaluators": self.streams.evaluators.origin,
+            "metrics": metric_settings(fields.metrics, evaluation.metrics),
+            "real": {split: self.streams.source(split).fingerprint for split in SPLITS if split in real},
+            "reference": reference,
+        }
+        return Outcome(result, {"guidance": (chart(points, by), _caption(best, points[best], by))}, origin)
+
+
+def _acting(weight: float, high: float) -> tuple[float, float]:
+    """Weight and time of a point: where there is no guidance its interval does not matter."""
+    return float(weight), float(high) if weight != 1 else 1.0
+
+
+def best_point(points: dict[str, dict[str, Any]], by: str) -> tuple[str, bool]:
+    """The name of the best point, and whether higher values of the score `by`, METRIC/NAME, are better."""
+    kinds = [find("metrics", METRICS, name) for name in METRICS]
+    higher = any(part in kind.higher for kind in kinds for part in by.split("/"))
+    best = max if higher else min
+    return best(points, key=lambda name: points[name]["value"]), higher
+
+
+def chart(points: dict[str, dict[str, Any]], by: str) -> Image.Image:
+    """Value over weight, a line for each time and average; the point without guidance begins them all."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    several = len({point["ema"] for point in points.values()}) > 1
+    guided = [point for point in points.values() if point["weight"] != 1]
+    for ema, high in dict.fromkeys((point["ema"], point["high"]) for point in guided or points.values()):
+        line = [
+            (point["weight"], point["value"])
+            for point in points.values()
+            if point["ema"] == ema and (point["high"] == high or point["weight"] == 1)
+        ]
+        lines[f"up to {high:g}" + (f", EMA {ema}" if several else "")] = sorted(line)
+    return line_chart(lines, x="weight of guidance", y=by.replace("/", " · "))
+
+
+def _caption(best: str, point: dict[str, Any], by: str) -> str:
+    return f"{by.replace('/', ' · ')} over the weight of guidance. Best: {best}, {point['value']:.4g}."
