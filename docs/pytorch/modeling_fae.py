@@ -1,11 +1,11 @@
-"""The two halves of an FAE as diffusers' models; `read_bundle.py` beside this file is what they compute."""
+"""The two halves of an FAE as diffusers' models; what they compute is in `read_bundle.py`, which `fae export` puts in
+front of this, since diffusers fetches one file of code for each component."""
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
-
-from .read_bundle import FAE
+from read_bundle import FAE
 
 
 class FAEPart(ModelMixin, ConfigMixin):

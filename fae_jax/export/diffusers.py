@@ -2,7 +2,7 @@
 
     model_index.json                         the pipeline's class and its two components
     pipeline.py                              class labels → images
-    vae/, transformer/                       config.json, weights, and modeling_fae.py with read_bundle.py
+    vae/, transformer/                       config.json, weights, and modeling_fae.py
 
 None of diffusers' own classes computes an FAE (0.42). `AutoencoderRAE` decodes an encoder's features, not latents of
 them; its decoder has a GELU feed-forward, a fixed position table and a class token where ours has SwiGLU, a learned
@@ -65,6 +65,8 @@ def write_diffusers(
     if config.encoder.train:
         names["vae"].insert(0, "encoder")
     code = pytorch_files()
+    models = (code / "modeling_fae.py").read_text().replace("from read_bundle import FAE\n", "")
+    modeling = (code / "read_bundle.py").read_text() + "\n\n" + models  # diffusers fetches one file of a component
     with new_folder(folder, last="model_index.json") as into:
         for component, kind in COMPONENTS.items():
             trees = {part: fetch(parts.params(part, ema if part == "generator" else "")) for part in names[component]}
@@ -74,8 +76,7 @@ def write_diffusers(
             about = {"_class_name": kind, "_diffusers_version": WRITTEN_FOR, "content": content, "shapes": shapes}
             write_tensors(into / component / "diffusion_pytorch_model.safetensors", tensors)
             write_json(into / component / "config.json", about)
-            for file in ("modeling_fae.py", "read_bundle.py"):
-                shutil.copyfile(code / file, into / component / file)
+            write_atomically(into / component / "modeling_fae.py", modeling)
         shutil.copyfile(code / "pipeline.py", into / "pipeline.py")
         write_atomically(into / "README.md", _card(config, provenance))
         index = {component: ["modeling_fae", kind] for component, kind in COMPONENTS.items()}

@@ -37,7 +37,7 @@ def test_diffusers_gives_the_models_images(finished: Path, tmp_path: Path):
     ours = fae_jax.load(finished)
     folder = write_diffusers(ours.parts, tmp_path / "model")
     hashes = json.loads((folder / "files.json").read_text())
-    assert hashes == {name: sha256(folder / name) for name in hashes} and "vae/read_bundle.py" in hashes
+    assert hashes == {name: sha256(folder / name) for name in hashes} and "vae/modeling_fae.py" in hashes
     alone = environment(PYTHONPATH="", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(command, env=alone, cwd=tmp_path, capture_output=True, text=True)

@@ -7,19 +7,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from jax import export
-from running import environment, fae
+from running import TINY, environment, fae
 
 import fae_jax
+from fae_jax import FAE
 from fae_jax.commands.export import add_arguments, run
+from fae_jax.config import check, load_config
 from fae_jax.data.pixels import to_uint8
 from fae_jax.encoders.vit import ViT, ViTConfig
-from fae_jax.export.stablehlo import PLATFORMS
+from fae_jax.export.stablehlo import PLATFORMS, programs, write_stablehlo
 from fae_jax.export.stablehlo_run import FORMAT, Model
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages.outline import Shapes
 
 # What `pip install jax numpy` brings. None of it knows fae_jax, flax or safetensors.
 ALONE = ("jax", "jaxlib", "numpy", "ml_dtypes", "scipy", "opt_einsum")
@@ -131,6 +136,18 @@ def test_another_versions_folder_is_refused(described: Path):
     (described / "model.json").write_text(json.dumps({**about, "format": FORMAT + 1}))
     with pytest.raises(ValueError, match=f"has format {FORMAT + 1}, and this run.py reads {FORMAT}"):
         Model(described)
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = FAE(Shapes(check(load_config(str(TINY))), make_mesh()))
+    prompt = {"tokens": np.zeros((1, 8, 4), np.float32), "mask": np.ones((1, 8), bool)}
+    model.__dict__["generator"] = SimpleNamespace(condition=SimpleNamespace(none=lambda count: prompt))
+    with pytest.raises(ValueError, match="told more than a class cannot be exported as stablehlo: use bundle"):
+        programs(model, (None,))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package flatbuffers: pip install flatbuffers"):
+        write_stablehlo(model.parts, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_option_of_another_format_is_refused():

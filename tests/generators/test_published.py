@@ -68,7 +68,15 @@ def theirs(state, x, t, y, *, patch, channels, **switches):
     return whole[:, :channels]
 
 
-@pytest.mark.parametrize("kind", [SIT, LIGHTNING, VARIANT, LAYER_QK], ids=["SiT", "LightningDiT", "variant", "layer"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(SIT, id="SiT"),
+        pytest.param(LIGHTNING, id="LightningDiT"),
+        pytest.param(VARIANT, id="variant", marks=pytest.mark.slow),
+        pytest.param(LAYER_QK, id="layer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_is_the_velocity_backward(kind: dict, tmp_path: Path):
     state = checkpoint(**kind)
     write_tensors(tmp_path / "model.safetensors", state)
