@@ -75,6 +75,6 @@ class PrecisionRecall(OfRows):
                 "neighbours": NEAREST,
                 "neighbours_of_density": NEAREST_OF_DENSITY,
                 **counts,
-                "too_few": too_few("precision and recall", counts, 1000),
+                "too_few": too_few("a score of precision and recall", counts, 1000),
             }
         }
