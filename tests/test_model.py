@@ -17,7 +17,7 @@ from fae_jax.data.pixels import to_pixels
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.diffusion.samplers import initial_noise, sample_keys
 from fae_jax.model import guidance_schedule
-from fae_jax.stages.sampling import draw
+from fae_jax.stages.sampling import Drawing
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,13 @@ def test_averages_are_chosen_by_decay(fae: fae_jax.FAE):
 
 
 def test_settings_say_all_that_decides_the_images(fae: fae_jax.FAE, tmp_path: Path):
-    draw(fae, tmp_path, np.asarray([0, 1]), seed=3, ema="0.5")
+    for _, images, _ in Drawing(fae=fae, folder=tmp_path, labels=np.asarray([0, 1]), seed=3, ema="0.5"):
+        assert images.shape == (2, 32, 32, 3)
     settings = json.loads((tmp_path / "settings.json").read_text())
+    weights = settings.pop("weights")
+    assert weights == fae.hashes((*fae.tokenizer.decodes, "generator"), "0.5")
+    assert weights["generator"] != fae.hashes(("generator",), "0.9")["generator"]
+    assert settings.pop("train_shift") == fae.config.generator.flow_matching.train_shift
     assert (settings.pop("checkpoint"), settings.pop("ema")) == (STEPS, "0.5")
     sampling = dataclasses.asdict(fae.config.sampling)
     del sampling["batch"]  # decides no image

@@ -27,6 +27,7 @@ from fae_jax.files.writing import whole_file, write_file, write_json
 from fae_jax.model import FAE
 from fae_jax.nn.params import count
 from fae_jax.parallel.hosts import is_first, wait_for_all
+from fae_jax.section import seed_range
 from fae_jax.stages.figures import GRID_COLUMNS, GRID_ROWS, class_grid
 
 Drawn = tuple[int, UInt8[np.ndarray, "k y x 3"], Int[np.ndarray, " k"]]  # position of the first, images, labels
@@ -76,7 +77,10 @@ class Drawing:
     progress: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError: a label or a value cannot work."""
+        """Raises ValueError: a label, the seed or a value cannot work."""
+        problem = seed_range(self.seed)
+        if problem:
+            raise ValueError(f"seed {problem}, got {self.seed!r}")
         self.fae.generator.condition.request(self.labels)
         _ = self.settings
 

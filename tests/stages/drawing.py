@@ -19,7 +19,7 @@ from fae_jax.model import FAE
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.sampling import Drawing, choose_labels
 
-CHOSEN = ("fid", "inception_score", "precision_recall", "kid", "mind")
+CHOSEN = ("fid", "inception_score", "precision_recall")
 WIDTH = 64
 
 
