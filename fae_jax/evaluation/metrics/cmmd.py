@@ -34,15 +34,16 @@ def mean_kernel(first: Rows, second: Rows) -> float:
 class Cmmd(OfRows):
     """See the module.
 
-    Its score: `cmmd` {value, against (train, heldout or reference), sigma, scale, samples, reference (counts),
-    too_few (there are fewer than 1,000)}.
+    Its score: `cmmd` {value, space, against (see `OfRows.pair`), sigma, scale, samples, reference (counts), too_few
+    (there are fewer than 1,000)}.
     """
 
+    Section = None
     tap = "clip_l14_336:pooled"
 
     def result(self, real: Mapping[str, Cmmd]) -> dict[str, Any]:
-        against, samples, reference, counts = self.pair(real, "cmmd", 1)
+        of, samples, reference, counts = self.pair(real, "cmmd", 1)
         within = mean_kernel(samples, samples) + mean_kernel(reference, reference)
         value = SCALE * (within - 2.0 * mean_kernel(samples, reference))
-        how = {"against": against, "sigma": SIGMA, "scale": SCALE, **counts}
+        how = {**of, "sigma": SIGMA, "scale": SCALE, **counts}
         return {"cmmd": {"value": value, **how, "too_few": too_few("CMMD", counts, 1000)}}

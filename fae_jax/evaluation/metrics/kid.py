@@ -39,14 +39,12 @@ def squared_discrepancy(first: Float[np.ndarray, "m d"], second: Float[np.ndarra
 class Kid(OfRows):
     """See the module.
 
-    Its score: `kid` {value, std (over subsets), against (train, heldout or reference), subsets, size (of each; all,
+    Its score: `kid` {value, std (over subsets), space, against (see `OfRows.pair`), subsets, size (of each; all,
     where there are fewer), seed, samples, reference (counts), too_few (there are fewer than 1,000)}.
     """
 
-    tap = "inception:pool_3"
-
     def result(self, real: Mapping[str, Kid]) -> dict[str, Any]:
-        against, samples, reference, counts = self.pair(real, "kid", 2)
+        of, samples, reference, counts = self.pair(real, "kid", 2)
         size, random = min(SIZE, *counts.values()), np.random.RandomState(SEED)
 
         def subset(rows: Rows) -> np.ndarray:
@@ -54,5 +52,5 @@ class Kid(OfRows):
 
         values = [squared_discrepancy(subset(samples), subset(reference)) for _ in range(SUBSETS)]
         few = too_few(f"KID in subsets of {SIZE}", counts, SIZE)
-        how = {"against": against, "subsets": SUBSETS, "size": size, "seed": SEED, **counts, "too_few": few}
+        how = {**of, "subsets": SUBSETS, "size": size, "seed": SEED, **counts, "too_few": few}
         return {"kid": {"value": float(np.mean(values)), "std": float(np.std(values)), **how}}

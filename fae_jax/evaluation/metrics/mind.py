@@ -33,14 +33,12 @@ def sliced_distance(
 class Mind(OfRows):
     """See the module.
 
-    Its score: `mind` {value, against (train, heldout or reference), directions, seed, compared (images on each side),
+    Its score: `mind` {value, space, against (see `OfRows.pair`), directions, seed, compared (images on each side),
     samples, reference (counts), too_few (there are fewer than 1,000)}.
     """
 
-    tap = "inception:pool_3"
-
     def result(self, real: Mapping[str, Mind]) -> dict[str, Any]:
-        against, samples, reference, counts = self.pair(real, "mind", 1)
+        of, samples, reference, counts = self.pair(real, "mind", 1)
         random, n, width = np.random.default_rng(SEED), min(counts.values()), samples.width
         units = random.normal(size=(width, DIRECTIONS))
         units /= np.linalg.norm(units, axis=0)
@@ -53,6 +51,6 @@ class Mind(OfRows):
             sliced_distance(projected(samples, chosen[0], onto), projected(reference, chosen[1], onto), width)
             for onto in np.split(units, DIRECTIONS // AT_ONCE, axis=1)
         ]
-        how = {"against": against, "directions": DIRECTIONS, "seed": SEED, "compared": n}
+        how = {**of, "directions": DIRECTIONS, "seed": SEED, "compared": n}
         few = too_few("MIND", counts, 1000)
         return {"mind": {"value": float(np.mean(values)), **how, **counts, "too_few": few}}

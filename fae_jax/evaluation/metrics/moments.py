@@ -119,7 +119,8 @@ class Running:
         """
         if self._rest and self._rest[0].shape[1] != features.shape[1]:
             raise ValueError(f"features {self._rest[0].shape[1]} and {features.shape[1]} wide cannot be merged")
-        self._rest.append(np.asarray(features, np.float64))
+        if len(features):
+            self._rest.append(np.asarray(features, np.float64))
         if sum(map(len, self._rest)) >= BLOCK:
             rows = np.concatenate(self._rest)
             whole = len(rows) // BLOCK * BLOCK

@@ -44,16 +44,15 @@ def squared_radii(rows: Rows, nearest: Sequence[int]) -> Float[np.ndarray, "n k"
 class PrecisionRecall(OfRows):
     """See the module.
 
-    Its score: `precision_recall` {precision, recall, density, coverage, against (train, heldout or reference),
+    Its score: `precision_recall` {precision, recall, density, coverage, space, against (see `OfRows.pair`),
     neighbours (k of precision and recall), neighbours_of_density, samples, reference (counts compared), too_few (one
     is below 1,000)}.
     """
 
     higher = ("precision", "recall", "density", "coverage")
-    tap = "inception:pool_3"
 
     def result(self, real: Mapping[str, PrecisionRecall]) -> dict[str, Any]:
-        against, samples, reference, counts = self.pair(real, "precision_recall", NEAREST_OF_DENSITY + 1)
+        of, samples, reference, counts = self.pair(real, "precision_recall", NEAREST_OF_DENSITY + 1)
         ours = squared_radii(samples, (NEAREST,))[:, 0]
         theirs, wide = squared_radii(reference, (NEAREST, NEAREST_OF_DENSITY)).T
         precise, recalled = np.zeros(len(samples), bool), np.zeros(len(reference), bool)
@@ -72,10 +71,10 @@ class PrecisionRecall(OfRows):
                 "recall": float(recalled.mean()),
                 "density": inside / (NEAREST_OF_DENSITY * len(samples)),
                 "coverage": float(covered.mean()),
-                "against": against,
+                **of,
                 "neighbours": NEAREST,
                 "neighbours_of_density": NEAREST_OF_DENSITY,
                 **counts,
-                "too_few": too_few("precision and recall", counts, 1000),
+                "too_few": too_few("a score of precision and recall", counts, 1000),
             }
         }

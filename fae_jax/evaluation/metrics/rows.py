@@ -15,6 +15,7 @@ errors, and count as 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt64
 
 from fae_jax.evaluation.metrics import Batch, compared_with
+from fae_jax.section import option
 
 LIMIT = 50_000  # vectors kept of a stream
 JOINED = 4096  # vectors of several batches become one array: many small ones among others leave holes in memory
@@ -86,9 +88,8 @@ class Rows:
 
     def _thin(self) -> None:
         """Leaves the lowest `LIMIT`; done now and then, so that it costs little."""
-        self._bound = np.partition(priority(np.concatenate([index for index, _ in self._parts])), LIMIT - 1)[
-            LIMIT - 1
-        ]
+        priorities = priority(np.concatenate([index for index, _ in self._parts]))
+        self._bound = np.partition(priorities, LIMIT - 1)[LIMIT - 1]
         parts, self._parts, self._held = self._parts, [], 0
         for index, rows in parts:
             self._add(index, rows)
@@ -134,32 +135,49 @@ class Rows:
             yield slice(start, start + len(where)), self.take(where)
 
     def state(self) -> dict[str, np.ndarray]:
-        seen = np.asarray(self.seen)
+        seen = {"seen": np.asarray(self.seen), "tap": np.array(self.name)}
         if not len(self):
-            return {"seen": seen}
+            return seen
         index = np.sort(np.concatenate([index for index, _ in self._parts]))
         rows = self.take(np.arange(len(self))).astype(np.float32)
-        return {"seen": seen, "index": index, "rows": rows}
+        return {**seen, "index": index, "rows": rows}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Raises ValueError: it is of another tap."""
+        if str(state["tap"]) != self.name:
+            raise ValueError(f"features of {state['tap']} were kept, and those of {self.name} are compared")
         Rows.__init__(self, self.name)
         self.seen = int(state["seen"])
         if "rows" in state:
             self._add(state["index"], state["rows"])
 
 
+def _is_tap(value: Any) -> str | None:
+    return None if value and value.count(":") <= 1 else "is EXTRACTOR:TAP, such as dinov2_l14:cls"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TapSection:
+    """What rows are of."""
+
+    tap: str = option(
+        "inception:pool_3", "EXTRACTOR:TAP whose features are compared; papers' numbers are by the default", _is_tap
+    )
+
+
 class OfRows:
     """A metric that compares the rows of one tap: all but its `result`."""
 
     higher: tuple[str, ...] = ()
-    tap: str
+    Section: type | None = TapSection
+    tap = TapSection().tap
 
-    def __init__(self) -> None:
-        self._rows = Rows(self.tap)
+    def __init__(self, tap: str = "") -> None:
+        self._rows = Rows(tap or self.tap)
 
     @classmethod
-    def build(cls, section: None, classes: Sequence[str]) -> OfRows:
-        return cls()
+    def build(cls, section: TapSection | None, classes: Sequence[str]) -> OfRows:
+        return cls(section.tap if section else "")
 
     def update(self, batch: Batch) -> None:
         self._rows.update(batch)
@@ -173,8 +191,10 @@ class OfRows:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         self._rows.restore(state)
 
-    def pair(self, real: Mapping[str, Any], metric: str, least: int) -> tuple[str, Rows, Rows, dict[str, int]]:
-        """What the samples are against, the rows of both sides, and their counts.
+    def pair(
+        self, real: Mapping[str, Any], metric: str, least: int
+    ) -> tuple[dict[str, str], Rows, Rows, dict[str, int]]:
+        """{space (the tap), against (train, heldout or reference)}, the rows of both sides, and their counts.
 
         Raises:
           ValueError: there are fewer than `least` rows on a side, or the two are of different widths.
@@ -187,7 +207,7 @@ class OfRows:
             raise ValueError(f"{metric} needs {least} images or more on both sides, got {told}")
         if samples.width != reference.width:
             raise ValueError(f"features {samples.width} and {reference.width} wide cannot be compared")
-        return against, samples, reference, counts
+        return {"space": samples.name, "against": against}, samples, reference, counts
 
 
 def squared_distances(first: Float[np.ndarray, "k d"], second: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "k m"]:

@@ -1,5 +1,6 @@
 """KID, MIND and CMMD against their equations written out, closed forms and hard cases."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,8 @@ from feature_streams import score, taken
 from scipy.spatial.distance import cdist
 
 from fae_jax.evaluation.metrics import kid, mind
+from fae_jax.evaluation.metrics.rows import TapSection
+from fae_jax.section import validate
 
 POOL, CLIP = "inception:pool_3", "clip_l14_336:pooled"
 
@@ -35,6 +38,25 @@ def test_batches_and_hosts_do_not_change_a_score(name):
         scored(name, samples, real[:, :5])
     with pytest.raises(ValueError, match=rf"{name} needs \d images or more on both sides, got 0 samples and 150"):
         scored(name, samples[:0], real)
+
+
+@dataclasses.dataclass
+class Sections:
+    kid: TapSection
+
+
+def test_any_tap_can_be_compared_and_only_with_its_own_kind():
+    samples, real = pair(9, 60, 50, 6)
+    taps = {POOL: samples * 0, "dinov2_l14:cls": samples}, {POOL: real * 0, "dinov2_l14:cls": real}
+    section = Sections(TapSection(tap="dinov2_l14:cls"))
+    ours, theirs = (taken("kid", each, section=section) for each in taps)
+    result = score("kid", ours, theirs)
+    assert result["space"] == "dinov2_l14:cls"
+    assert result["value"] == scored("kid", samples, real)["value"] != 0.0
+    with pytest.raises(ValueError, match="features of dinov2_l14:cls were kept, and those of inception:pool_3 are"):
+        taken("kid", {POOL: samples}).restore(ours.state())
+    with pytest.raises(ValueError, match="field tap is EXTRACTOR:TAP, such as dinov2_l14:cls, got 'a:b:c'"):
+        validate(TapSection(tap="a:b:c"))
 
 
 def test_kid_is_the_unbiased_estimate_over_its_subsets(monkeypatch):

@@ -120,6 +120,7 @@ def test_moments_of_a_stream_do_not_depend_on_its_batches():
     np.testing.assert_allclose(parts.moments.deviations, whole.deviations, atol=1e-13 * np.trace(whole.deviations))
     empty = Running()
     empty.restore(Running().state())
+    empty.add(np.zeros((0, 6)))  # of a batch in which none is among
     assert empty.moments is None
     with pytest.raises(ValueError, match="6 and 5 wide"):
         running(7, 0, 7).add(np.zeros((2, 5)))

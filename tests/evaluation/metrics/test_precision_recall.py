@@ -59,7 +59,7 @@ def test_known_answers(capsys):
     assert capsys.readouterr().err == ""
     collapsed = scored(np.repeat(real[:1], 50, axis=0), real)  # one sample repeated: lifelike, and nothing else
     assert collapsed["precision"] == 1.0 and collapsed["recall"] == 0.001 and collapsed["too_few"] is True
-    assert "precision and recall says little of so few images (50 samples, 1000" in capsys.readouterr().err
+    assert "a score of precision and recall says little of so few images (50 samples, 1000" in capsys.readouterr().err
     half = scored(real[real[:, 0] > 0], real)  # half of what is real is left out
     assert half["precision"] == 1.0 and half["recall"] < 0.75
 
