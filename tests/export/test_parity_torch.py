@@ -23,6 +23,7 @@ from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.outline import Shapes
 from fae_jax.weights import flatten
 
+pytest.importorskip("torch")
 pytestmark = pytest.mark.parity
 READER = ROOT / "docs" / "pytorch" / "read_bundle.py"
 SCRIPT = """
