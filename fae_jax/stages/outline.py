@@ -114,6 +114,7 @@ def check_networks(shapes: Shapes, stage: Stage) -> None:
       ValueError: sizes do not fit together, or it names what is too large.
     """
     field = stage.field or stage.name
+    _check_batch(shapes, "sampling", "images")
     if stage.players is None:
         return _check_batch(shapes, field, "images")
     device = shapes.mesh.local_devices[0]

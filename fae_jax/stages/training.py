@@ -89,7 +89,7 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
     if record is not None:
         check_lineage(stage.name, experiment.workdir, record, made_of)
     else:
-        source = getattr(stage.section(experiment.config), "init_from", "")
+        source = getattr(stage.section(experiment.config), "init_from", "") if stage.given else ""
         begun_with = {"init_from": open_tensors(source).hash()} if source else {}
         record = Record(made_of=made_of, facts={**facts, **begun_with})
         if is_first():

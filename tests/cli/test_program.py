@@ -102,6 +102,10 @@ def test_wrong_words(refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("--config.encoder.width=9223372036854775808", "the networks of stage encoder cannot be made: "),
         ("--config.cache.batch=1000000000000", "field cache.batch=1000000000000 takes 3,072,000.0 GB on each host"),
         (
+            "--config.sampling.batch=1000000000000",
+            "field sampling.batch=1000000000000 takes 3,072,000.0 GB on each host",
+        ),
+        (
             "--config.encoder.layers=(1,)",
             "field encoder.layers=(1,) is of published encoders, and train=True trains 'vit'",
         ),

@@ -75,8 +75,8 @@ def test_an_experiment_in_a_bucket_is_the_one_on_a_disk(
     for workdir in (bucket, finished):
         fae(*draw, "--workdir", workdir)
     with (bucket / "samples" / "samples" / "samples.npz").open("rb") as file:
-        drawn = np.load(file)["images"]
-    np.testing.assert_array_equal(drawn, np.load(finished / "samples" / "samples" / "samples.npz")["images"])
+        drawn = np.load(file)["arr_0"]
+    np.testing.assert_array_equal(drawn, np.load(finished / "samples" / "samples" / "samples.npz")["arr_0"])
     fae("evaluate", "--workdir", bucket, "--task", "generation", "reconstruction")
     assert json.loads((bucket / "evaluation" / "reconstruction.json").read_text())["sets"]["heldout"]
     assert "<html" in (bucket / "report.html").read_text() and (bucket / "evaluation" / "figures").is_dir()
