@@ -114,7 +114,6 @@ def check_networks(shapes: Shapes, stage: Stage) -> None:
       ValueError: sizes do not fit together, or it names what is too large.
     """
     field = stage.field or stage.name
-    _check_batch(shapes, "sampling", "images")
     if stage.players is None:
         return _check_batch(shapes, field, "images")
     device = shapes.mesh.local_devices[0]
@@ -128,6 +127,7 @@ def check_networks(shapes: Shapes, stage: Stage) -> None:
             f"the state of stage {stage.name} takes {per_device(state) / 1e9:,.1f} GB on each device, which has "
             f"{limit / 1e9:,.1f} GB; choose smaller networks, or more devices"
         )
+    _check_batch(shapes, "sampling", "images")
     return _check_batch(shapes, field, stage.reads)
 
 
