@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif("FAE_REAL_DATA" not in os.environ, reason="FAE_REAL_DATA is not set"),
 ]
-COUNT = 24
+COUNT = 40
 FRECHET = ("inception:768", "mobilenet")
 
 
@@ -140,7 +140,7 @@ class Networks:
         self._mobilenet, self._vgg = mobilenet(), vgg()
 
     def see(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        parts = np.split(images, range(12, len(images), 12))
+        parts = np.split(images, range(20, len(images), 20))
         taps = [self._inception(part) for part in parts]
         names = ("768", "spatial")
         seen = {f"inception:{name}": np.concatenate([each[name] for each in taps]) for name in names}
