@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path as LocalPath
@@ -27,6 +26,7 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path, as_path
+from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
@@ -38,12 +38,6 @@ from fae_jax.weights import load_tree, save_tree
 
 FILE, FORMAT = "bundle.json", 1
 FILES = (FILE, "*.safetensors", "encoder/*")  # what the hub is asked for
-
-
-def sha256(path: LocalPath) -> str:
-    """Of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bundle(

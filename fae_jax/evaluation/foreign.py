@@ -28,9 +28,9 @@ import numpy as np
 
 from fae_jax.evaluation.image_sets import ImageSet, open_images
 from fae_jax.evaluation.looks import Looks
-from fae_jax.evaluation.metrics import METRICS, Batch, Metric, compares, results, take_in, with_prefix
+from fae_jax.evaluation.metrics import METRICS, Batch, Metric, by_prefix, compares, results, take_in, with_prefix
 from fae_jax.evaluation.origin import metric_settings, origin_of
-from fae_jax.evaluation.streams import Evaluators, by_metric
+from fae_jax.evaluation.streams import Evaluators
 from fae_jax.files.image_archives import IMAGES, LABELS
 from fae_jax.files.paths import as_path
 from fae_jax.files.storage import from_root, read_arrays
@@ -191,7 +191,7 @@ def _made_reference(
         networks = {name: each["weights_hash"] for name, each in about["evaluators"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); make it anew with --make_reference") from error
-    states = by_metric(arrays)
+    states = by_prefix(arrays, str.partition)
     missing = [name for name in kinds if name not in states]
     if missing:
         raise ValueError(

@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 from fae_jax.data.pixels import to_uint8
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.looks import Looks
-from fae_jax.evaluation.metrics import Batch, Metric, with_prefix
+from fae_jax.evaluation.metrics import Batch, Metric, by_prefix, with_prefix
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
 from fae_jax.files.storage import read_arrays
@@ -24,15 +24,6 @@ from fae_jax.model import FAE
 from fae_jax.parallel.hosts import wait_for_all
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.sampling import Drawing, share
-
-
-def by_metric(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """States of several metrics as one, METRIC/KEY, whatever is in KEY → each by itself."""
-    states: dict[str, dict[str, np.ndarray]] = {}
-    for name, value in arrays.items():
-        metric, _, key = name.partition("/")
-        states.setdefault(metric, {})[key] = value
-    return states
 
 
 class Evaluators:
@@ -152,7 +143,7 @@ class Streams:
         wait_for_all("every host's scores are there")
         whole: dict[str, Metric] = {}
         for host in range(jax.process_count()):
-            states = by_metric(read_arrays(str(folder / f"{host}.npz")))
+            states = by_prefix(read_arrays(str(folder / f"{host}.npz")), str.partition)
             for name, metric in metrics.items():
                 part = copy.deepcopy(metric)
                 part.restore(states.get(name, {}))

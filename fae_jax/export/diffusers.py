@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path as LocalPath
 from typing import Any
 
-from fae_jax.bundle import described, sha256, trained_parts
+from fae_jax.bundle import described, trained_parts
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
+from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import Parts
 from fae_jax.parallel.hosts import fetch

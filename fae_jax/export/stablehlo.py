@@ -27,11 +27,11 @@ from jax import export
 from jaxtyping import Array
 
 from fae_jax import __version__
-from fae_jax.bundle import sha256
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.export import stablehlo_run
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
+from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import FAE, Parts
 from fae_jax.parallel.hosts import fetch

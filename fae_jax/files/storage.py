@@ -176,6 +176,12 @@ def read_arrays(path: str, without: Collection[str] = ()) -> dict[str, np.ndarra
         raise ValueError(f"{path} is damaged or no .npz file ({reason})") from error
 
 
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256, hexadecimal, of a file on this machine."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cache_folder() -> Path:
     """`fae_jax` under `XDG_CACHE_HOME`, by default `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fae_jax"

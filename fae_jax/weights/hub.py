@@ -20,6 +20,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from fae_jax.files.storage import sha256
 from fae_jax.weights.tensors import FILE, INDEX, PICKLES
 
 PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
@@ -63,10 +64,9 @@ def _blobs(folder: Path) -> dict[str, Path]:
 
 def _digests(blob: Path) -> list[str]:
     """The hashes that a blob may be named after: SHA-256, or SHA-1 as Git takes it, or as some mirrors do."""
-    with open(blob, "rb") as file:
-        if len(blob.name) == 64:
-            return [hashlib.file_digest(file, "sha256").hexdigest()]
-        content = file.read()
+    if len(blob.name) == 64:
+        return [sha256(blob)]
+    content = blob.read_bytes()
     starts = (b"blob %d\0" % len(content), b"")
     return [hashlib.sha1(start + content, usedforsecurity=False).hexdigest() for start in starts]
 

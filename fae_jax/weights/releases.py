@@ -8,7 +8,6 @@ Where no network is, a file that came by other means takes the place of the addr
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import tempfile
@@ -148,5 +147,4 @@ def _download(url: str, target: Path) -> str:
 
 def _hash(path: Path) -> str:
     """SHA-256, hexadecimal, of a file, or of the one that a folder of weights holds."""
-    with open(path / FILE if path.is_dir() else path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return storage.sha256(path / FILE if path.is_dir() else path)

@@ -10,9 +10,9 @@ import pytest
 from running import environment
 
 import fae_jax
-from fae_jax.bundle import sha256
 from fae_jax.config import check, load_config, with_values
 from fae_jax.export.diffusers import write_diffusers
+from fae_jax.files.storage import sha256
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.outline import Shapes
 

@@ -1,13 +1,12 @@
 """A published file is fetched once, compared with its hash, and kept as safetensors; over loopback."""
 
-import contextlib
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
+from hub_server import serving as loopback
 from pickle_files import Tensor, archive
 
 from fae_jax.files import retry
@@ -17,7 +16,6 @@ from fae_jax.weights.releases import ORIGIN, Release, read_arrays
 VALUES = np.arange(300_000, dtype=np.float32)
 
 
-@contextlib.contextmanager
 def serving(files, log):
     """{path: bytes, or (bytes, announced length)} at an address of this machine."""
 
@@ -34,15 +32,7 @@ def serving(files, log):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return loopback(Handler)
 
 
 @pytest.fixture

@@ -120,17 +120,6 @@ class Batch:
         return self._kept[key]
 
 
-def look_of_encoder(mean: Callable[[], Float[np.ndarray, "k d"]]) -> Callable[[str], Mapping[str, np.ndarray]]:
-    """The `Batch.look` of a stream that only the experiment's own encoder has seen."""
-
-    def look(extractor: str) -> Mapping[str, np.ndarray]:
-        if extractor != "encoder":
-            raise ValueError(f"the extractor {extractor!r} sees no images of this stream, only 'encoder' does")
-        return {"mean": mean()}
-
-    return look
-
-
 @runtime_checkable
 class Metric(Protocol):
     """What is known of one stream of images so far. Parts of a stream may be taken in by several and merged."""
@@ -204,11 +193,17 @@ def with_prefix(states: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.
     return {f"{part}/{key}": value for part, state in states.items() for key, value in state.items()}
 
 
-def by_prefix(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """What `with_prefix` was made of; parts that held nothing are not there."""
+def by_prefix(
+    state: Mapping[str, np.ndarray], split: Callable[[str, str], tuple[str, str, str]] = str.rpartition
+) -> dict[str, dict[str, np.ndarray]]:
+    """What `with_prefix` was made of; parts that held nothing are not there.
+
+    Args:
+      split: `str.rpartition` where names of parts may hold a slash, `str.partition` where names of keys may.
+    """
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, value in state.items():
-        part, _, key = name.rpartition("/")
+        part, _, key = split(name, "/")
         parts.setdefault(part, {})[key] = value
     return parts
 

@@ -20,13 +20,12 @@ from typing import Any
 from PIL import Image
 
 from fae_jax.data.sources.listing import SPLITS
-from fae_jax.evaluation.metrics import METRICS, known_metrics, numbers_of, results
+from fae_jax.evaluation.metrics import known_metrics, numbers_of, results
 from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams, drawn
-from fae_jax.evaluation.tasks import Outcome
+from fae_jax.evaluation.tasks import Outcome, higher_is_better
 from fae_jax.evaluation.tasks.generation import check_possible, check_real, real_side, taken
 from fae_jax.files.progress import say
-from fae_jax.kinds import find
 from fae_jax.model import FAE
 from fae_jax.section import Check, are_numbers, at_least, at_most, option
 from fae_jax.stages.figures import line_chart
@@ -128,8 +127,7 @@ def _acting(weight: float, high: float) -> tuple[float, float]:
 
 def best_point(points: dict[str, dict[str, Any]], by: str) -> tuple[str, bool]:
     """The name of the best point, and whether higher values of the score `by`, METRIC/NAME, are better."""
-    kinds = [find("metrics", METRICS, name) for name in METRICS]
-    higher = any(part in kind.higher for kind in kinds for part in by.split("/"))
+    higher = higher_is_better(f"guidance.{by.replace('/', '.')}")
     best = max if higher else min
     return best(points, key=lambda name: points[name]["value"]), higher
 

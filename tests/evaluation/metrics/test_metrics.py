@@ -11,7 +11,6 @@ from fae_jax.evaluation.metrics import (
     compared_with,
     kid,
     known_metrics,
-    look_of_encoder,
     results,
     take_in,
 )
@@ -118,8 +117,6 @@ def test_an_extractor_looks_once_at_a_batch_whoever_asks(digits):
     batch = dataclasses.replace(digits.heldout, look=lambda name: asked.append(name) or {"mean": np.ones((359, 2))})
     assert batch.taps("encoder") is batch.taps("encoder") and batch.taps("another")["mean"].shape == (359, 2)
     assert asked == ["encoder", "another"]
-    with pytest.raises(ValueError, match="the extractor 'inception' sees no images of this stream, only 'encoder'"):
-        look_of_encoder(lambda: np.ones((1, 2)))("inception")
 
 
 def test_scores_are_against_the_reference_or_else_the_training_images():

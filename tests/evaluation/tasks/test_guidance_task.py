@@ -48,6 +48,7 @@ def test_points_are_what_written_schedules_give_and_share_a_program(
     own = Frechet()
     own.update(Batch(images=images, labels=labels, look=lambda name: {"mean": _mean(fae, images)}))
     point = result["points"]["6 up to 0.7, EMA 0.5"]["frechet"]
+    assert result["points"]["6 up to 0.7, EMA 0.5"]["value"] == point["samples_to_heldout"]
     theirs = results({"frechet": own}, {"reference": {"frechet": _heldout(fae, finished)}})[0]["frechet"]
     assert point["samples_to_heldout"] == pytest.approx(theirs["samples_to_reference"], rel=1e-3)
 
