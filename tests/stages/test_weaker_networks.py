@@ -1,4 +1,4 @@
-"""A generator with a head in the middle, trained, drawn from and scored; and one guided away from another directory's."""
+"""A generator with a head in the middle, trained, drawn from and scored; and one guided by another directory."""
 
 import json
 import shutil
