@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
     parser.add_argument("--number", type=int, default=100, help="images, over the classes as sampling.labels says")
     parser.add_argument(
-        "--guidance", default="config", help="a weight, none, config (default), or intervals ((low, high, weight), …)"
+        "--guidance", default="config", help="a weight, none, config (default), or intervals as in sampling.guidance"
     )
-    parser.add_argument("--sampler", help="euler, heun or euler_maruyama; default: the configuration's")
+    parser.add_argument(
+        "--sampler", help="euler, heun, adams_bashforth or euler_maruyama; default: the configuration's"
+    )
     parser.add_argument("--steps", type=int, help="steps of the sampler; default: the configuration's")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
 
