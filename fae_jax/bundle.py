@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from pathlib import Path as LocalPath
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path, as_path
-from fae_jax.files.storage import sha256
+from fae_jax.files.storage import local_copy, sha256
 from fae_jax.files.writing import write_atomically, write_json
 from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
@@ -122,14 +121,14 @@ class Bundle(Parts):
     """See `fae_jax.model.Parts`. Files are compared with their hashes when they are first read.
 
     Args:
-      folder: what `write_bundle` wrote.
+      folder: what `write_bundle` wrote, here or in a bucket, of which only the files that are used are fetched.
 
     Raises:
       FileNotFoundError: it is no bundle.
       ValueError: `bundle.json` is damaged, or another version's.
     """
 
-    def __init__(self, folder: LocalPath):
+    def __init__(self, folder: Path):
         self.folder = folder
         file = folder / FILE
         if not file.is_file():
@@ -148,16 +147,17 @@ class Bundle(Parts):
         self.config = with_trained(check(config), str(folder / "encoder"))
         self.mesh = make_mesh()
 
-    def _checked(self, name: str) -> LocalPath:
-        """The path of a file whose hash is the recorded one."""
+    def _checked(self, name: str) -> str:
+        """The path on this machine of a file whose hash is the recorded one."""
         path = self.folder / name
         recorded = self._content["files"].get(name)
         if recorded is None or not path.is_file():
             known = ", ".join(self._content["files"])
             raise ValueError(f"the bundle {self.folder} has no {name}; it holds {known}")
-        if sha256(path) != recorded:
+        here = local_copy(str(path))
+        if sha256(here) != recorded:
             raise ValueError(f"{path} is not the file that was exported (its hash differs): export the model again")
-        return path
+        return here
 
     @functools.cached_property
     def tokenizer(self) -> Any:
