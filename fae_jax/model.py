@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from fae_jax.conditions import make_condition
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
+from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule, split
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
@@ -90,6 +90,16 @@ class Parts(abc.ABC):
         Raises:
           ValueError: they are not there, or no such EMA was kept; says what makes them.
         """
+
+    def another(self, path: str, step: int) -> FAE:
+        """The model of another working directory, at the step of its generator's checkpoint, 0 for the newest.
+
+        Raises:
+          ValueError, FileNotFoundError: there is none, or none can be opened from here.
+        """
+        raise ValueError(
+            f"field sampling.guide={path}: a weaker network can be opened from a working directory alone"
+        )
 
 
 def generator_of(parts: Parts) -> Generator:
@@ -219,6 +229,25 @@ class FAE:
         made = generator_of(self.parts)
         return made.looped(self.config.sampling.dtype) if hasattr(made, "looped") else made
 
+    @functools.cached_property
+    def guide(self) -> FAE:
+        """The model whose generator is the weaker one of autoguidance, that of `sampling.guide`.
+
+        Raises:
+          ValueError, FileNotFoundError: it is not there, or is of other latents or another condition.
+        """
+        path = self.config.sampling.guide
+        weaker = self.parts.another(path, self.config.sampling.guide_step)
+        ours, theirs = ((each.parts.statistics, each.generator) for each in (self, weaker))
+        if not hasattr(theirs[1], "velocity"):
+            raise ValueError(f"field sampling.guide={path}: its generator has no velocity to compare with")
+        same = [np.array_equal(getattr(ours[0], name), getattr(theirs[0], name)) for name in ("mean", "deviation")]
+        if not all(same):
+            raise ValueError(f"field sampling.guide={path} was trained on other latents: give both the same cache")
+        if ours[1].condition != theirs[1].condition:
+            raise ValueError(f"field sampling.guide={path} is told another condition than this generator")
+        return weaker
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that can be asked for, by label; () where the generator is told none."""
@@ -297,9 +326,12 @@ class FAE:
             raise ValueError(f"seed {problem}, got {seed!r}")
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
-        run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=()))
-        intervals = () if guidance is None else (jnp.asarray(make_schedule(guidance), jnp.float32),)
+        plain = [split(interval) for interval in make_schedule(settings.guidance if guidance is None else guidance)]
+        kinds = tuple(kind for _, kind in plain)
+        run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=kinds))
+        intervals = () if guidance is None else (jnp.asarray([each for each, _ in plain], jnp.float32),)
         params = params or {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
+        params = {**params, **self._params(("guide",) if "auto" in kinds else ())}
         for start in range(0, count, size):
             stop = min(start + size, count)
 
@@ -322,7 +354,7 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _part(self, part: str, ema: str | None) -> Any:
-        return self.parts.params(part, ema)
+        return self.guide._part("generator", "") if part == "guide" else self.parts.params(part, ema)
 
     def _params(self, parts: Sequence[str], ema: str | None = "") -> Mapping[str, Any]:
         return {part: self._part(part, ema) for part in parts}
@@ -370,13 +402,19 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _sampling(self, settings: Any) -> Callable[..., Array]:
-        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own where it is given) → noise →
-        sampler → undo standardisation → decoders → images, compiled."""
+        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own, which are then the kinds of
+        the k intervals) → noise → sampler → undo standardisation → decoders → images, compiled."""
         statistics, generator = self.parts.statistics, self.generator
 
         def run(params: Any, keys: Array, condition: Any, guidance: Array | None = None) -> Array:
-            chosen = settings if guidance is None else dataclasses.replace(settings, guidance=tuple(guidance))
-            latents = generator.sample(params["generator"], keys, condition, chosen)
+            chosen, more = settings, {}
+            if guidance is not None:
+                intervals = tuple(zip(guidance, settings.guidance, strict=True))
+                chosen = dataclasses.replace(settings, guidance=intervals)
+            if "guide" in params:
+                weaker: Any = self.guide.generator
+                more["weaker"] = functools.partial(weaker.velocity, params["guide"])
+            latents = generator.sample(params["generator"], keys, condition, chosen, **more)
             return self.tokenizer.decode(params, statistics.unstandardise(latents))
 
         return jax.jit(constrained(run, self.parts.mesh))

@@ -27,6 +27,7 @@ from jax import export
 from jaxtyping import Array
 
 from fae_jax import __version__
+from fae_jax.diffusion.guidance import make_schedule, of_kind
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.export import stablehlo_run
 from fae_jax.files.moving import new_folder
@@ -85,6 +86,8 @@ def programs(fae: FAE, steps: tuple[int | None, ...]) -> dict[str, Program]:
     number = jax.ShapeDtypeStruct((), jnp.uint32)
     inputs = (jax.ShapeDtypeStruct((b,), nothing.dtype), number, number)
     statistics, generator = fae.parts.statistics, fae.generator
+    if of_kind(make_schedule(fae.config.sampling.guidance), "auto"):
+        raise ValueError("autoguidance needs a second network, which stablehlo does not hold: set sampling.guidance")
     for count in steps:
         settings = fae.settings() if count is None else fae.settings(sampler="euler", steps=count)
 

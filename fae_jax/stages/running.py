@@ -11,6 +11,7 @@ from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
 from fae_jax.files.paths import check_folder
 from fae_jax.kinds import find, names
+from fae_jax.model import generator_of
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
 from fae_jax.stages import STAGES, cache
@@ -112,6 +113,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
             check_networks(shapes, stage)  # one that starts from another's networks has none of its own
             if stage.given is not None:
                 stage.given(shapes)
+        if stage.name == "generator":
+            generator_of(shapes).evaluations(config.sampling)  # what it will be sampled with
 
 
 def _opened(experiment: Experiment, name: str | None) -> Any:

@@ -21,6 +21,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.diffusion.guidance import of_kind
 from fae_jax.files.image_archives import writing_images
 from fae_jax.files.paths import Path
 from fae_jax.files.writing import whole_file, write_file, write_json
@@ -95,23 +96,23 @@ class Drawing:
         fae, settings = self.fae, self.settings
         kind = fae.config.generator.kind
         train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
+        own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+        del own["batch"], own["labels"]  # decides no image; stands under its own name
         return {
-            "sampler": settings.sampler,
-            "steps": settings.steps,
+            **own,
             "function_evaluations": fae.generator.evaluations(settings),
             "guidance": fae.config.sampling.guidance if self.guidance == "config" else self.guidance,
             "label_policy": settings.labels,
             "seed": self.seed,
             **fae.parts.read_generator.get(self.ema, {}),
-            "shift": settings.shift,
             "train_shift": train_shift,
-            "last_step": settings.last_step,
             "dtype": settings.dtype or fae.config.compute.dtype,
             "weights": self._weights(),
         }
 
     def _weights(self) -> dict[str, str]:
-        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator"), self.ema)
+        weaker = ("guide",) if of_kind(self.settings.guidance, "auto") else ()
+        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator", *weaker), self.ema)
 
     def __iter__(self) -> Iterator[Drawn]:
         self._weights()  # reads them, on all hosts at once

@@ -100,6 +100,12 @@ class Trained(Parts):
             )
         return dict(record.facts)
 
+    def another(self, path: str, step: int) -> Any:
+        """See `Parts`."""
+        from fae_jax.stages.loading import load
+
+        return load(path, step or None)
+
     def params(
         self, part: str, ema: str | None = "", mesh: jax.sharding.Mesh | None = None, step: int | None = None
     ) -> Any:
