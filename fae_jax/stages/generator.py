@@ -43,7 +43,7 @@ class GeneratorSection(TrainingSection):
     init_from: str = option(
         "", "a SiT or LightningDiT to start from: what `fae weights convert` wrote; empty = from scratch", path=True
     )
-    kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
+    kind: str = plug("flow_matching", ", ".join(GENERATORS), "generators", GENERATORS)
 
 
 def generator_loss(

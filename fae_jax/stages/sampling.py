@@ -48,6 +48,13 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     return np.resize(np.asarray(classes, np.int32), number)
 
 
+def own_sampling(config: Any) -> dict[str, Any]:
+    """Of a generator's own section, the fields that only sampling reads."""
+    section = getattr(config.generator, config.generator.kind, None)
+    fields = dataclasses.fields(section) if section else ()
+    return {field.name: getattr(section, field.name) for field in fields if field.metadata["operational"]}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawing:
     """A set of samples, one image per label: drawn while it is iterated, and kept in `folder` as it comes.
@@ -96,10 +103,12 @@ class Drawing:
         fae, settings = self.fae, self.settings
         kind = fae.config.generator.kind
         train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
-        own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-        del own["batch"], own["labels"]  # decides no image; stands under its own name
+        heeded = getattr(fae.generator, "heeds", [field.name for field in dataclasses.fields(settings)])
+        # a batch decides no image, and labels stand under their own name
+        own = {name: getattr(settings, name) for name in heeded if name not in ("batch", "labels")}
         return {
             **own,
+            **own_sampling(fae.config),
             "function_evaluations": fae.generator.evaluations(settings),
             "guidance": fae.config.sampling.guidance if self.guidance == "config" else self.guidance,
             "label_policy": settings.labels,

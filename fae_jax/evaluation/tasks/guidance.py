@@ -30,7 +30,7 @@ from fae_jax.files.progress import say
 from fae_jax.model import FAE
 from fae_jax.section import Check, are_numbers, as_dict, at_least, at_most, one_of, option
 from fae_jax.stages.figures import line_chart
-from fae_jax.stages.sampling import choose_labels
+from fae_jax.stages.sampling import choose_labels, own_sampling
 
 
 def _are(what: str, low: float, high: float) -> Check:
@@ -111,6 +111,7 @@ class GuidanceSweep:
             "kind": fields.kind,
             "seed": evaluation.seed,
             "sampler": {
+                **own_sampling(fae.config),
                 **{name: value for name, value in as_dict(settings).items() if name not in ("batch", "guidance")},
                 "dtype": settings.dtype or fae.config.compute.dtype,
             },
