@@ -32,7 +32,7 @@ from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import batch_divisor, put_batch
-from fae_jax.parallel.rules import constrained
+from fae_jax.parallel.rules import constrained, shardings
 from fae_jax.section import seed_range, validate
 from fae_jax.weights import hash_tree
 
@@ -100,6 +100,19 @@ class Parts(abc.ABC):
         raise ValueError(
             f"field sampling.guide={path}: a weaker network can be opened from a working directory alone"
         )
+
+    def network(self, network: Any, weights: str = "") -> Any:
+        """Parameters of a frozen network that losses look through, on the mesh.
+
+        Args:
+          network: see `fae_jax.extractors.networks.Network`.
+          weights: their file; "" for what `fae weights pull` brought.
+
+        Raises:
+          ValueError, FileNotFoundError: they are not there, or another network's.
+        """
+        params = network.load(weights)
+        return jax.device_put(params, shardings(params, self.mesh))
 
 
 def generator_of(parts: Parts) -> Generator:

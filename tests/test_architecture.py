@@ -29,6 +29,7 @@ STAIRS = {
     ("nn", "section"),
     ("weights", "files"),
     ("extractors", "encoders"),
+    ("losses", "extractors"),
     ("data", "parallel"),
     ("tokenizers", "data"),
     ("tokenizers", "parallel"),

@@ -78,8 +78,15 @@ class Shapes(Parts):
             shapes = jax.eval_shape(generator_of(self).init, jax.random.key(0))
         else:
             shapes = self.tokenizer.shapes(part)
-        places = shardings(shapes, mesh or self.mesh)
-        return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+        return _placed(shapes, mesh or self.mesh)
+
+    def network(self, network: Any, weights: str = "") -> Any:
+        return _placed(network.shapes, self.mesh)
+
+
+def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    places = shardings(shapes, mesh)
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
 
 
 def per_device(tree: Any) -> int:

@@ -85,6 +85,9 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     chosen = stages_of(config) if name is None else [stage_of(name)]
     if name is not None and name not in {stage.name for stage in stages_of(config)}:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
+    for stage in chosen:
+        if not experiment.is_done(stage):
+            stage.check(config)
     check_boards(config.logging)
     check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
     _check_condition(config, name)

@@ -118,7 +118,7 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
     """
     assert stage.players is not None
     config, parts = experiment.config, experiment.parts
-    frozen = {part: parts.params(part) for part in stage.frozen_parts(config)}
+    frozen = stage.frozen_params(parts)
     record = begin(experiment, stage, frozen)
     players = stage.players(parts)
     if not players:
