@@ -1,10 +1,11 @@
-"""A trained FAE as one object: images to latents, latents to features and images, labels to images.
+"""A trained FAE as one object: images to latents, latents to features and images, labels or prompts to images.
 
 fae = fae_jax.load("runs/imagenet256")           # a working directory, an exported bundle, or a hub name
 z = fae.encode(images)                           # images in [−1, 1]
 features = fae.reconstruct_features(z)           # in the encoder's own space: its heads accept them
 images = fae.decode(z)
 images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
+images = fae.generate(prompts=["a dog beside a fountain"])     # of a model that reads text
 
 It knows no working directory and no data: `Parts` say what it is made of, and each part is read when first used.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Key, Shaped
 
-from fae_jax.conditions import make_condition
+from fae_jax.conditions import make_condition, told
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
 from fae_jax.diffusion.samplers import sample_keys
@@ -32,7 +33,7 @@ from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator, make_generator
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import batch_divisor, put_batch
-from fae_jax.parallel.rules import constrained
+from fae_jax.parallel.rules import constrained, shardings
 from fae_jax.section import seed_range, validate
 from fae_jax.weights import hash_tree
 
@@ -79,9 +80,19 @@ class Parts(abc.ABC):
     @abc.abstractmethod
     def classes(self) -> tuple[str, ...]: ...
 
+    def text(self, mesh: jax.sharding.Mesh | None = None) -> Any:
+        """Parameters of the text tower that the generator reads by, on the mesh.
+
+        Raises:
+          ValueError, FileNotFoundError, OSError: they are not there or do not fit.
+        """
+        place = functools.partial(shardings, mesh=mesh or self.mesh)
+        params = make_condition(self.config).opened(place).params
+        return jax.device_put(params, place(params))
+
     @abc.abstractmethod
     def params(self, part: str, ema: str | None = "") -> Any:
-        """Parameters of a part of the tokenizer, or of "generator", on the mesh.
+        """Parameters of a part of the tokenizer, of "generator", or of "text", on the mesh.
 
         Args:
           part: its name.
@@ -244,8 +255,10 @@ class FAE:
 
     def generate(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | np.ndarray | None = None,
         *,
+        prompts: Sequence[str] | None = None,
+        negative_prompt: str = "",
         guidance: Guidance | str = "config",
         seed: int = 0,
         sampler: str | None = None,
@@ -253,10 +266,12 @@ class FAE:
         ema: str | None = "",
         progress: Callable[[int], None] | None = None,
     ) -> Float[np.ndarray, "b height width 3"]:
-        """One image per label, in [−1, 1]. Image i depends on (seed, i, label) only, not on how many are made.
+        """One image per label or prompt, in [−1, 1]. Image i depends on (seed, i, label) only, not on their number.
 
         Args:
           labels: classes, 0 … classes − 1; `classes` means "of no class".
+          prompts: texts in their place, of a model that reads text; "" means "of no text".
+          negative_prompt: what guidance leads away from; empty for "of no text".
           guidance: see `guidance_schedule`.
           seed: of all noise.
           sampler, steps: by name and number; None for the configured ones.
@@ -264,11 +279,34 @@ class FAE:
           progress: told how many images are there, after each batch.
 
         Raises:
-          ValueError: a label out of range, or guidance or an EMA that is not there.
+          ValueError: a label out of range, labels or prompts that this model does not read, or guidance or an EMA
+            that is not there.
         """
+        if labels is not None and prompts is not None:
+            raise ValueError("give labels or prompts, not both")
         chosen = self.settings(guidance=guidance, sampler=sampler, steps=steps)
-        condition = self.generator.condition.request(labels)
-        return np.concatenate(list(self.images(condition, chosen, seed=seed, ema=ema, progress=progress)))
+        condition = self.generator.condition.request(labels if prompts is None else prompts)
+        how: dict[str, Any] = {"seed": seed, "ema": ema, "progress": progress}
+        return np.concatenate(list(self.images(condition, chosen, against=self.against(negative_prompt), **how)))
+
+    def against(self, negative_prompt: str) -> Any:
+        """A negative prompt as `images` takes it; None for an empty one.
+
+        Raises:
+          ValueError: this model reads no text.
+        """
+        if not negative_prompt:
+            return None
+        if not self.reads_text:
+            raise ValueError(
+                "a negative prompt goes with a model that reads text, and this one reads none: leave it out"
+            )
+        return self.generator.condition.request([negative_prompt])
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether images are asked for by prompts."""
+        return hasattr(self.generator.condition, "encode")
 
     def images(
         self,
@@ -279,6 +317,7 @@ class FAE:
         ema: str | None = "",
         first: int = 0,
         guidance: Schedule | None = None,
+        against: Any = None,
         params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
@@ -290,7 +329,8 @@ class FAE:
           first: number of the first image, where they are a part of a larger set.
           guidance: intervals in place of those of `settings`, as arguments of the program: one compilation serves
             all schedules of as many intervals.
-          params: of the generator and all that decodes, in place of the model's own.
+          against: what guidance leads away from, as `against` gives it; None for "nothing".
+          params: of the generator, the text tower and all that decodes, in place of the model's own.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
         if problem:
@@ -299,7 +339,9 @@ class FAE:
         size = min(settings.batch, count)
         run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=()))
         intervals = () if guidance is None else (jnp.asarray(make_schedule(guidance), jnp.float32),)
-        params = params or {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
+        if params is None:
+            text = ("text",) if self.reads_text else ()
+            params = {**self._params((*self.tokenizer.decodes, *text)), **self._params(("generator",), ema)}
         for start in range(0, count, size):
             stop = min(start + size, count)
 
@@ -308,7 +350,8 @@ class FAE:
                 return jnp.asarray(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]))
 
             keys = sample_keys(seed, jnp.arange(first + start, first + start + size))
-            made = np.asarray(run(params, keys, jax.tree.map(rows, condition), *intervals))[: stop - start]
+            asked = jax.tree.map(rows, condition)
+            made = np.asarray(run(params, keys, asked, *intervals, against=against))[: stop - start]
             if progress:
                 progress(stop)
             yield made
@@ -370,12 +413,19 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _sampling(self, settings: Any) -> Callable[..., Array]:
-        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own where it is given) → noise →
-        sampler → undo standardisation → decoders → images, compiled."""
-        statistics, generator = self.parts.statistics, self.generator
+        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own where it is given, and what it
+        leads away from) → noise → sampler → undo standardisation → decoders → images, compiled."""
+        statistics = self.parts.statistics
 
-        def run(params: Any, keys: Array, condition: Any, guidance: Array | None = None) -> Array:
+        def run(
+            params: Any, keys: Array, condition: Any, guidance: Array | None = None, against: Any = None
+        ) -> Array:
+            generator: Any = self.generator
             chosen = settings if guidance is None else dataclasses.replace(settings, guidance=tuple(guidance))
+            if against is not None:
+                nothing = dataclasses.replace(generator.condition, instead=told(generator.condition, params, against))
+                generator = dataclasses.replace(generator, condition=nothing)
+            condition = told(generator.condition, params, condition)
             latents = generator.sample(params["generator"], keys, condition, chosen)
             return self.tokenizer.decode(params, statistics.unstandardise(latents))
 

@@ -30,7 +30,7 @@ class FlowMatchingSection:
     """Flow matching on the straight path."""
 
     train_shift: float = option(0.4, "timestep shift in training; 1 = none, smaller = noisier", above(0))
-    network: str = plug("dit", "the network that predicts the velocity: dit", "networks", NETWORKS)
+    network: str = plug("dit", "the network that predicts the velocity: dit, or mmdit for text", "networks", NETWORKS)
 
 
 def sampler_of(settings: Any) -> Euler:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fae_jax.conditions import make_condition
 from fae_jax.config import check
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.model import Parts, generator_of
@@ -76,6 +77,8 @@ class Shapes(Parts):
         """See `fae_jax.model.Parts`; on `mesh` where it is given."""
         if part == "generator":
             shapes = jax.eval_shape(generator_of(self).init, jax.random.key(0))
+        elif part == "text":
+            shapes = make_condition(self.config).outline.params
         else:
             shapes = self.tokenizer.shapes(part)
         places = shardings(shapes, mesh or self.mesh)

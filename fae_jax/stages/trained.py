@@ -107,6 +107,8 @@ class Trained(Parts):
         mesh = mesh or self.mesh
         if part == "generator":
             return self._read("generator", "generator", ema, mesh, self.step if step is None else step)
+        if part == "text":
+            return self.text(mesh)
         if part not in self.tokenizer.trained:
             params = self.tokenizer.load(part)
             return jax.device_put(params, shardings(params, mesh))

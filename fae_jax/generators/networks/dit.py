@@ -134,7 +134,13 @@ class DiT(nn.Module):
     def build(
         cls, section: DiTSection, *, grid: tuple[int, int], condition: Condition, compute: ComputeSection
     ) -> DiT:
-        """From the section `dit` of a generator."""
+        """From the section `dit` of a generator.
+
+        Raises:
+          ValueError: the condition is a text.
+        """
+        if hasattr(condition, "encode"):
+            raise ValueError("the network dit embeds a class, and this generator reads text: choose network=mmdit")
         return cls(grid=grid, classes=condition.classes, **as_dict(section), **compute.blocks)
 
     @property
