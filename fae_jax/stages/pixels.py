@@ -24,9 +24,9 @@ from jaxtyping import Array
 
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.losses.pixel import Opponent, Term, Weighed, adapt, check_losses, pixel_loss, pixel_terms, psnr
-from fae_jax.model import Parts
 from fae_jax.nn.embeddings import patchify
 from fae_jax.parallel.xla_flags import jit_once
+from fae_jax.parts import Parts
 from fae_jax.section import above, at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage

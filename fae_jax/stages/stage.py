@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fae_jax import __version__
+from fae_jax.conditions import reads_text
 from fae_jax.files.writing import json_hash, write_json
-from fae_jax.model import Parts
+from fae_jax.parts import Parts
 from fae_jax.training.state import Player
 from fae_jax.training.task import Preview
 from fae_jax.workdir import Workdir
@@ -33,7 +34,7 @@ class Stage:
       run: carries it out, and leaves its record.
       needs: stages that must be finished before it.
       players: from what there is → what is trained, by name; None for a stage that trains nothing.
-      frozen: parts of the tokenizer that are read and not trained.
+      frozen: parts of the tokenizer that are read and not trained, and "text", the tower of the condition.
       reads: what its batches hold: "images", "features", "features and images", "latents".
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
       networks: configuration → frozen networks that its losses look through, by name, each with its weights' file.
@@ -67,9 +68,10 @@ class Stage:
         return getattr(config, self.field or self.name)
 
     def frozen_parts(self, config: Any) -> tuple[str, ...]:
-        """What it reads: not the encoder where features are stored."""
-        stored = config.data.features and self.reads.startswith("features")
-        return tuple(part for part in self.frozen if not (stored and part == "encoder"))
+        """What it reads: not the encoder where features are stored, nor a text tower where there is no text."""
+        idle = {"encoder"} if config.data.features and self.reads.startswith("features") else set()
+        idle |= set() if reads_text(config) else {"text"}
+        return tuple(part for part in self.frozen if part not in idle)
 
     def frozen_params(self, parts: Parts) -> dict[str, Any]:
         """Parameters of all that it reads, by name."""

@@ -202,8 +202,10 @@ class DiT(nn.Module):
         """From the section `dit` of a generator.
 
         Raises:
-          ValueError: patches do not divide the grid.
+          ValueError: the condition is a text, or patches do not divide the grid.
         """
+        if hasattr(condition, "encode"):
+            raise ValueError("the network dit embeds a class, and this generator reads text: choose network=mmdit")
         if any(side % section.patch for side in grid):
             raise ValueError(
                 f"field generator.flow_matching.dit.patch={section.patch} must divide the grid of latents, "
