@@ -224,11 +224,16 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: Float[Array, "b n c"], time: Float[Array, " b"], label: Int[Array, " b"], middle: bool = False
+        self,
+        latents: Float[Array, "b n c"],
+        time: Float[Array, "b ..."],
+        label: Int[Array, " b"],
+        middle: bool = False,
     ) -> Any:
         """See the class.
 
         Args:
+          time: one for each example, or several numbers, (b, k): each has an embedding of its own, which are added.
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
 
         Raises:
@@ -241,7 +246,10 @@ class DiT(nn.Module):
         xavier = nn.initializers.xavier_uniform()
         embed = Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="embed")
         x = embed(patches).astype(self.residual) + sincos_table(self.width, self.tokens).astype(self.residual)
-        of_time = TimeEmbedding(self.width, scale=self.time_scale, name="time")(time)
+        numbers = jnp.moveaxis(time, -1, 0) if time.ndim == 2 else [time]
+        names = ["time", *(f"number_{i}" for i in range(1, len(numbers)))]
+        embed_number = functools.partial(TimeEmbedding, self.width, scale=self.time_scale)
+        of_time = sum(embed_number(name=name)(number) for name, number in zip(names, numbers, strict=True))
         condition = of_time + LabelEmbedding(self.classes, self.width, name="label")(label)
         if self.head_width:
             condition = nn.silu(condition)
