@@ -3,7 +3,8 @@
     bundle.json                 configuration, facts of the encoder, statistics of the latents, provenance, and the
                                 SHA-256 of every other file
     PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator
-    encoder/                    the encoder, where it was trained for this model; a published one is named by its hash
+    encoder/                    the encoder, where it was trained for this model; a published one is named by its
+                                hash, and so is a text tower
     README.md                   the model card
 
 No images, no latents, no optimizer. `fae_jax.load` opens it; the hub holds it as it is.
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 
 from fae_jax import __version__
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.config import check, from_json, to_json
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
@@ -27,10 +29,10 @@ from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path, as_path
 from fae_jax.files.storage import local_copy, sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.rules import shardings
+from fae_jax.parts import Parts, generator_of
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.tokenizers.fae import Facts
 from fae_jax.weights import load_tree, save_tree
@@ -86,6 +88,7 @@ def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | Non
         "facts": facts and json.loads(json.dumps(dataclasses.asdict(facts))),
         "latents": latents,
         "generator": parts.read_generator.get(ema, {}),
+        "text": make_condition(parts.config).identity if parts.has_generator and reads_text(parts.config) else None,
         "provenance": dict(provenance or {}),
     }
 
@@ -118,7 +121,7 @@ fae = fae_jax.load("this folder")
 
 
 class Bundle(Parts):
-    """See `fae_jax.model.Parts`. Files are compared with their hashes when they are first read.
+    """See `fae_jax.parts.Parts`. Files are compared with their hashes when they are first read.
 
     Args:
       folder: what `write_bundle` wrote, here or in a bucket, of which only the files that are used are fetched.
@@ -159,6 +162,15 @@ class Bundle(Parts):
             raise ValueError(f"{path} is not the file that was exported (its hash differs): export the model again")
         return here
 
+    def _tower(self) -> Any:
+        params, recorded = self.text(), self._content.get("text")
+        here = make_condition(self.config).identity
+        if here != recorded:
+            raise ValueError(
+                f"the bundle {self.folder} was trained with the text tower {recorded}, and this is {here}"
+            )
+        return params
+
     @functools.cached_property
     def tokenizer(self) -> Any:
         kind = tokenizer_kind(self.config)
@@ -194,6 +206,8 @@ class Bundle(Parts):
             _ = self._latents
             self.read_generator[ema] = held
             like = jax.eval_shape(generator_of(self).init, jax.random.key(0))
+        elif part == "text":
+            return self._tower()
         elif part in self.tokenizer.trained:
             like = self.tokenizer.shapes(part)
         else:

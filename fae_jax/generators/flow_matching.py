@@ -68,7 +68,7 @@ class FlowMatchingSection:
         0.0, "weight of 1 − cos of predicted and true velocity (LightningDiT: 1)", at_least(0)
     )
     middle_weight: float = option(0.5, "weight of the loss of a second head at a middle block", at_least(0))
-    network: str = plug("dit", "the network that predicts the velocity: dit", "networks", NETWORKS)
+    network: str = plug("dit", "the network that predicts the velocity: dit, or mmdit for text", "networks", NETWORKS)
 
 
 def sampler_of(settings: Any, size: int = 0) -> Euler:

@@ -25,9 +25,9 @@ from fae_jax.config import (
     to_json,
     with_values,
 )
-from fae_jax.model import generator_of
 from fae_jax.nn.params import count
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parts import generator_of
 
 SHIPPED = sorted(path for path in shipped_configs().glob("*.py") if path.stem != "__init__")
 V = '{"version": {"fae_jax": "0.1.0", "schema": 2}, '  # how a readable file begins

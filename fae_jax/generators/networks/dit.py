@@ -202,8 +202,10 @@ class DiT(nn.Module):
         """From the section `dit` of a generator.
 
         Raises:
-          ValueError: patches do not divide the grid.
+          ValueError: the condition is a text, or patches do not divide the grid.
         """
+        if hasattr(condition, "encode"):
+            raise ValueError("the network dit embeds a class, and this generator reads text: choose network=mmdit")
         if any(side % section.patch for side in grid):
             raise ValueError(
                 f"field generator.flow_matching.dit.patch={section.patch} must divide the grid of latents, "
@@ -233,7 +235,7 @@ class DiT(nn.Module):
         """See the class.
 
         Args:
-          time: one for each example, or several numbers, (b, k): each has an embedding of its own, which are added.
+          time: one for each example, or several numbers, (b, k): see `TimeEmbedding`.
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
 
         Raises:
@@ -246,10 +248,7 @@ class DiT(nn.Module):
         xavier = nn.initializers.xavier_uniform()
         embed = Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="embed")
         x = embed(patches).astype(self.residual) + sincos_table(self.width, self.tokens).astype(self.residual)
-        numbers = jnp.moveaxis(time, -1, 0) if time.ndim == 2 else [time]
-        names = ["time", *(f"number_{i}" for i in range(1, len(numbers)))]
-        embed_number = functools.partial(TimeEmbedding, self.width, scale=self.time_scale)
-        of_time = sum(embed_number(name=name)(number) for name, number in zip(names, numbers, strict=True))
+        of_time = TimeEmbedding(self.width, scale=self.time_scale, name="time")(time)
         condition = of_time + LabelEmbedding(self.classes, self.width, name="label")(label)
         if self.head_width:
             condition = nn.silu(condition)
