@@ -2,7 +2,8 @@
 
     bundle.json                 configuration, facts of the encoder, statistics of the latents, provenance, and the
                                 SHA-256 of every other file
-    PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator
+    PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator; all
+                                parts of a tokenizer that no stage trains
     encoder/                    the encoder, where it was trained for this model; a published one is named by its
                                 hash, and so is a text tower
     README.md                   the model card
@@ -69,10 +70,15 @@ def write_bundle(
 
 
 def trained_parts(parts: Parts) -> list[str]:
-    """Names of what was trained: the tokenizer's parts, and "generator" where there is one."""
+    """Names of what is written: the tokenizer's parts, and "generator" where there is one."""
     tokenizer = parts.tokenizer
-    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
+    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if _is_written(tokenizer, part)]
     return [*names, "generator"] if parts.has_generator else names
+
+
+def _is_written(tokenizer: Any, part: str) -> bool:
+    """What stages trained is; an encoder that they worked with is named by its hash, which their facts hold."""
+    return part in tokenizer.trained or not tokenizer.trained
 
 
 def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -96,6 +102,11 @@ def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | Non
 _ENCODER_FILES = ("config.json", "model.safetensors")
 
 
+def _made_with(config: Mapping[str, Any]) -> str:
+    kind = config["tokenizer"]["kind"]
+    return f"Encoder `{config['encoder']['name']}`" if kind == "fae" else f"Tokenizer `{kind}`"
+
+
 def _card(content: Mapping[str, Any], names: list[str]) -> str:
     config = content["config"]
     kept = ", ".join(f"{name} {value}" for name, value in content["generator"].items()) or "none"
@@ -107,7 +118,7 @@ library_name: fae_jax
 
 A Feature Auto-Encoder (arXiv 2512.07829) written by fae_jax {content["version"]}.
 
-Encoder `{config["encoder"]["name"]}`, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
+{_made_with(config)}, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
 {kept}.
 
 ```python
@@ -178,7 +189,7 @@ class Bundle(Parts):
         if self.config.encoder.train and facts:
             for name in _ENCODER_FILES:
                 self._checked(f"encoder/{name}")
-        return kind.build(self.config, facts and Facts.from_json(facts))
+        return kind.build(self.config, Facts.from_json(facts)) if facts else kind.outline(self.config)
 
     @property
     def _latents(self) -> Mapping[str, Any]:
@@ -208,7 +219,7 @@ class Bundle(Parts):
             like = jax.eval_shape(generator_of(self).init, jax.random.key(0))
         elif part == "text":
             return self._tower()
-        elif part in self.tokenizer.trained:
+        elif _is_written(self.tokenizer, part):
             like = self.tokenizer.shapes(part)
         else:
             params = self.tokenizer.load(part)

@@ -126,8 +126,9 @@ class FAE:
         Raises:
           ValueError: the encoder gives no layers, or has not so many.
         """
-        if layers and self.encoder.keep is None:
-            raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
+        encoder = self.encoder
+        if layers and encoder.keep is None:
+            raise ValueError(f"the encoder {encoder.name!r} gives no single blocks")
         return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:

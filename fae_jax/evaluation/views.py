@@ -70,6 +70,8 @@ class View:
     @functools.cached_property
     def latents(self) -> Float[Array, "b n c"]:
         """z, the posterior's mean."""
+        if not hasattr(self.fae.tokenizer, "compress"):
+            return _tokens(self.fae.encode(to_pixels(self.fae.spread(self._batch["image"]))))
         return _tokens(self.fae.compress(self._map(self.features)))
 
     @functools.cached_property

@@ -23,13 +23,10 @@ from fae_jax.encoders.published import IMAGENET, Published
 from fae_jax.extractors import Extractor, check_images
 from fae_jax.nn.resample import resize
 from fae_jax.weights import mapping, unflatten
-from fae_jax.weights.mapping import Layout, NameMap, Part, Rule, leading, linear, norm
+from fae_jax.weights.mapping import CONVOLUTION, NameMap, Part, Rule, leading, linear, norm
 
 EPSILON = 1e-6
 SIDE = 224
-_CONVOLUTION = Layout(  # (out, in, y, x) there, (y, x, in, out) here
-    lambda shape: (shape[3], shape[2], shape[0], shape[1]), lambda array: array.transpose(2, 3, 1, 0)
-)
 
 
 def _norm(params: Mapping[str, Array], x: Array) -> Array:
@@ -146,10 +143,10 @@ class ConvNeXt:
         for stage in range(len(self.widths)):
             own, down = f"stage_{stage}.", f"encoder.stages.{stage}.downsampling_layer."
             first = "embeddings.patch_embeddings" if not stage else f"{down}1"
-            rules += linear(f"{own}down", first, layout=_CONVOLUTION)
+            rules += linear(f"{own}down", first, layout=CONVOLUTION)
             rules += norm(f"{own}norm", "embeddings.layernorm" if not stage else f"{down}0")
             ours, theirs = f"{own}block.", f"encoder.stages.{stage}.layers.{{layer}}."
-            rules += linear(f"{ours}depthwise", f"{theirs}dwconv", layout=_CONVOLUTION)
+            rules += linear(f"{ours}depthwise", f"{theirs}dwconv", layout=CONVOLUTION)
             rules += norm(f"{ours}norm", f"{theirs}layernorm")
             rules += [*linear(f"{ours}hidden", f"{theirs}pwconv1"), *linear(f"{ours}out", f"{theirs}pwconv2")]
             for leaf, weight in (("scale", "weight"), ("bias", "bias")):

@@ -35,11 +35,12 @@ def stage_of(name: str) -> Stage:
 
 def stages_of(config: Any) -> list[Stage]:
     """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder."""
-    trained = {stage for stages, _ in tokenizer_kind(config).trained.values() for stage in stages}
+    kind = tokenizer_kind(config)
+    trained = {stage for stages, _ in kind.trained.values() for stage in stages}
     here = []
     for stage in map(stage_of, names("stages", STAGES)):
         trains_tokenizer = stage.players is not None and stage.reads != "latents"
-        if stage.name == "encoder" and not config.encoder.train:
+        if stage.name == "encoder" and not (config.encoder.train and kind.trained):
             continue
         if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
             here.append(stage)
@@ -83,8 +84,9 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         raise ValueError(
             f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
         )
+    own = {stage.name for stage in stages_of(config)}
     chosen = stages_of(config) if name is None else [stage_of(name)]
-    if name is not None and name not in {stage.name for stage in stages_of(config)}:
+    if name is not None and name not in own:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
     for stage in chosen:
         if not experiment.is_done(stage):
@@ -109,7 +111,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     tokenizer = None  # its outline: sizes that do not fit are found before the encoder is trained
     if name == "generator":
         tokenizer, _ = experiment.parts.tokenizer, open_latents(experiment.workdir)
-    elif name != "encoder" and (not config.encoder.train or experiment.is_done(stage_of("encoder"))):
+    elif name != "encoder" and ("encoder" not in own or experiment.is_done(stage_of("encoder"))):
         tokenizer = _opened(experiment, name)
     shapes = Shapes(config, experiment.mesh, tokenizer=tokenizer)
     for stage in chosen:

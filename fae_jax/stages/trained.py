@@ -217,7 +217,7 @@ class Trained(Parts):
     def feature_store(self, split: str) -> FeatureStore | None:
         """Where a split's features are kept, if they are (`data.features`)."""
         data, images = self.config.data, self._images
-        if not data.features or images is None:
+        if not data.features or images is None or not hasattr(tokenizer_kind(self.config), "encoder"):
             return None
         encoder = self.encoder
         identity = CacheIdentity(

@@ -22,7 +22,7 @@ def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(finished / stage, workdir / stage)
     own = {"depth": 2, "middle": 1}
     words = [f"--config.generator.flow_matching.dit.{name}={value}" for name, value in own.items()]
-    words += ["--config.generator.steps=8", f"--config.sampling.guidance={INTERNAL}"]
+    words += ["--config.generator.optimizer=muon", f"--config.sampling.guidance={INTERNAL}"]
     assert main(["train", "generator", "--config", str(TINY), "--workdir", str(workdir), *words]) == 0
     return workdir
 
