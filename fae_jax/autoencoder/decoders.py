@@ -180,8 +180,8 @@ class PixelDecoder(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, features: Float[Array, "b n d"]) -> Float[Array, "b height width 3"]:
-        """See the class.
+    def __call__(self, features: Float[Array, "b n d"], inside: bool = False) -> Any:
+        """See the class; with `inside` also what the last projection is given, (b, n, width).
 
         Raises:
           ValueError: the number of tokens is not the grid's, or `heads` does not divide `width`.
@@ -214,4 +214,5 @@ class PixelDecoder(nn.Module):
         x = make_norm("layer", epsilon=self.norm_epsilon, name="last_norm")(x[:, int(self.class_token) :])
         # in float32: bfloat16 has 8 bits, and so would every pixel
         pixels = Dense(self.patch * self.patch * 3, kernel_init=init, name="to_pixels")(x)
-        return unpatchify(pixels, self.grid, self.patch)
+        images = unpatchify(pixels, self.grid, self.patch)
+        return (images, x) if inside else images

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
 from fae_jax.files.paths import check_folder
 from fae_jax.kinds import find, names
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
+from fae_jax.parts import generator_of
 from fae_jax.stages import STAGES, cache
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
@@ -86,9 +88,12 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     chosen = stages_of(config) if name is None else [stage_of(name)]
     if name is not None and name not in own:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
+    for stage in chosen:
+        if not experiment.is_done(stage):
+            stage.check(config)
     check_boards(config.logging)
     check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
-    _check_condition(config, name)
+    _check_condition(experiment, chosen)
     _check_folders(experiment, chosen)
     if name is not None:
         check_stages(experiment, f"stage {name}", chosen[0].needs)
@@ -114,6 +119,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
             check_networks(shapes, stage)  # one that starts from another's networks has none of its own
             if stage.given is not None:
                 stage.given(shapes)
+        if stage.name == "generator":
+            generator_of(shapes).evaluations(config.sampling)  # what it will be sampled with
 
 
 def _opened(experiment: Experiment, name: str | None) -> Any:
@@ -142,15 +149,24 @@ def _check_folders(experiment: Experiment, chosen: Iterable[Stage]) -> None:
     check_folder("" if kept in ("off", "auto") else kept, "field compute.compilation_cache=")
 
 
-def _check_condition(config: Any, name: str | None) -> None:
-    if name not in (None, "encoder", "generator") or not config.data.captions:
-        return
-    if name != "encoder" and config.condition.kind != "class":
-        return
-    alone = "" if name else "; give the other stages by name, `fae train features` and so on"
-    raise ValueError(
-        f"stage {name or 'generator'} trains on classes, and data.captions=True has none; it reads no text yet{alone}"
-    )
+def _check_condition(experiment: Experiment, chosen: Sequence[Stage]) -> None:
+    config = experiment.config
+    begun = {stage.name for stage in chosen if not experiment.is_done(stage)}
+    if "generator" in begun and config.data.captions and config.condition.kind == "class":
+        raise ValueError(
+            "stage generator trains on classes, and data.captions=True has none: set condition.kind=text and "
+            "generator.flow_matching.network=mmdit, or condition.kind=none"
+        )
+    if "generator" in begun and reads_text(config):
+        if not config.data.captions:
+            raise ValueError(
+                "condition.kind=text reads captions, and data.captions=False has none: set condition.kind"
+            )
+        make_condition(config).check()
+    if "encoder" in begun and config.data.captions and not experiment.images.source("train").classes:
+        raise ValueError(
+            "stage encoder trains on classes, and data.captions=True has none: choose a published encoder"
+        )
 
 
 def run_stage(experiment: Experiment, name: str) -> bool:
