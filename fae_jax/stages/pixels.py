@@ -215,11 +215,15 @@ def check(stage: str, config: Any) -> None:
                 f"field pixel_losses.{name}.start={start} is beyond the end of stage {stage}, {stage}.steps="
                 f"{section.steps}"
             )
+    missing = []
     for network, weights in networks(stage, config).values():
         try:
             network.check(weights)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f'stage {stage}: {error}; {stage}.losses=(("l1", 1.0),) trains without') from None
+            missing.append(str(error))
+    if missing:
+        without = f'{stage}.losses=(("l1", 1.0),){f" and no {stage}.preset" if section.preset else ""} trains without'
+        raise FileNotFoundError(f"stage {stage}: {'; '.join(missing)}; {without}")
 
 
 def players(stage: str, parts: Parts) -> dict[str, Player]:
