@@ -449,6 +449,8 @@ def test_captions_go_through_the_cache_and_are_drawn_and_dropped(tmp_path: Path,
     parts = [batches(host=host, hosts=2) for host in range(2)]
     assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(30)], expected)
     assert_equal(batches(first=17), expected[17:])  # as a run goes on that was stopped there
-    for batch, sizes in zip(expected, batches(read=lambda texts: {"size": np.array([*map(len, texts)])}), strict=True):
+    for batch, sizes in zip(
+        expected, batches(read=lambda texts: {"size": np.array([*map(len, texts)])}), strict=True
+    ):
         assert "caption" not in sizes
         np.testing.assert_array_equal(sizes["size"], [len(text) for text in batch["caption"]])
