@@ -17,6 +17,7 @@ from fae_jax.weights.mapping import NameMap
 from fae_jax.weights.releases import Release, read_arrays
 from fae_jax.weights.tensors import Tensor
 
+
 class _Arrays(Tensors):
     """Arrays in memory, read as those of a file."""
 
