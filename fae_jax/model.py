@@ -1,17 +1,18 @@
-"""A trained FAE as one object: images to latents, latents to features and images, labels to images.
+"""A trained FAE as one object: images to latents, latents to features and images, labels or prompts to images.
 
 fae = fae_jax.load("runs/imagenet256")           # a working directory, an exported bundle, or a hub name
 z = fae.encode(images)                           # images in [−1, 1]
 features = fae.reconstruct_features(z)           # in the encoder's own space: its heads accept them
 images = fae.decode(z)
 images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
+images = fae.generate(prompts=["a dog beside a fountain"])     # of a model that reads text
 
-It knows no working directory and no data: `Parts` say what it is made of, and each part is read when first used.
+It knows no working directory and no data: `fae_jax.parts.Parts` say what it is made of, and each part is read when
+first used.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,15 +25,15 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Key, Shaped
 
-from fae_jax.conditions import make_condition
-from fae_jax.data.stores.statistics import LatentStatistics
+from fae_jax.conditions import told
 from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule, split
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
-from fae_jax.generators import Generator, make_generator
+from fae_jax.generators import Generator
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import constrained
+from fae_jax.parts import Parts, generator_of
 from fae_jax.section import seed_range, validate
 from fae_jax.weights import hash_tree
 
@@ -40,77 +41,6 @@ AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
 MOST = 10_000_000  # images of one set of samples
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
-
-
-class Parts(abc.ABC):
-    """What a model is made of, wherever it is kept: a working directory, a bundle, or shapes in `fae compile`.
-
-    Attributes:
-      config: the experiment's configuration.
-      mesh: the devices that parameters are put on.
-      tokenizer: see `fae_jax.tokenizers.Tokenizer`.
-      statistics: of the latents that the generator was trained on; asking raises ValueError where there is none.
-      classes: names of the classes, by label; () where there are none.
-      read_generator: {what `params` was asked for: {"checkpoint": its step, "ema": decay of the average, or None}} of
-        the generator's weights that have been read.
-    """
-
-    config: Any
-    mesh: jax.sharding.Mesh
-
-    @functools.cached_property
-    def read_generator(self) -> dict[str | None, dict[str, Any]]:
-        return {}
-
-    @property
-    @abc.abstractmethod
-    def tokenizer(self) -> Any: ...
-
-    @property
-    @abc.abstractmethod
-    def has_generator(self) -> bool:
-        """Whether there is a generator to draw with."""
-
-    @property
-    @abc.abstractmethod
-    def statistics(self) -> LatentStatistics: ...
-
-    @property
-    @abc.abstractmethod
-    def classes(self) -> tuple[str, ...]: ...
-
-    @abc.abstractmethod
-    def params(self, part: str, ema: str | None = "") -> Any:
-        """Parameters of a part of the tokenizer, or of "generator", on the mesh.
-
-        Args:
-          part: its name.
-          ema: decay of the EMA, "" for the largest kept, None for the raw weights.
-
-        Raises:
-          ValueError: they are not there, or no such EMA was kept; says what makes them.
-        """
-
-    def another(self, path: str, step: int) -> FAE:
-        """The model of another working directory, at the step of its generator's checkpoint, 0 for the newest.
-
-        Raises:
-          ValueError, FileNotFoundError: there is none, or none can be opened from here.
-        """
-        raise ValueError(
-            f"field sampling.guide={path}: a weaker network can be opened from a working directory alone"
-        )
-
-
-def generator_of(parts: Parts) -> Generator:
-    """The generator that a model's configuration describes, for its tokenizer's latents.
-
-    Raises:
-      ValueError: sizes do not divide.
-    """
-    tokenizer = parts.tokenizer
-    condition = make_condition(parts.config)
-    return make_generator(parts.config, grid=tokenizer.grid, channels=tokenizer.channels, condition=condition)
 
 
 def guidance_schedule(guidance: Guidance | str, configured: Schedule) -> Schedule:
@@ -196,8 +126,9 @@ class FAE:
         Raises:
           ValueError: the encoder gives no layers, or has not so many.
         """
-        if layers and self.encoder.keep is None:
-            raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
+        encoder = self.encoder
+        if layers and encoder.keep is None:
+            raise ValueError(f"the encoder {encoder.name!r} gives no single blocks")
         return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
@@ -273,8 +204,10 @@ class FAE:
 
     def generate(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | np.ndarray | None = None,
         *,
+        prompts: Sequence[str] | None = None,
+        negative_prompt: str = "",
         guidance: Guidance | str = "config",
         seed: int = 0,
         sampler: str | None = None,
@@ -282,10 +215,12 @@ class FAE:
         ema: str | None = "",
         progress: Callable[[int], None] | None = None,
     ) -> Float[np.ndarray, "b height width 3"]:
-        """One image per label, in [−1, 1]. Image i depends on (seed, i, label) only, not on how many are made.
+        """One image per label or prompt, in [−1, 1]. Image i depends on (seed, i, label) only, not on their number.
 
         Args:
           labels: classes, 0 … classes − 1; `classes` means "of no class".
+          prompts: texts in their place, of a model that reads text; "" means "of no text".
+          negative_prompt: what guidance leads away from; empty for "of no text".
           guidance: see `guidance_schedule`.
           seed: of all noise.
           sampler, steps: by name and number; None for the configured ones.
@@ -293,11 +228,34 @@ class FAE:
           progress: told how many images are there, after each batch.
 
         Raises:
-          ValueError: a label out of range, or guidance or an EMA that is not there.
+          ValueError: a label out of range, labels or prompts that this model does not read, or guidance or an EMA
+            that is not there.
         """
+        if labels is not None and prompts is not None:
+            raise ValueError("give labels or prompts, not both")
         chosen = self.settings(guidance=guidance, sampler=sampler, steps=steps)
-        condition = self.generator.condition.request(labels)
-        return np.concatenate(list(self.images(condition, chosen, seed=seed, ema=ema, progress=progress)))
+        condition = self.generator.condition.request(labels if prompts is None else prompts)
+        how: dict[str, Any] = {"seed": seed, "ema": ema, "progress": progress}
+        return np.concatenate(list(self.images(condition, chosen, against=self.against(negative_prompt), **how)))
+
+    def against(self, negative_prompt: str) -> Any:
+        """A negative prompt as `images` takes it; None for an empty one.
+
+        Raises:
+          ValueError: this model reads no text.
+        """
+        if not negative_prompt:
+            return None
+        if not self.reads_text:
+            raise ValueError(
+                "a negative prompt goes with a model that reads text, and this one reads none: leave it out"
+            )
+        return self.generator.condition.request([negative_prompt])
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether images are asked for by prompts."""
+        return hasattr(self.generator.condition, "encode")
 
     def images(
         self,
@@ -308,6 +266,7 @@ class FAE:
         ema: str | None = "",
         first: int = 0,
         guidance: Schedule | None = None,
+        against: Any = None,
         params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
@@ -319,7 +278,8 @@ class FAE:
           first: number of the first image, where they are a part of a larger set.
           guidance: intervals in place of those of `settings`, as arguments of the program: one compilation serves
             all schedules of as many intervals.
-          params: of the generator and all that decodes, in place of the model's own.
+          against: what guidance leads away from, as `against` gives it; None for "nothing".
+          params: of the generator, the text tower and all that decodes, in place of the model's own.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
         if problem:
@@ -330,7 +290,9 @@ class FAE:
         kinds = tuple(kind for _, kind in plain)
         run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=kinds))
         intervals = () if guidance is None else (jnp.asarray([each for each, _ in plain], jnp.float32),)
-        params = params or {**self._params(self.tokenizer.decodes), **self._params(("generator",), ema)}
+        if params is None:
+            text = ("text",) if self.reads_text else ()
+            params = {**self._params((*self.tokenizer.decodes, *text)), **self._params(("generator",), ema)}
         params = {**params, **self._params(("guide",) if "auto" in kinds else ())}
         for start in range(0, count, size):
             stop = min(start + size, count)
@@ -340,7 +302,8 @@ class FAE:
                 return jnp.asarray(np.concatenate([part, part[-1:].repeat(size - len(part), 0)]))
 
             keys = sample_keys(seed, jnp.arange(first + start, first + start + size))
-            made = np.asarray(run(params, keys, jax.tree.map(rows, condition), *intervals))[: stop - start]
+            asked = jax.tree.map(rows, condition)
+            made = np.asarray(run(params, keys, asked, *intervals, against=against))[: stop - start]
             if progress:
                 progress(stop)
             yield made
@@ -403,17 +366,25 @@ class FAE:
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _sampling(self, settings: Any) -> Callable[..., Array]:
         """(parameters, keys, condition, guidance (k, 3) in place of the settings' own, which are then the kinds of
-        the k intervals) → noise → sampler → undo standardisation → decoders → images, compiled."""
-        statistics, generator = self.parts.statistics, self.generator
+        the k intervals, and what it leads away from) → noise → sampler → undo standardisation → decoders → images,
+        compiled."""
+        statistics = self.parts.statistics
 
-        def run(params: Any, keys: Array, condition: Any, guidance: Array | None = None) -> Array:
+        def run(
+            params: Any, keys: Array, condition: Any, guidance: Array | None = None, against: Any = None
+        ) -> Array:
+            generator: Any = self.generator
             chosen, more = settings, {}
             if guidance is not None:
                 intervals = tuple(zip(guidance, settings.guidance, strict=True))
                 chosen = dataclasses.replace(settings, guidance=intervals)
+            if against is not None:
+                nothing = dataclasses.replace(generator.condition, instead=told(generator.condition, params, against))
+                generator = dataclasses.replace(generator, condition=nothing)
             if "guide" in params:
                 weaker: Any = self.guide.generator
                 more["weaker"] = functools.partial(weaker.velocity, params["guide"])
+            condition = told(generator.condition, params, condition)
             latents = generator.sample(params["generator"], keys, condition, chosen, **more)
             return self.tokenizer.decode(params, statistics.unstandardise(latents))
 

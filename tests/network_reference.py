@@ -107,7 +107,7 @@ def rotary(x, grid, theta=10000.0):
 
 
 def heads_of(x, heads):
-    return x.reshape(*x.shape[:2], heads, -1)
+    return x.reshape(*x.shape[:2], heads, x.shape[-1] // heads)
 
 
 def self_attention(p, x, heads, grid=None, **logits):

@@ -1,5 +1,6 @@
-"""Draws images from a trained generator, by class: samples.npz, grid.png and settings.json in W/samples/NAME; with
---format png also each image, as images/NUMBER-CLASS.png."""
+"""Draws images from a trained generator, by class or by prompt: samples.npz, grid.png and settings.json in
+W/samples/NAME; with --format png also each image, as images/NUMBER-CLASS.png. Labels number the prompts, which are in
+prompts.json."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ from typing import Any
 
 from fae_jax.cli.opening import add_model_arguments, open_model, watching
 from fae_jax.files.names import nearest
+from fae_jax.files.paths import as_path
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
 from fae_jax.parallel.startup import join_hosts
 from fae_jax.stages.sampling import Drawing, choose_labels
+
+FEW = 5  # prompts that are told of one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", default="npz", choices=("npz", "png"), metavar="F", help="npz (default), or png: each image too"
     )
-    parser.add_argument("--classes", default="all", help="class numbers or names, as 0,3,7, or all (default)")
-    parser.add_argument("--number", type=int, default=100, help="images, over the classes as sampling.labels says")
+    parser.add_argument("--classes", help="class numbers or names, as 0,3,7, or all (default)")
+    parser.add_argument(
+        "--prompt", action="append", help="a text to draw, of a model that reads text; may be repeated"
+    )
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="a UTF-8 file of prompts, one in a line; an empty line is none"
+    )
+    parser.add_argument("--negative_prompt", default="", metavar="TEXT", help="what guidance leads away from")
+    parser.add_argument(
+        "--number", type=int, help="images, over classes or prompts as sampling.labels says (100, or one per prompt)"
+    )
     parser.add_argument(
         "--guidance", default="config", help="a weight, none, config (default), or intervals as in sampling.guidance"
     )
@@ -72,7 +85,47 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
     return chosen
 
 
+def read_prompts(arguments: argparse.Namespace) -> list[str] | None:
+    """What stands behind --prompt and in the file of --prompts; None where there is neither.
+
+    Raises:
+      ValueError: they come with classes, or the file is empty or not UTF-8.
+      FileNotFoundError: there is no such file.
+    """
+    prompts = arguments.prompt
+    if arguments.prompts is not None:
+        path = as_path(arguments.prompts)
+        if not path.is_file():
+            raise FileNotFoundError(f"--prompts {arguments.prompts}: there is no such file")
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"--prompts {arguments.prompts} is not UTF-8 (byte {error.start}): save it as such"
+            ) from None
+        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+        prompts = [*(prompts or []), *lines]
+        if not prompts:
+            raise ValueError(f"--prompts {arguments.prompts} is empty: write one prompt in a line")
+    if prompts is not None and arguments.classes is not None:
+        raise ValueError("give --classes or prompts, not both")
+    return prompts
+
+
+def cut_prompts(fae: FAE, prompts: Sequence[str]) -> list[str]:
+    """A line for each of the first prompts that are read in part."""
+    condition: Any = fae.generator.condition
+    cut = condition.cut(prompts) if prompts else {}
+    more = [f"and {len(cut) - FEW} more are cut"] if len(cut) > FEW else []
+    read = condition.identity["tokens"] if cut else 0
+    lines = [f"prompt {place + 1} has {tokens:,} tokens: {read} are read" for place, tokens in cut.items()]
+    return [*lines[:FEW], *more]
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    prompts = read_prompts(arguments)
+    if arguments.number is None:
+        arguments.number = 100 if prompts is None else len(prompts)
     if not 1 <= arguments.number <= MOST:
         raise ValueError(f"--number must be from 1 to {MOST:,}, got {arguments.number}; several seeds draw more")
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
@@ -82,7 +135,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment, ema = open_model(arguments, "sampling", ("features", "pixels", "generator"))
     guidance_schedule(guidance, experiment.config.sampling.guidance)
     fae = FAE(experiment.parts)
-    chosen = parse_classes(arguments.classes, fae.classes)
+    if fae.reads_text != (prompts is not None):
+        remedy = "give --prompt or --prompts" if fae.reads_text else "leave prompts out, give --classes"
+        raise ValueError(f"this model draws {'from text' if fae.reads_text else 'by class'}: {remedy}")
+    chosen = parse_classes(arguments.classes or "all", fae.classes) if prompts is None else range(len(prompts))
     fae.settings(sampler=arguments.sampler, steps=arguments.steps)
     folder = experiment.workdir.samples / arguments.name
 
@@ -92,6 +148,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     drawing = Drawing(
         fae=fae,
         folder=folder,
+        prompts=prompts,
+        negative_prompt=arguments.negative_prompt,
         labels=choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
         sampler=arguments.sampler,
         steps=arguments.steps,
@@ -101,6 +159,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ema=ema,
         progress=progress,
     )
+    for line in cut_prompts(fae, prompts or ()):
+        say(line)
     with watching(experiment):
         for _ in drawing:
             pass

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.model import FAE
 from fae_jax.parallel.mesh import batch_divisor, batch_sharding
 from fae_jax.stages.cache import make_posterior
@@ -71,7 +72,7 @@ def _training(shapes: Shapes, stage: Stage) -> Program:
     section, config = stage.section(shapes.config), shapes.config
     check_batch(f"{stage.name}.batch", section.batch, batch_divisor(shapes.mesh) * section.microbatches)
     players = stage.players(shapes)
-    frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
+    frozen = stage.frozen_params(shapes)
     state = abstract_state(players, shapes.mesh)
     step: Any = compile_step(players, section.microbatches, 0, shapes.mesh, config.compute.gradients)
     lowered = step.lower(state, frozen, batch_shapes(shapes, stage))
@@ -96,7 +97,8 @@ def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct
     whole = {"label": ((), jnp.int32), "index": ((), jnp.int32)}
     if stage.reads == "latents":
         latent = ((tokens, tokenizer.channels), jnp.bfloat16)
-        fields = {"mean": latent, "log_variance": latent, **whole}
+        told = make_condition(shapes.config).reads if reads_text(shapes.config) else {}
+        fields = {"mean": latent, "log_variance": latent, **whole, **told}
     elif data.features and stage.reads.startswith("features"):
         stored = {"features": ((tokens, tokenizer.width), jnp.float16)}
         fields = {**(image | whole if stage.reads == "features and images" else {}), **stored}
@@ -122,8 +124,9 @@ def _cache(shapes: Shapes) -> Program:
 def _sample(shapes: Shapes) -> Program:
     batch = shapes.config.sampling.batch
     check_batch("sampling.batch", batch, batch_divisor(shapes.mesh))
-    params = {part: shapes.params(part) for part in (*shapes.tokenizer.decodes, "generator")}
     model: Any = FAE(shapes)
+    text = ("text",) if model.reads_text else ()
+    params = {part: shapes.params(part) for part in (*shapes.tokenizer.decodes, *text, "generator")}
     run = model._sampling(model.settings())
     place = batch_sharding(shapes.mesh)
 
@@ -131,5 +134,12 @@ def _sample(shapes: Shapes) -> Program:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
     keys = split(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch)))
-    condition = jax.tree.map(split, model.generator.condition.request(np.zeros(batch, np.int32)))
+    asked = model.generator.condition
+    if model.reads_text:
+        condition = {
+            name: jax.ShapeDtypeStruct((batch, *shape), dtype) for name, (shape, dtype) in asked.reads.items()
+        }
+    else:
+        condition = asked.request(np.zeros(batch, np.int32))
+    condition = jax.tree.map(split, condition)
     return Program(run.lower(params, keys, condition), params, batch)

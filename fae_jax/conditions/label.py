@@ -35,10 +35,12 @@ class ClassLabel:
         dropped = jax.vmap(lambda key: jax.random.bernoulli(key, self.dropout))(keys)
         return jnp.where(dropped, self.classes, condition)
 
-    def request(self, labels: Sequence[int] | np.ndarray | None) -> Int[np.ndarray, " b"]:
+    def request(self, labels: Sequence[int] | Sequence[str] | np.ndarray | None) -> Int[np.ndarray, " b"]:
         if labels is None:
             raise ValueError(f"this model draws by class: give labels, 0 … {self.classes - 1}")
         given = np.asarray(labels)
+        if given.dtype.kind in "US":
+            raise ValueError(f"this model draws by class and reads no prompts: give labels, 0 … {self.classes - 1}")
         if given.ndim != 1 or not len(given):
             raise ValueError("labels must be a list of at least one class")
         if given.dtype.kind not in "iu":

@@ -31,9 +31,12 @@ class Nothing:
     def drop(self, keys: Key[Array, " b"], condition: Int[Array, " b"]) -> Int[Array, " b"]:
         return condition
 
-    def request(self, labels: Sequence[int] | np.ndarray | None) -> Int[np.ndarray, " b"]:
+    def request(self, labels: Sequence[int] | Sequence[str] | np.ndarray | None) -> Int[np.ndarray, " b"]:
         if labels is None:
             raise ValueError("say how many images to draw")
-        if np.any(np.asarray(labels)):
+        given = np.asarray(labels)
+        if given.dtype.kind in "US":
+            raise ValueError("this model reads no prompts (condition.kind=none): say how many images to draw")
+        if np.any(given):
             raise ValueError("this model knows no classes (condition.kind=none): leave labels at 0")
         return np.zeros(len(labels), np.int32)

@@ -46,7 +46,6 @@ class DataSection:
     )
     flip: bool = option(True, "mirror half of the images; the latent cache then holds both")
     captions: bool = option(False, "the images have captions in place of classes")
-    caption_dropout: float = option(0.1, "share of captions left empty", share)
     holdout: float = option(0.0, "share of a source without validation split that is held out", share)
     heldout_path: str = option(
         "", "where held-out images are, if they are stored apart; then holdout is 0", operational=True, path=True

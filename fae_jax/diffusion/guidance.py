@@ -42,6 +42,10 @@ KINDS = ("classifier_free", "internal", "auto")
 Interval = tuple[float, float, float] | tuple[float, float, float, str] | Array | tuple[Array, str]
 Schedule = tuple[Interval, ...]
 Guidance = float | int | Sequence[Sequence[Any] | Array] | None
+NOTHING_TO_GUIDE_BY = (
+    "field sampling.guidance guides towards a condition, and this generator knows none (condition.kind=none): set "
+    "--config.sampling.guidance='()'"
+)
 PAPER_SCHEDULE: Schedule = ((0.9, 1.0, 0.9), (0.7, 0.9, 1.0), (0.0, 0.7, 2.5))
 
 

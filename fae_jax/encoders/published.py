@@ -20,11 +20,17 @@ HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """One repository of the hub: its name, the contents of its `config.json`, how it prepares an image."""
+    """One repository of the hub: its name, the contents of its `config.json`, how it prepares an image.
+
+    Attributes:
+      package: an installable package that brings the same files in a `model.zip`, as it is imported; then no hub is
+        asked.
+    """
 
     repository: str
     fields: Mapping[str, Any]
     preprocessing: Preprocessing | None = None
+    package: str = ""
 
 
 def _size(width: int, depth: int, heads: int, hidden: int | None = None) -> dict[str, int]:
@@ -191,4 +197,9 @@ ENCODERS = {**_dinov2(), **_dinov3(), **_siglip(), **_clip(), **_mae()}
 TEXT_TOWERS = {
     **{name: entry for name, entry in ENCODERS.items() if "text_config" in entry.fields},
     **_t5(),
+    "minilm_l6": Published(
+        repository="sentence-transformers/all-MiniLM-L6-v2",
+        fields={"model_type": "bert", **_size(384, 6, 12, 1536)},
+        package="all_minilm_l6_v2",
+    ),
 }

@@ -15,7 +15,7 @@ from fae_jax.encoders.recognise import (
     sizes,
     table,
 )
-from fae_jax.encoders.text import T5Config, T5Encoder, TextConfig, TextTower
+from fae_jax.encoders.text import BertConfig, BertEncoder, T5Config, T5Encoder, TextConfig, TextTower
 from fae_jax.weights.mapping import NameMap, Part, Rule, linear, norm
 
 _OTHER_TOWER = r"^vision_model\.|^visual_projection\.|^logit_(scale|bias)$|position_ids$"
@@ -98,12 +98,39 @@ def _t5(fields: Mapping[str, Any]) -> tuple[T5Config, NameMap]:
     return config, NameMap(tuple(rules), ignored=r"^decoder\.|^lm_head\.|^encoder\.embed_tokens\.weight$")
 
 
+def _bert(fields: Mapping[str, Any]) -> tuple[BertConfig, NameMap]:
+    config = BertConfig(
+        **sizes(fields, epsilon=1e-12),
+        vocabulary=fields.get("vocab_size", 30522),
+        length=fields.get("max_position_embeddings", 512),
+        segments=fields.get("type_vocab_size", 2),
+        feed_forward=activation(fields, "gelu"),
+    )
+    block = {
+        "attention.qkv": "attention.self.query attention.self.key attention.self.value",
+        "attention.out": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "feed_forward.hidden": "intermediate.dense",
+        "feed_forward.out": "output.dense",
+        "feed_forward_norm": "output.LayerNorm",
+    }
+    rules = [
+        Rule("token_table", (Part("embeddings.word_embeddings.weight"),)),
+        Rule("position_table", (Part("embeddings.position_embeddings.weight"),)),
+        Rule("segment_table", (Part("embeddings.token_type_embeddings.weight"),)),
+        *norm("first_norm", "embeddings.LayerNorm"),
+        *table("blocks.block.", "encoder.layer.{layer}.", block),
+    ]
+    return config, NameMap(tuple(rules), prefixes=("", "bert."), ignored=r"position_ids$|(^|\.)pooler\.|^cls\.")
+
+
 FAMILIES: dict[str, Family] = {
     "clip": ("clip", TextTower, _clip),
     "clip_text_model": ("clip", TextTower, _clip),
     "siglip": ("siglip", TextTower, _siglip),
     "siglip_text_model": ("siglip", TextTower, _siglip),
     "t5": ("t5", T5Encoder, _t5),
+    "bert": ("bert", BertEncoder, _bert),
 }
 
 

@@ -251,3 +251,18 @@ def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncode
     """
     builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP)
     return _made("text tower", name, weights, lambda: builder(weights=weights, **options))
+
+
+def outline_text(name: str, *, weights: str | None, **options: Any) -> TextEncoder:
+    """The text tower called `name` with shapes in the place of its weights: by its builder where that takes
+    `abstract=True`; otherwise by `create_text`, of which only the shapes are kept.
+
+    Raises:
+      ValueError, FileNotFoundError, OSError: see `create_text`.
+    """
+    builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP)
+    if "abstract" in inspect.signature(builder).parameters:
+        return create_text(name, weights=weights, **options, abstract=True)
+    made = create_text(name, weights=weights, **options)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.params)
+    return dataclasses.replace(made, params=shapes)

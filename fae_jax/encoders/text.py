@@ -1,4 +1,4 @@
-"""Text towers of CLIP, SigLIP and SigLIP2, and the T5 encoder.
+"""Text towers of CLIP, SigLIP and SigLIP2, the T5 encoder, and sentence encoders of BERT's kind.
 
 CLIP and SigLIP (embedding h₀ = E[token] + P[place], pre-norm blocks, last norm):
 
@@ -12,6 +12,13 @@ bias B[bucket(j − i)] to the score of query i and key j,
                 16·[r > 0] + min(15, 8 + ⌊8 ln(|r|/8) / ln(128/8)⌋)   else   (3)
 
 for 32 buckets and a largest distance of 128. Padding is masked as a key.
+
+BERT (h₀ = LayerNorm(E[token] + P[place] + S[0]), norms behind the branches, no last one; padding masked as a key):
+
+    h ← LayerNorm(h + Attention(h));  h ← LayerNorm(h + FeedForward(h))       (4)
+    pooled = m / ‖m‖,  m = the mean of h over the tokens that are not padding (5)
+
+(5) is what sentence encoders such as all-MiniLM-L6-v2 were trained with.
 """
 
 from __future__ import annotations
@@ -23,9 +30,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from fae_jax.nn.blocks import Block, stack
+from fae_jax.nn.attention import SelfAttention, split_width
+from fae_jax.nn.blocks import Block, FeedForward, stack
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.norms import make_norm
 
@@ -184,3 +192,76 @@ class T5Encoder(nn.Module):
         x = jnp.take(table, tokens, axis=0).astype(jnp.float32)
         x, _ = stack(block, config.depth, x, None, allowed, bias, scan=self.scan, remat=self.remat)
         return TextOutput(make_norm("rms", epsilon=config.norm_epsilon, name="last_norm")(x))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """A sentence encoder of BERT's kind: numbers of tokens, places and segments known, and its transformer."""
+
+    vocabulary: int
+    length: int
+    segments: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    feed_forward: str
+    norm_epsilon: float = 1e-12
+
+
+class BertBlock(nn.Module):
+    """Equation (4): (b, n, d), `mask` as in `SelfAttention`."""
+
+    config: BertConfig
+    dtype: jnp.dtype
+    kernel: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], mask: Array | None) -> Float[Array, "b n d"]:
+        config = self.config
+        norm = functools.partial(make_norm, "layer", epsilon=config.norm_epsilon)
+        head_width = split_width(config.width, config.heads)
+        attend = SelfAttention(config.heads, head_width, dtype=self.dtype, kernel=self.kernel, name="attention")
+        feed = FeedForward(config.feed_forward, config.hidden, dtype=self.dtype, name="feed_forward")
+        x = norm(name="attention_norm")(x + attend(x.astype(self.dtype), None, mask))
+        return norm(name="feed_forward_norm")(x + feed(x.astype(self.dtype)))
+
+
+class BertEncoder(nn.Module):
+    """Equations (4) and (5): token numbers (b, n), n ≤ config.length, and which are not padding → `TextOutput`."""
+
+    config: BertConfig
+    dtype: jnp.dtype = jnp.float32
+    kernel: str = "auto"
+    scan: bool = True
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "b n"], mask: Bool[Array, "b n"] | None = None) -> TextOutput:
+        """`mask` marks the tokens that may be attended to and that are pooled; None for all.
+
+        Raises:
+          ValueError: there are more tokens than places.
+        """
+        config, small = self.config, nn.initializers.normal(0.02)
+        length = tokens.shape[1]
+        if length > config.length:
+            raise ValueError(f"a caption of {length} tokens does not fit this text tower; it takes {config.length}")
+        table = self.param("token_table", small, (config.vocabulary, config.width))
+        places = self.param("position_table", small, (config.length, config.width))
+        segments = self.param("segment_table", small, (config.segments, config.width))
+        x = (jnp.take(table, tokens, axis=0) + places[:length] + segments[0]).astype(jnp.float32)
+        x = make_norm("layer", epsilon=config.norm_epsilon, name="first_norm")(x)
+        allowed = None if mask is None else mask[:, None, None, :]
+        block = functools.partial(BertBlock, config, self.dtype, self.kernel)
+        x, _ = stack(block, config.depth, x, allowed, scan=self.scan, remat=self.remat)
+        mean = masked_mean(x, mask)
+        return TextOutput(x, mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12))
+
+
+def masked_mean(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None) -> Float[Array, "b d"]:
+    """The mean over the tokens that `mask` marks, or over all; zero where it marks none."""
+    if mask is None:
+        return jnp.mean(tokens, axis=1)
+    total = jnp.sum(jnp.where(mask[..., None], tokens, 0), axis=1)
+    return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)

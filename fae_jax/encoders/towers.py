@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.encoders.registry import TextEncoder, register_text
 from fae_jax.encoders.text import T5Config, TextOutput
 
-T5_LENGTH = 77  # tokens of a caption where nothing else is asked for
+LENGTHS = {"t5": 77, "bert": 128}  # tokens of a caption where nothing else is asked for; others' limits are theirs
 
 
 def build_text(
@@ -33,49 +34,63 @@ def build_text(
     scan: bool = True,
     revision: str | None = None,
     place: Callable[[Any], Any] | None = None,
+    abstract: bool = False,
 ) -> TextEncoder:
     """Reads a published text tower.
 
     Args:
       weights, dtype, parameter_dtype, scan, revision, place: as in `fae_jax.encoders.pretrained.build`.
-      length: tokens a caption may have; None for the tower's own limit (77 for T5, which has none).
+      length: tokens a caption may have; None for the tower's own limit, or where that is none or long for `LENGTHS`.
+      abstract: read neither weights nor tokenizer: the parameters are shapes, the hash is empty.
       tokenizer: a file or folder; None for what lies beside the weights.
 
     Raises:
       ValueError: the weights do not fit, or `length` is beyond the tower's limit.
       FileNotFoundError, OSError: see `find_files`; there is no tokenizer.
     """
-    files = find_files(weights, entry, revision=revision)
-    text = recognise_text(files.fields)
+    files = None if abstract and entry is not None and not weights else find_files(weights, entry, revision=revision)
+    text = recognise_text((files or entry).fields)  # type: ignore[union-attr]
     if entry is not None and recognise_text(entry.fields).config != text.config:
         raise ValueError(f"the weights are not those of {name!r}: {text.config} instead of what its name stands for")
     config = text.config
     limit = None if isinstance(config, T5Config) else config.length
-    length = length or limit or T5_LENGTH
+    length = length or LENGTHS.get(text.family) or limit
+    assert length is not None, "a tower without a limit is in LENGTHS"
     if limit is not None and length > limit:
         raise ValueError(f"length={length} is beyond what the text tower {name!r} takes: {limit} tokens")
-    params = files.params(text, parameter_dtype, place)
     module = text.module(dtype=jnp.dtype(dtype), scan=scan)
+
+    def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
+        # CLIP and SigLIP were trained on padded captions without a mask; the others mask padding
+        return module.apply({"params": params}, tokens, mask if text.family in LENGTHS else None)
+
+    tower = TextEncoder(
+        name=name,
+        apply=apply,
+        params=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(parameter_dtype)), text.shapes()),
+        tokenize=_no_tokenizer,
+        length=length,
+        width=config.width,
+        weights_hash="",
+    )
+    if abstract or files is None:
+        return tower
     scale, bias = (
         float(files.tensors.read(name).astype(np.float64).reshape(())) if name in files.tensors else None
         for name in ("logit_scale", "logit_bias")
     )
-
-    def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
-        # CLIP and SigLIP were trained on padded captions without a mask; T5 masks padding
-        return module.apply({"params": params}, tokens, mask if text.family == "t5" else None)
-
-    return TextEncoder(
-        name=name,
-        apply=apply,
-        params=params,
+    return dataclasses.replace(
+        tower,
+        params=files.params(text, parameter_dtype, place),
         tokenize=load_tokenizer(tokenizer or files.folder, text.family, length=length),
-        length=length,
-        width=config.width,
         weights_hash=files.tensors.hash(),
         scale=None if scale is None else math.exp(scale),
         bias=bias,
     )
+
+
+def _no_tokenizer(captions: Any) -> Any:
+    raise ValueError("this text tower was made without its files: it reads no captions")
 
 
 for _name, _entry in TEXT_TOWERS.items():

@@ -23,8 +23,8 @@ from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
 from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import Parts
 from fae_jax.parallel.hosts import fetch
+from fae_jax.parts import Parts
 from fae_jax.weights import flatten, write_tensors
 
 COMPONENTS = {"vae": "FAEAutoencoder", "transformer": "FAETransformer"}

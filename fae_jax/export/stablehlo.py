@@ -34,8 +34,9 @@ from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
 from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import FAE, Parts
+from fae_jax.model import FAE
 from fae_jax.parallel.hosts import fetch
+from fae_jax.parts import Parts
 from fae_jax.weights import flatten
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Key
 from fae_jax.conditions import Condition
 from fae_jax.conditions.nothing import Nothing
 from fae_jax.diffusion.guidance import (
+    NOTHING_TO_GUIDE_BY,
     autoguided,
     function_evaluations,
     guided,
@@ -67,7 +68,7 @@ class FlowMatchingSection:
         0.0, "weight of 1 − cos of predicted and true velocity (LightningDiT: 1)", at_least(0)
     )
     middle_weight: float = option(0.5, "weight of the loss of a second head at a middle block", at_least(0))
-    network: str = plug("dit", "the network that predicts the velocity: dit", "networks", NETWORKS)
+    network: str = plug("dit", "the network that predicts the velocity: dit, or mmdit for text", "networks", NETWORKS)
 
 
 def sampler_of(settings: Any, size: int = 0) -> Euler:
@@ -227,10 +228,7 @@ class FlowMatching:
             raise ValueError(NO_GUIDE)
         unconditional = isinstance(self.condition, Nothing)
         if unconditional and any(weight != 1 for _, _, weight in of_kind(schedule, "classifier_free")):
-            raise ValueError(
-                "field sampling.guidance guides towards a condition, and this generator knows none "
-                "(condition.kind=none): set --config.sampling.guidance='()'"
-            )
+            raise ValueError(NOTHING_TO_GUIDE_BY)
         sampler = sampler_of(settings, self.shape[0] * self.shape[1])
         return function_evaluations(sampler.evaluation_times(), schedule)
 

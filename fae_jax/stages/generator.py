@@ -15,13 +15,15 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array
 
+from fae_jax.conditions import reads_text, told
 from fae_jax.data.pixels import side_by_side, to_uint8
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
 from fae_jax.generators.networks.dit import DiT
 from fae_jax.generators.published import read_published
-from fae_jax.model import FAE, Parts, generator_of
+from fae_jax.model import FAE
+from fae_jax.parts import Parts, generator_of
 from fae_jax.section import like, option, plug
 from fae_jax.stages.images import PREVIEWS
 from fae_jax.stages.stage import Stage
@@ -43,7 +45,7 @@ class GeneratorSection(TrainingSection):
     init_from: str = option(
         "", "a SiT or LightningDiT to start from: what `fae weights convert` wrote; empty = from scratch", path=True
     )
-    kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
+    kind: str = plug("flow_matching", ", ".join(GENERATORS), "generators", GENERATORS)
 
 
 def generator_loss(
@@ -60,8 +62,8 @@ def generator_loss(
         jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
     )
     latents = sample_latents(batch, sample_keys, statistics)
-    condition = generator.condition.drop(drop_keys, generator.condition.of(batch))
-    return generator.loss(params, latents, condition, own_keys, step)
+    condition = told(generator.condition, frozen, generator.condition.of(batch))
+    return generator.loss(params, latents, generator.condition.drop(drop_keys, condition), own_keys, step)
 
 
 def players(parts: Parts) -> dict[str, Player]:
@@ -85,7 +87,7 @@ def given(parts: Parts) -> dict[str, Any]:
     ours = getattr(generator, "network", None)
     theirs = read_published(path, heads=getattr(ours, "heads", 0))
     network: Any = theirs.generator.network
-    if not isinstance(ours, DiT):
+    if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":
         raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
     switches = [field.name for field in dataclasses.fields(DiT.Section) if field.name != "size"]
     wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]
@@ -107,8 +109,8 @@ def given(parts: Parts) -> dict[str, Any]:
 
 
 def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
-    """Samples, the classes in turn, by the configured sampler and guidance, of the same noise at every step; None
-    where none are wanted, where no stage has trained what decodes them, and on several hosts."""
+    """Samples, the classes in turn or of the first captions, by the configured sampler and guidance, of one noise at
+    every step; None where none are wanted, where no stage has trained what decodes them, and on several hosts."""
     fae, section = FAE(parts), parts.config.logging
     if not section.preview_every or jax.process_count() > 1:
         return None
@@ -117,16 +119,20 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     except ValueError:
         return None
     settings, classes = fae.settings(), max(len(fae.classes), 1)
-    labels = np.linspace(0, classes - 1, PREVIEWS).astype(np.int32)
-    condition = fae.generator.condition.request(labels)
+    asked: Any = np.linspace(0, classes - 1, PREVIEWS).astype(np.int32)
+    caption = "samples of classes in turn, from the same noise at every step"
+    if reads_text(parts.config):
+        asked = batch["captions"]
+        caption = f"samples from the same noise at every step, of: {' · '.join(asked)}"
+    condition = fae.generator.condition.request(asked)
 
     def paint(state: TrainState) -> tuple[np.ndarray, str]:
         # Read anew each time: between previews the memory is the generator's.
         params = {part: parts.params(part) for part in fae.tokenizer.decodes}
-        params["generator"] = best_params(state, "generator")
+        params = {**params, **frozen, "generator": best_params(state, "generator")}
         images = np.concatenate(list(fae.images(condition, settings, params=params)))
         rows = list(rearrange(to_uint8(images), "(r n) y x c -> r n y x c", r=2))
-        return side_by_side(rows), "samples of classes in turn, from the same noise at every step"
+        return side_by_side(rows), caption
 
     return paint
 
@@ -136,6 +142,7 @@ STAGE = Stage(
     run=train_stage,
     needs=("cache",),
     players=players,
+    frozen=("text",),
     reads="latents",
     given=given,
     preview=preview,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
 from fae_jax.files.paths import check_folder
 from fae_jax.kinds import find, names
-from fae_jax.model import generator_of
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
+from fae_jax.parts import generator_of
 from fae_jax.stages import STAGES, cache
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
@@ -34,11 +35,12 @@ def stage_of(name: str) -> Stage:
 
 def stages_of(config: Any) -> list[Stage]:
     """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder."""
-    trained = {stage for stages, _ in tokenizer_kind(config).trained.values() for stage in stages}
+    kind = tokenizer_kind(config)
+    trained = {stage for stages, _ in kind.trained.values() for stage in stages}
     here = []
     for stage in map(stage_of, names("stages", STAGES)):
         trains_tokenizer = stage.players is not None and stage.reads != "latents"
-        if stage.name == "encoder" and not config.encoder.train:
+        if stage.name == "encoder" and not (config.encoder.train and kind.trained):
             continue
         if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
             here.append(stage)
@@ -82,12 +84,16 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         raise ValueError(
             f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
         )
+    own = {stage.name for stage in stages_of(config)}
     chosen = stages_of(config) if name is None else [stage_of(name)]
-    if name is not None and name not in {stage.name for stage in stages_of(config)}:
+    if name is not None and name not in own:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
+    for stage in chosen:
+        if not experiment.is_done(stage):
+            stage.check(config)
     check_boards(config.logging)
     check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
-    _check_condition(config, name)
+    _check_condition(experiment, chosen)
     _check_folders(experiment, chosen)
     if name is not None:
         check_stages(experiment, f"stage {name}", chosen[0].needs)
@@ -105,7 +111,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     tokenizer = None  # its outline: sizes that do not fit are found before the encoder is trained
     if name == "generator":
         tokenizer, _ = experiment.parts.tokenizer, open_latents(experiment.workdir)
-    elif name != "encoder" and (not config.encoder.train or experiment.is_done(stage_of("encoder"))):
+    elif name != "encoder" and ("encoder" not in own or experiment.is_done(stage_of("encoder"))):
         tokenizer = _opened(experiment, name)
     shapes = Shapes(config, experiment.mesh, tokenizer=tokenizer)
     for stage in chosen:
@@ -143,15 +149,24 @@ def _check_folders(experiment: Experiment, chosen: Iterable[Stage]) -> None:
     check_folder("" if kept in ("off", "auto") else kept, "field compute.compilation_cache=")
 
 
-def _check_condition(config: Any, name: str | None) -> None:
-    if name not in (None, "encoder", "generator") or not config.data.captions:
-        return
-    if name != "encoder" and config.condition.kind != "class":
-        return
-    alone = "" if name else "; give the other stages by name, `fae train features` and so on"
-    raise ValueError(
-        f"stage {name or 'generator'} trains on classes, and data.captions=True has none; it reads no text yet{alone}"
-    )
+def _check_condition(experiment: Experiment, chosen: Sequence[Stage]) -> None:
+    config = experiment.config
+    begun = {stage.name for stage in chosen if not experiment.is_done(stage)}
+    if "generator" in begun and config.data.captions and config.condition.kind == "class":
+        raise ValueError(
+            "stage generator trains on classes, and data.captions=True has none: set condition.kind=text and "
+            "generator.flow_matching.network=mmdit, or condition.kind=none"
+        )
+    if "generator" in begun and reads_text(config):
+        if not config.data.captions:
+            raise ValueError(
+                "condition.kind=text reads captions, and data.captions=False has none: set condition.kind"
+            )
+        make_condition(config).check()
+    if "encoder" in begun and config.data.captions and not experiment.images.source("train").classes:
+        raise ValueError(
+            "stage encoder trains on classes, and data.captions=True has none: choose a published encoder"
+        )
 
 
 def run_stage(experiment: Experiment, name: str) -> bool:

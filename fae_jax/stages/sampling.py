@@ -1,6 +1,6 @@
 """Samples of a model, drawn into a folder a batch at a time: samples.npz, grid.png, settings.json.
 
-Image i is a function of (seed, i, its label) alone. Of H hosts that sample one set of n together, host h draws
+Image i is a function of (seed, i, its label or prompt) alone. Of H hosts that sample one set of n together, h draws
 
     ⌊n h / H⌋ ≤ i < ⌊n (h + 1) / H⌋                                                        (1)
 
@@ -24,13 +24,14 @@ from fae_jax.data.pixels import to_uint8
 from fae_jax.diffusion.guidance import of_kind
 from fae_jax.files.image_archives import writing_images
 from fae_jax.files.paths import Path
-from fae_jax.files.writing import whole_file, write_file, write_json
+from fae_jax.files.writing import json_hash, whole_file, write_file, write_json
 from fae_jax.model import FAE
 from fae_jax.nn.params import count
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.section import seed_range
 from fae_jax.stages.figures import GRID_COLUMNS, GRID_ROWS, class_grid
 
+NAME = 24  # letters of a prompt in the name of a file and beside a row of a figure
 Drawn = tuple[int, UInt8[np.ndarray, "k y x 3"], Int[np.ndarray, " k"]]  # position of the first, images, labels
 
 
@@ -48,9 +49,17 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     return np.resize(np.asarray(classes, np.int32), number)
 
 
+def own_sampling(config: Any) -> dict[str, Any]:
+    """Of a generator's own section, the fields that only sampling reads."""
+    section = getattr(config.generator, config.generator.kind, None)
+    fields = dataclasses.fields(section) if section else ()
+    return {field.name: getattr(section, field.name) for field in fields if field.metadata["operational"]}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A set of samples, one image per label: drawn while it is iterated, and kept in `folder` as it comes.
+    """A set of samples, one image per label: drawn while it is iterated, and kept in `folder` as it comes. Of a model
+    that reads text, labels number `prompts`.
 
     Iterating gives (position of the first, images uint8 (k, y, x, 3), labels (k,)): all of them, or where hosts
     sample together this one's.
@@ -59,6 +68,7 @@ class Drawing:
       fae: the model.
       folder: where they go.
       labels: what is asked for.
+      prompts, negative_prompt: see `FAE.generate`.
       sampler, steps, guidance: see `FAE.generate`.
       single: as single files too, in place of those of an earlier drawing.
       seed: of all noise.
@@ -69,6 +79,8 @@ class Drawing:
     fae: FAE
     folder: Path
     labels: Int[np.ndarray, " n"]
+    prompts: Sequence[str] | None = None
+    negative_prompt: str = ""
     sampler: str | None = None
     steps: int | None = None
     guidance: Any = "config"
@@ -82,8 +94,14 @@ class Drawing:
         problem = seed_range(self.seed)
         if problem:
             raise ValueError(f"seed {problem}, got {self.seed!r}")
-        self.fae.generator.condition.request(self.labels)
+        self.fae.generator.condition.request(self.labels if self.prompts is None else self.prompts)
+        self.fae.against(self.negative_prompt)
         _ = self.settings
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each label is called."""
+        return (self.fae.classes or ("all",)) if self.prompts is None else self.prompts
 
     @functools.cached_property
     def settings(self) -> Any:
@@ -96,19 +114,32 @@ class Drawing:
         fae, settings = self.fae, self.settings
         kind = fae.config.generator.kind
         train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
-        own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-        del own["batch"], own["labels"]  # decides no image; stands under its own name
+        heeded = getattr(fae.generator, "heeds", [field.name for field in dataclasses.fields(settings)])
+        # a batch decides no image, and labels stand under their own name
+        own = {name: getattr(settings, name) for name in heeded if name not in ("batch", "labels")}
         return {
             **own,
+            **own_sampling(fae.config),
             "function_evaluations": fae.generator.evaluations(settings),
             "guidance": fae.config.sampling.guidance if self.guidance == "config" else self.guidance,
             "label_policy": settings.labels,
+            **self._text,
             "seed": self.seed,
             **fae.parts.read_generator.get(self.ema, {}),
             "train_shift": train_shift,
             "dtype": settings.dtype or fae.config.compute.dtype,
             "weights": self._weights(),
         }
+
+    @property
+    def _text(self) -> dict[str, Any]:
+        """What is asked for in words, the tower that reads it, and which prompts it reads in part."""
+        if self.prompts is None:
+            return {}
+        condition: Any = self.fae.generator.condition
+        told = {"prompts": len(self.prompts), "prompts_hash": json_hash(list(self.prompts)), **condition.identity}
+        told |= {"prompts_cut": len(condition.cut(self.prompts))}
+        return {"text": {**told, "negative_prompt": self.negative_prompt}}
 
     def _weights(self) -> dict[str, str]:
         weaker = ("guide",) if of_kind(self.settings.guidance, "auto") else ()
@@ -129,9 +160,15 @@ class Drawing:
         if first == last:
             return
         place, labels = first, self.labels[first:last]
-        condition = self.fae.generator.condition.request(labels)
+        asked: Any = labels if self.prompts is None else [self.prompts[label] for label in labels]
         pieces = self.fae.images(
-            condition, self.settings, seed=self.seed, ema=self.ema, first=first, progress=self.progress
+            self.fae.generator.condition.request(asked),
+            self.settings,
+            seed=self.seed,
+            ema=self.ema,
+            first=first,
+            against=self.fae.against(self.negative_prompt),
+            progress=self.progress,
         )
         for piece in pieces:
             images = to_uint8(piece)
@@ -160,8 +197,10 @@ class Drawing:
                         add(images)
                         grid.add(images)
                 self._part(host).unlink()
-        drawn = grid.draw(self.fae.classes or ("all",))
+        drawn = grid.draw([name[:NAME] for name in self.names])
         write_file(self.folder / "grid.png", lambda file: drawn.save(file, "PNG"))
+        if self.prompts is not None:
+            write_json(self.folder / "prompts.json", list(self.prompts))
         write_json(self.folder / "settings.json", {**self.origin, "count": len(self.labels)})
 
     def _handed_over(self) -> Iterator[Drawn]:
@@ -176,7 +215,7 @@ class Drawing:
         return self.folder / f"part-{host}"
 
     def _write_single(self, place: int, images: np.ndarray, labels: np.ndarray) -> None:
-        names = [re.sub(r"[^\w.-]+", "_", name) for name in self.fae.classes] or ["all"]
+        names = [re.sub(r"[^\w.-]+", "_", name[:NAME]) for name in self.names]
         for number, (image, label) in enumerate(zip(images, labels, strict=True), place):
             path = self.folder / "images" / f"{number:06d}-{names[label]}.png"
             write_file(path, lambda file, image=image: Image.fromarray(image).save(file, "PNG"))

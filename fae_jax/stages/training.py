@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.loader import ORDER
 from fae_jax.data.stores.latent_loader import LatentLoader
 from fae_jax.files.writing import json_hash
-from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import fetch, is_first, wait_for_all
+from fae_jax.parts import Parts
 from fae_jax.stages.costs import step_flops
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.images import hosts
+from fae_jax.stages.images import PREVIEWS, hosts
 from fae_jax.stages.latents import open_latents
 from fae_jax.stages.stage import Record, Stage, check_lineage, read_record, write_record
 from fae_jax.stages.trained import as_json
@@ -32,13 +34,14 @@ def batches(experiment: Experiment, stage: Stage) -> Callable[[int], Iterator[di
     """step → this host's shares of the batches that a stage reads, from that step on."""
     batch, data = stage.section(experiment.config).batch, experiment.config.data
     if stage.reads == "latents":
-        latents = open_latents(experiment.workdir)
+        latents, read = open_latents(experiment.workdir), getattr(make_condition(experiment.config), "tokens", None)
         return LatentLoader(
             source=latents.source,
             batch=batch,
             seed=experiment.seed("latents"),
             flip=data.flip,
-            caption_dropout=data.caption_dropout,
+            captions=read is not None,
+            read=read,
             mixture=latents.mixture,
             reading=experiment.images.reading_stored,
             **hosts(),
@@ -83,7 +86,11 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
         made_of["encoder settings"] = json_hash({k: v for k, v in encoder.settings.items() if k not in places})
         statistics = {"mean": np.asarray(known.mean), "std": np.asarray(known.std)}
         made_of["feature statistics"] = hash_tree(statistics)
-    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part != "encoder"} | {"order": ORDER}
+    if "text" in frozen:
+        made_of["text tower"] = json_hash(make_condition(experiment.config).identity)
+    known_parts = ("encoder", "text")  # by the hash of their files
+    made_of |= {part: hash_tree(fetch(frozen[part])) for part in frozen if part not in known_parts}
+    made_of["order"] = ORDER
     folder = stage.folder or stage.name
     record = read_record(experiment.workdir, folder)
     if record is not None:
@@ -118,7 +125,7 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
     """
     assert stage.players is not None
     config, parts = experiment.config, experiment.parts
-    frozen = {part: parts.params(part) for part in stage.frozen_parts(config)}
+    frozen = stage.frozen_params(parts)
     record = begin(experiment, stage, frozen)
     players = stage.players(parts)
     if not players:
@@ -155,9 +162,15 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
 
 
 def _previewed(experiment: Experiment, stage: Stage) -> dict[str, Any]:
-    """Held-out images, with their features where the stage reads those from a store; none beside latents."""
+    """Held-out images, with their features where the stage reads those from a store; beside latents, captions of the
+    first images where the generator reads text."""
     if stage.reads == "latents":
-        return {}
+        if not reads_text(experiment.config):
+            return {}
+        latents = open_latents(experiment.workdir).source
+        places = [place % len(latents) for place in range(PREVIEWS)]
+        batch = latents.read(places, [0] * len(places))
+        return {"captions": [next(iter(json.loads(text)), "") for text in batch.get("captions", ["[]"] * PREVIEWS)]}
     images = experiment.images.preview()
     if not (experiment.config.data.features and stage.reads.startswith("features")):
         return images

@@ -19,6 +19,7 @@ CLASSES = {
     "siglip": (hf.SiglipConfig, hf.SiglipModel),
     "clip": (hf.CLIPConfig, hf.CLIPModel),
     "t5": (hf.T5Config, hf.T5EncoderModel),
+    "bert": (hf.BertConfig, lambda config: hf.BertModel(config, add_pooling_layer=False)),
 }
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]

@@ -107,3 +107,49 @@ def test_too_long_a_caption(tmp_path):
     module, variables = read(saved(model, tmp_path), tmp_path)
     with pytest.raises(ValueError, match="12 tokens does not fit this text tower; it takes 8"):
         module.apply(variables, jnp.zeros((1, 12), jnp.int32))
+
+
+def test_bert(tmp_path):
+    config = hf.BertConfig(**TEXT, hidden_size=32, max_position_embeddings=12, hidden_act="gelu")
+    model = hf.BertForMaskedLM(config)
+    module, variables = read(saved(model, tmp_path), tmp_path)
+    ids = np.random.default_rng(0).integers(0, 64, (3, 10)).astype(np.int32)
+    mask = np.arange(10)[None] < np.array([[10], [4], [1]])
+    with torch.no_grad():
+        free = model.bert(torch.from_numpy(ids).long()).last_hidden_state
+        masked = model.bert(
+            torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long()
+        ).last_hidden_state
+    for tokens, allowed in ((free, None), (masked, jnp.asarray(mask))):
+        weight = torch.from_numpy(mask if allowed is not None else np.ones_like(mask)).float()[..., None]
+        pooled = torch.nn.functional.normalize((tokens * weight).sum(1) / weight.sum(1), dim=1)
+        compare(module, variables, ids, allowed, {"tokens": tokens, "pooled": pooled})
+
+
+def test_minilm_with_its_own_weights():
+    pytest.importorskip("all_minilm_l6_v2")
+    from fae_jax.encoders import create_text
+    from fae_jax.encoders.pretrained import find_files
+    from fae_jax.encoders.published import TEXT_TOWERS
+
+    folder = find_files(None, TEXT_TOWERS["minilm_l6"]).folder
+    model, words = hf.AutoModel.from_pretrained(folder), hf.AutoTokenizer.from_pretrained(folder)
+    captions = [
+        "a three beside an eight",
+        "",
+        "Zwei Hunde — 東京 🙂",
+        "word " * 300,
+        "two nines, one above the other",
+    ]
+    tower = create_text("minilm_l6", weights=None, length=24)
+    tokens, mask = tower.tokenize(captions)
+    theirs = words(captions, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
+    np.testing.assert_array_equal(tokens, theirs["input_ids"])
+    np.testing.assert_array_equal(mask, theirs["attention_mask"].bool())
+    assert tower.tokenize.count(captions[3]) == 302
+    with torch.no_grad():
+        out = model(**theirs).last_hidden_state
+    weight = theirs["attention_mask"][..., None]
+    pooled = torch.nn.functional.normalize((out * weight).sum(1) / weight.sum(1), dim=1)
+    ours = tower.apply(tower.params, jnp.asarray(tokens), jnp.asarray(mask))
+    assert distance(ours.tokens, out) < 1e-4 and distance(ours.pooled, pooled) < 1e-4

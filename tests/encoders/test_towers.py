@@ -86,7 +86,7 @@ def test_logits_with_temperature_and_bias():
 
 
 def test_names_and_refusals(tmp_path):
-    assert {"flan_t5_xl", "siglip2_g16_256", "clip_b32"} <= set(text_names())
+    assert {"flan_t5_xl", "siglip2_g16_256", "clip_b32", "minilm_l6"} <= set(text_names())
     with pytest.raises(ValueError, match="text tower 'flan_t5_xk' is unknown; did you mean 'flan_t5_x"):
         create_text("flan_t5_xk", weights=None)
     weights = folder_of(tmp_path, CLIP)

@@ -107,7 +107,6 @@ def test_captions(tmp_path: Path) -> None:
         ({"crop": "random"}, "field data.crop must be one of adm_centre, random_resized, got 'random'"),
         ({"crop_area": (0.5, 0.2)}, "data.crop_area holds two shares"),
         ({"crop_area": (0.0, 1.0)}, "data.crop_area holds two shares"),
-        ({"caption_dropout": 1.5}, "field data.caption_dropout is a share"),
         ({"mixture": (("digits", "", 0),)}, "data.mixture holds .source, path, weight. with weights above 0"),
         ({"mixture": ("digits", "", 1)}, "one part is written"),
         ({"mixture": (("digits", "", 1),), "path": "x"}, "data.mixture goes with no other path, got 'x'"),

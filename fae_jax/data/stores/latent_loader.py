@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -39,6 +39,7 @@ class LatentLoader:
       flip: use the mirrored twins, half of the time.
       captions: yield a caption with each image, where the cache has them.
       caption_dropout: share of captions left empty.
+      read: captions → fields of a batch that take their place, such as token numbers; None for the texts themselves.
       mixture: the sources that were encoded as one, which then are drawn from by weight, as `Loader` draws.
       images: the source that was encoded, to read the images as well; None for what is stored alone.
       image_size: side of those images.
@@ -52,6 +53,7 @@ class LatentLoader:
     flip: bool
     captions: bool = True
     caption_dropout: float = 0.0
+    read: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
     mixture: Mixture | Drawn | None = None
     images: Source | None = None
     image_size: int = 0
@@ -117,8 +119,11 @@ class _LatentRows(grain.MapDataset):
             images = (self._image(loader.images, int(index), int(view)) for index, view in pairs)
             batch |= stack(({"image": image} for image in images), len(positions))
         captions = batch.pop("captions", None)
+        if captions is None and loader.read:
+            captions = np.full(len(positions), "[]")  # a batch of images without any
         if captions is not None and loader.captions:
-            batch["caption"] = self._chosen([json.loads(text) for text in captions], step, mine)
+            chosen = self._chosen([json.loads(text) for text in captions], step, mine)
+            batch |= loader.read(chosen.tolist()) if loader.read else {"caption": chosen}
         return batch
 
     def _image(self, source: Source, index: int, view: int) -> np.ndarray:

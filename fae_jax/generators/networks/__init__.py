@@ -4,4 +4,7 @@ A kind is a Flax module with a `Section` and `build(section, *, grid, condition,
 (latents (b, n, c), times (b,), condition) → (b, n, c) float32.
 """
 
-NETWORKS = {"dit": "fae_jax.generators.networks.dit:DiT"}
+NETWORKS = {
+    "dit": "fae_jax.generators.networks.dit:DiT",
+    "mmdit": "fae_jax.generators.networks.mmdit:MMDiT",
+}

@@ -202,8 +202,10 @@ class DiT(nn.Module):
         """From the section `dit` of a generator.
 
         Raises:
-          ValueError: patches do not divide the grid.
+          ValueError: the condition is a text, or patches do not divide the grid.
         """
+        if hasattr(condition, "encode"):
+            raise ValueError("the network dit embeds a class, and this generator reads text: choose network=mmdit")
         if any(side % section.patch for side in grid):
             raise ValueError(
                 f"field generator.flow_matching.dit.patch={section.patch} must divide the grid of latents, "
@@ -224,11 +226,16 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: Float[Array, "b n c"], time: Float[Array, " b"], label: Int[Array, " b"], middle: bool = False
+        self,
+        latents: Float[Array, "b n c"],
+        time: Float[Array, "b ..."],
+        label: Int[Array, " b"],
+        middle: bool = False,
     ) -> Any:
         """See the class.
 
         Args:
+          time: one for each example, or several numbers, (b, k): see `TimeEmbedding`.
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
 
         Raises:

@@ -432,10 +432,10 @@ def test_captions_go_through_the_cache_and_are_drawn_and_dropped(tmp_path: Path,
     write(tmp_path, source, identity=identity)
     cache = open_cache(tmp_path, identity)
 
-    def batches(**options: Any) -> list[dict[str, np.ndarray]]:
+    def batches(first: int = 0, **options: Any) -> list[dict[str, np.ndarray]]:
         loader = LatentLoader(source=cache, batch=32, seed=1, flip=True, caption_dropout=0.2, **options)
-        with loader.at(0) as iterator:
-            return [next(iterator) for _ in range(30)]
+        with loader.at(first) as iterator:
+            return [next(iterator) for _ in range(first, 30)]
 
     expected = batches()
     drawn = [
@@ -448,3 +448,9 @@ def test_captions_go_through_the_cache_and_are_drawn_and_dropped(tmp_path: Path,
     assert abs(sized - 384) < 60 and abs(named - 384) < 60
     parts = [batches(host=host, hosts=2) for host in range(2)]
     assert_equal([{k: np.concatenate([p[i][k] for p in parts]) for k in expected[0]} for i in range(30)], expected)
+    assert_equal(batches(first=17), expected[17:])  # as a run goes on that was stopped there
+    for batch, sizes in zip(
+        expected, batches(read=lambda texts: {"size": np.array([*map(len, texts)])}), strict=True
+    ):
+        assert "caption" not in sizes
+        np.testing.assert_array_equal(sizes["size"], [len(text) for text in batch["caption"]])
