@@ -6,8 +6,8 @@
 Expected (paper): FID 2.67 at 400 epochs, where the same flow on SD-VAE's latents has 4.51.
 Parameters: 1,413,286,464 (1.4 B in the paper); everything before the generator is the main experiment's.
 Cost: 1,136 EFLOP of the generator, 2,708 in all stages (computed, not measured; 638 hours of an H100 at half of its
-bf16 peak for the generator). A guided sample takes 1,800 evaluations of single blocks on one token each, and 3.5 TFLOP
-with its decoding, where the main experiment's takes 101. The generator on v5e-16: 6.6 GiB a chip (compiled, not run).
+bf16 peak for the generator). A guided sample takes 1,800 evaluations of single blocks on one token each, with its
+decoding 3.5 TFLOP, where the main experiment's takes 101. The generator on v5e-16: 6.6 GiB a chip (compiled only).
 Neither paper prints all of the schedule or the weight of guidance here: optimizer and noise are the defaults of the
 authors' code (apple/ml-starflow), the batch is the main experiment's, the weight a first guess.
 """
