@@ -86,7 +86,7 @@ def test_the_adaptive_weight_is_the_ratio_of_gradients_at_the_last_projection_on
     state, batch = jax.tree.map(jnp.asarray, states[2]), jax.tree.map(jnp.asarray, pixel_batch(2))
     terms = players["pixel_decoder"].loss.args[1]
     params, given = state.players["pixel_decoder"].params, {"gan": state.players["gan"].params}
-    given["memory"] = {name: own.memory for name, own in state.players.items()}
+    given["memory"] = {name: getattr(own, "memory", {}) for name, own in state.players.items()}
     keys = jax.random.split(jax.random.key(0), 8)
     features = players["pixel_decoder"].loss.args[2](
         {},
