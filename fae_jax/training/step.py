@@ -96,7 +96,7 @@ def train_step(
     place: Callable[[Any], Any] = lambda gradient: gradient,
 ) -> tuple[TrainState, dict[str, Array]]:
     """The algorithm above; `place` says where gradients lie. Metrics: `loss` and what the losses report,
-    `gradient_norm`, `skipped`; with several players each name is led by the player's."""
+    `gradient_norm`, `skipped`; those of all players but the first are led by the player's name."""
     size = jax.tree.leaves(batch)[0].shape[0]
     keys = example_keys(seed, state.step, size)
     made = _gradients(players, state, frozen, batch, keys, parts, place)
@@ -115,7 +115,7 @@ def train_step(
         if player.start:
             begun = state.step >= player.start
             stepped[name] = jax.tree.map(lambda new, old, begun=begun: jnp.where(begun, new, old), stepped[name], own)
-        prefix = f"{name}/" if len(players) > 1 else ""
+        prefix = "" if name == next(iter(players)) else f"{name}/"
         metrics.update({prefix + key: value for key, value in {"loss": loss, **extra, "gradient_norm": norm}.items()})
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state.players)
     missed = 1 - finite.astype(jnp.int32)
