@@ -28,7 +28,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from fae_jax.nn.attention import attention
-from fae_jax.nn.convolutions import Convolution, GroupNorm, doubled
+from fae_jax.nn.convolutions import conv, doubled, make_group_norm
 from fae_jax.nn.dense import Dense
 from fae_jax.weights import flatten
 from fae_jax.weights.mapping import CONVOLUTION, KEEP, LINEAR, Layout, NameMap, Part, Rule
@@ -51,10 +51,10 @@ class Residual(nn.Module):
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x d"]:
         h = x
         for number in ("1", "2"):
-            h = nn.silu(GroupNorm(self.groups, EPSILON, name=f"norm{number}")(h))
-            h = Convolution(self.width, dtype=self.dtype, name=f"conv{number}")(h)
+            h = nn.silu(make_group_norm(self.groups, EPSILON, f"norm{number}")(h))
+            h = conv(self.width, f"conv{number}", dtype=self.dtype)(h)
         if x.shape[-1] != self.width:
-            x = Convolution(self.width, side=1, dtype=self.dtype, name="conv_shortcut")(x)
+            x = conv(self.width, "conv_shortcut", side=1, dtype=self.dtype)(x)
         return x + h
 
 
@@ -67,7 +67,7 @@ class CellAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
         rows, width = x.shape[1], x.shape[-1]
-        cells = rearrange(GroupNorm(self.groups, EPSILON, name="group_norm")(x), "b y x c -> b (y x) c")
+        cells = rearrange(make_group_norm(self.groups, EPSILON, "group_norm")(x), "b y x c -> b (y x) c")
         linear = functools.partial(Dense, width, dtype=self.dtype, kernel_init=nn.initializers.zeros)
         query, key, value = (linear(name=name)(cells)[:, :, None] for name in ("to_q", "to_k", "to_v"))
         mixed = attention(query, key, value, kernel="xla")[:, :, 0]
@@ -106,7 +106,7 @@ class Resampling(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b u v c"]:
         padding: Any = "SAME" if self.stride == 1 else ((0, 1), (0, 1))
-        return Convolution(self.width, stride=self.stride, padding=padding, dtype=self.dtype, name="conv")(x)
+        return conv(self.width, "conv", stride=self.stride, padding=padding, dtype=self.dtype)(x)
 
 
 class Middle(nn.Module):
@@ -147,15 +147,15 @@ class KLEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b y x m"]:
-        x, last = Convolution(self.widths[0], dtype=self.dtype, name="conv_in")(images), len(self.widths) - 1
+        x, last = conv(self.widths[0], "conv_in", dtype=self.dtype)(images), len(self.widths) - 1
         for i, width in enumerate(self.widths):
             attended, change = self.attention == "coarsest" and i == last, "" if i == last else "down"
             level = Level(width, self.layers, self.groups, attended, change, self.dtype, name=f"down_blocks_{i}")
             x = level(x)
         x = Middle(self.widths[-1], self.groups, self.attention != "none", self.dtype, name="mid_block")(x)
-        x = nn.silu(GroupNorm(self.groups, EPSILON, name="conv_norm_out")(x))
-        x = Convolution(2 * self.channels, dtype=self.dtype, name="conv_out")(x)
-        x = Convolution(2 * self.channels, side=1, dtype=self.dtype, name="quant_conv")(x) if self.quant else x
+        x = nn.silu(make_group_norm(self.groups, EPSILON, "conv_norm_out")(x))
+        x = conv(2 * self.channels, "conv_out", dtype=self.dtype)(x)
+        x = conv(2 * self.channels, "quant_conv", side=1, dtype=self.dtype)(x) if self.quant else x
         return x.astype(jnp.float32)
 
 
@@ -177,15 +177,15 @@ class KLDecoder(nn.Module):
     def __call__(self, latents: Float[Array, "b y x c"]) -> Float[Array, "b height width 3"]:
         x, last = latents, len(self.widths) - 1
         if self.quant:
-            x = Convolution(self.channels, side=1, dtype=self.dtype, name="post_quant_conv")(x)
-        x = Convolution(self.widths[-1], dtype=self.dtype, name="conv_in")(x)
+            x = conv(self.channels, "post_quant_conv", side=1, dtype=self.dtype)(x)
+        x = conv(self.widths[-1], "conv_in", dtype=self.dtype)(x)
         x = Middle(self.widths[-1], self.groups, self.attention != "none", self.dtype, name="mid_block")(x)
         for i, width in enumerate(reversed(self.widths)):
             attended, change = self.attention == "coarsest" and i == 0, "" if i == last else "up"
             level = Level(width, self.layers + 1, self.groups, attended, change, self.dtype, name=f"up_blocks_{i}")
             x = level(x)
-        x = nn.silu(GroupNorm(self.groups, EPSILON, name="conv_norm_out")(x))
-        return Convolution(3, dtype=jnp.float32, name="conv_out")(x)
+        x = nn.silu(make_group_norm(self.groups, EPSILON, "conv_norm_out")(x))
+        return conv(3, "conv_out", dtype=jnp.float32)(x)
 
 
 # Names in files: of diffusers, of diffusers before 0.14 (attention alone), of latent-diffusion (VA-VAE)

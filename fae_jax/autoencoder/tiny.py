@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fae_jax.nn.convolutions import Convolution, GroupNorm, doubled
+from fae_jax.nn.convolutions import conv, doubled, make_group_norm
 from fae_jax.weights import flatten
 from fae_jax.weights.mapping import CONVOLUTION, KEEP, NameMap, Part, Rule
 
@@ -36,9 +36,9 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
-        hidden = Convolution(4 * WIDTH, side=1, bias=False, dtype=self.dtype, name="pool_0")(x)
-        hidden = nn.relu(GroupNorm(4, 1e-5, name="pool_1")(hidden))
-        return Convolution(WIDTH, side=1, bias=False, dtype=self.dtype, name="pool_3")(hidden)
+        hidden = conv(4 * WIDTH, "pool_0", side=1, bias=False, dtype=self.dtype)(x)
+        hidden = nn.relu(make_group_norm(4, 1e-5, "pool_1")(hidden))
+        return conv(WIDTH, "pool_3", side=1, bias=False, dtype=self.dtype)(hidden)
 
 
 class TinyBlock(nn.Module):
@@ -52,8 +52,8 @@ class TinyBlock(nn.Module):
         x = x + Pool(self.dtype, name="own")(x) if self.pooled else x
         hidden = x
         for number in (0, 2):
-            hidden = nn.relu(Convolution(WIDTH, dtype=self.dtype, name=f"conv_{number}")(hidden))
-        return nn.relu(Convolution(WIDTH, dtype=self.dtype, name="conv_4")(hidden) + x)
+            hidden = nn.relu(conv(WIDTH, f"conv_{number}", dtype=self.dtype)(hidden))
+        return nn.relu(conv(WIDTH, "conv_4", dtype=self.dtype)(hidden) + x)
 
 
 class TinyEncoder(nn.Module):
@@ -70,17 +70,17 @@ class TinyEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "b height width 3"]) -> Float[Array, "b y x c"]:
-        x = Convolution(WIDTH, dtype=self.dtype, name="layer_0")(pixels)
+        x = conv(WIDTH, "layer_0", dtype=self.dtype)(pixels)
         x = TinyBlock(dtype=self.dtype, name="layer_1")(x)
         place = 2
         for coarsest in (False, False, True):
             padding = ((1, 1), (1, 1))
-            x = Convolution(WIDTH, stride=2, padding=padding, bias=False, dtype=self.dtype, name=f"layer_{place}")(x)
+            x = conv(WIDTH, f"layer_{place}", stride=2, padding=padding, bias=False, dtype=self.dtype)(x)
             for number in range(BLOCKS):
                 name = f"layer_{place + 1 + number}"
                 x = TinyBlock(self.pooled and coarsest, self.dtype, name=name)(x)
             place += 1 + BLOCKS
-        return Convolution(self.channels, dtype=self.dtype, name=f"layer_{place}")(x).astype(jnp.float32)
+        return conv(self.channels, f"layer_{place}", dtype=self.dtype)(x).astype(jnp.float32)
 
 
 class TinyDecoder(nn.Module):
@@ -95,16 +95,16 @@ class TinyDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b y x c"]) -> Float[Array, "b height width 3"]:
-        x = nn.relu(Convolution(WIDTH, dtype=self.dtype, name="layer_1")(3 * jnp.tanh(latents / 3)))
+        x = nn.relu(conv(WIDTH, "layer_1", dtype=self.dtype)(3 * jnp.tanh(latents / 3)))
         place = 3
         for coarsest in (True, False, False):
             for number in range(BLOCKS):
                 x = TinyBlock(self.pooled and coarsest, self.dtype, name=f"layer_{place + number}")(x)
             place += BLOCKS + 1  # the doubling has no weights, and a place
-            x = Convolution(WIDTH, bias=False, dtype=self.dtype, name=f"layer_{place}")(doubled(x))
+            x = conv(WIDTH, f"layer_{place}", bias=False, dtype=self.dtype)(doubled(x))
             place += 1
         x = TinyBlock(dtype=self.dtype, name=f"layer_{place}")(x)
-        return Convolution(3, dtype=jnp.float32, name=f"layer_{place + 1}")(x)
+        return conv(3, f"layer_{place + 1}", dtype=jnp.float32)(x)
 
 
 def names_of(shapes: Mapping[str, Any]) -> NameMap:

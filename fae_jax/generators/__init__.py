@@ -17,6 +17,7 @@ from fae_jax.kinds import find
 
 GENERATORS = {
     "flow_matching": "fae_jax.generators.flow_matching:FlowMatching",
+    "mean_flow": "fae_jax.generators.mean_flow:MeanFlow",
     "starflow": "fae_jax.generators.starflow:StarFlow",
 }
 

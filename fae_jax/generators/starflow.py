@@ -47,7 +47,7 @@ from jaxtyping import Array, Float, Key
 
 from fae_jax.conditions import Condition
 from fae_jax.conditions.nothing import Nothing
-from fae_jax.diffusion.guidance import NOTHING_TO_GUIDE_BY, guidance_weight, make_schedule, split
+from fae_jax.diffusion.guidance import NOTHING_TO_GUIDE_BY, guidance_weight, make_schedule, of_kind, split
 from fae_jax.diffusion.samplers import initial_noise
 from fae_jax.generators.networks.causal import CausalTransformer
 from fae_jax.nn.params import init_params, looped
@@ -249,7 +249,7 @@ class StarFlow:
         if any(split(interval)[1] != "classifier_free" for interval in schedule):
             raise ValueError("field sampling.guidance: starflow knows the kind classifier_free alone")
         times = 1 - np.arange(self.shape[0], dtype=np.float32) / self.shape[0]
-        weights = guidance_weight(schedule, times)
+        weights = guidance_weight(of_kind(schedule, "classifier_free"), times)
         if not isinstance(weights, np.ndarray):
             return weights
         if weights.min() < 0:

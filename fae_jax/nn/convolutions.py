@@ -1,9 +1,6 @@
-"""Convolutions, their poolings and group norm over (b, y, x, c), as pure functions of {"kernel", "bias"}.
+"""Convolutions, poolings and group norm over (b, y, x, c): pure functions of {"kernel", "bias"}, and modules.
 
 GroupNorm(x) = (x − m) / √(v + ε) γ + β,   m, v over the grid and the channels of one group          (1)
-
-`Convolution` and `GroupNorm` are the same as modules of frozen networks, whose weights are read and never drawn:
-fresh ones are zeros, which cost nothing to trace where shapes alone are asked for.
 """
 
 from __future__ import annotations
@@ -75,38 +72,36 @@ def group_norm(
     return normed.reshape(x.shape) * params["scale"] + params["bias"]
 
 
+def conv(
+    width: int,
+    name: str,
+    *,
+    side: int = 3,
+    stride: int = 1,
+    padding: Any = "SAME",
+    bias: bool = True,
+    dtype: Any = jnp.float32,
+) -> nn.Conv:
+    """A module that convolves `side` × `side`, whose product in float32 is one (see `fae_jax.nn.dense`). Weights of
+    frozen networks are read, never drawn: fresh ones are zeros."""
+    return nn.Conv(
+        width,
+        (side, side),
+        strides=stride,
+        padding=padding,
+        use_bias=bias,
+        dtype=dtype,
+        precision=precision(dtype),
+        kernel_init=nn.initializers.zeros,
+        name=name,
+    )
+
+
+def make_group_norm(groups: int, epsilon: float, name: str) -> nn.GroupNorm:
+    """A module of equation (1); the mean is taken off before squaring."""
+    return nn.GroupNorm(groups, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
 def doubled(x: Float[Array, "b y x c"]) -> Float[Array, "b 2*y 2*x c"]:
     """Every cell four times."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-class Convolution(nn.Module):
-    """`convolve` with a kernel of `side` × `side`, to `width` channels."""
-
-    width: int
-    side: int = 3
-    stride: int = 1
-    padding: Any = "SAME"
-    bias: bool = True
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b v u d"]:
-        zeros = nn.initializers.zeros
-        params = {
-            "kernel": self.param("kernel", zeros, (self.side, self.side, x.shape[-1], self.width)),
-            "bias": self.param("bias", zeros, (self.width,)) if self.bias else jnp.zeros(()),
-        }
-        return convolve(params, x, stride=self.stride, padding=self.padding, dtype=self.dtype)
-
-
-class GroupNorm(nn.Module):
-    """`group_norm`."""
-
-    groups: int
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
-        params = {name: self.param(name, nn.initializers.zeros, x.shape[-1:]) for name in ("scale", "bias")}
-        return group_norm(params, x, self.groups, self.epsilon)

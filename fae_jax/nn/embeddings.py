@@ -17,6 +17,8 @@ SiT and LightningDiT feed t as it is (k = 1); networks that count a thousand ste
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +98,9 @@ def apply_rotary(
 class TimeEmbedding(nn.Module):
     """Equation (2), then a two-layer SiLU network, all in float32: (b,) times in [0, 1] → (b, width).
 
+    Several numbers of each example, (b, k), have such a network each, whose results are added; that of the first is
+    the time's.
+
     Attributes:
       width: channels of the result.
       scale: k of equation (2).
@@ -105,13 +110,20 @@ class TimeEmbedding(nn.Module):
     scale: float = 1000.0
 
     @nn.compact
-    def __call__(self, time: Float[Array, " b"]) -> Float[Array, "b d"]:
+    def __call__(self, time: Float[Array, "b ..."]) -> Float[Array, "b d"]:
         rates = jnp.exp(-np.log(10000.0) * jnp.arange(128, dtype=jnp.float32) / 128)
-        angle = self.scale * time.astype(jnp.float32)[:, None] * rates[None]
-        signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         init = nn.initializers.normal(0.02)
-        hidden = nn.silu(Dense(self.width, kernel_init=init, name="hidden")(signal))
-        return Dense(self.width, kernel_init=init, name="out")(hidden)
+
+        def embedded(number: Float[Array, " b"], which: str) -> Float[Array, "b d"]:
+            angle = self.scale * number.astype(jnp.float32)[:, None] * rates[None]
+            signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+            hidden = nn.silu(Dense(self.width, kernel_init=init, name=f"hidden{which}")(signal))
+            return Dense(self.width, kernel_init=init, name=f"out{which}")(hidden)
+
+        if time.ndim == 1:
+            return embedded(time, "")
+        each = (embedded(time[:, i], f"_{i}" if i else "") for i in range(time.shape[1]))
+        return functools.reduce(jnp.add, each)
 
 
 def check_tokens(tokens: int, grid: tuple[int, int]) -> None:

@@ -87,7 +87,7 @@ def given(parts: Parts) -> dict[str, Any]:
     ours = getattr(generator, "network", None)
     theirs = read_published(path, heads=getattr(ours, "heads", 0))
     network: Any = theirs.generator.network
-    if not isinstance(ours, DiT):
+    if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":
         raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
     switches = [field.name for field in dataclasses.fields(DiT.Section) if field.name != "size"]
     wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]

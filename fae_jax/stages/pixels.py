@@ -29,10 +29,10 @@ from fae_jax.nn.embeddings import patchify
 from fae_jax.parallel.xla_flags import jit_once
 from fae_jax.parts import Parts
 from fae_jax.section import above, at_least, like, one_of, option
-from fae_jax.stages.released import given
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers.fae import FAETokenizer
+from fae_jax.tokenizers.released import given
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, Report, TrainState
 from fae_jax.training.task import Preview

@@ -14,9 +14,9 @@ from fae_jax.encoders.frozen import open_encoder
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.outline import Shapes
-from fae_jax.stages.released import given
 from fae_jax.stages.stage import read_record
 from fae_jax.tokenizers.fae import Facts, FAETokenizer
+from fae_jax.tokenizers.released import given
 from fae_jax.weights import open_tensors
 from fae_jax.workdir import Workdir
 

@@ -14,8 +14,9 @@ from fae_jax.parallel.mesh import make_mesh, put_batch  # noqa: E402
 from fae_jax.training.state import create_state  # noqa: E402
 from fae_jax.training.step import compile_step  # noqa: E402
 
-GAN = {"adaptive": True, "lecam": 0.1, "lecam_decay": 0.5, "augment": True, "rounded": True}
-PLAYERS = pixel_players((("l1", 1.0), ("gan", 0.5, 2)), gan=GAN, batch=16)
+# Neither L1 nor pixels of 8 bits: where they jump, the last bit of a sum decides.
+GAN = {"adaptive": True, "lecam": 0.1, "lecam_decay": 0.5, "augment": True, "learning_rate": 1e-3}
+PLAYERS = pixel_players((("l2", 1.0), ("gan", 0.5, 2)), gan=GAN, batch=16, learning_rate=1e-3)
 
 
 def curve(devices, parts):

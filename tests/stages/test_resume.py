@@ -209,7 +209,7 @@ ADVERSARIAL = (
 
 @pytest.mark.slow
 def test_a_decoder_and_its_discriminator_killed_at_every_step_come_out_the_same(finished: Path, tmp_path: Path):
-    """Both players, the averages and weights that losses remember, and their schedules; killed before they begin too."""
+    """Both players, what losses remember, and their schedules; killed before the discriminator begins too."""
     for name in ("whole", "killed"):
         workdir = tmp_path / name
         workdir.mkdir()

@@ -133,20 +133,11 @@ class CausalTransformer(nn.Module):
             self.text = Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
 
     def told(self, condition: Any) -> Float[Array, "b p d"]:
-        """The tokens that tell a condition: labels (b,) one each; arrays (b, p, e), such as a text's, one a token.
-
-        Arrays (b, p) beside them say which tokens are there; the others are zeros.
-        """
+        """The tokens that tell a condition: a label, (b,), is one token; a text's, (b, p, e), are its own."""
         leaves = jax.tree.leaves(condition)
-        there = [leaf for leaf in leaves if leaf.ndim == 2]
-        tokens = []
-        for leaf in leaves:
-            if leaf.ndim == 1:
-                tokens.append(self.label(leaf)[:, None])
-            elif leaf.ndim == 3:
-                kept = [mask[..., None] for mask in there if mask.shape == leaf.shape[:2]]
-                tokens.append(self.text(leaf) * (kept[0].astype(self.dtype) if kept else 1))
-        return jnp.concatenate([part.astype(self.residual) for part in tokens], axis=1)
+        labels = [self.label(leaf)[:, None] for leaf in leaves if leaf.ndim == 1]
+        texts = [self.text(leaf) for leaf in leaves if leaf.ndim == 3]
+        return jnp.concatenate([part.astype(self.residual) for part in (*labels, *texts)], axis=1)
 
     def _affine(self, x: Float[Array, "b k d"]) -> tuple[Float[Array, "b k c"], Float[Array, "b k c"]]:
         """μ and α of equation (2), float32."""

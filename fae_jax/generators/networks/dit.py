@@ -226,11 +226,16 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: Float[Array, "b n c"], time: Float[Array, " b"], label: Int[Array, " b"], middle: bool = False
+        self,
+        latents: Float[Array, "b n c"],
+        time: Float[Array, "b ..."],
+        label: Int[Array, " b"],
+        middle: bool = False,
     ) -> Any:
         """See the class.
 
         Args:
+          time: one for each example, or several numbers, (b, k): see `TimeEmbedding`.
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
 
         Raises:

@@ -10,11 +10,13 @@ import numpy as np
 from fae_jax.autoencoder.released import ENCODERS, Released, describe, folded, read_decoder
 from fae_jax.encoders.pretrained import find_anything
 from fae_jax.parallel.hosts import fetch
-from fae_jax.parts import Parts
 
 
-def given(parts: Parts) -> dict[str, Any]:
+def given(parts: Any) -> dict[str, Any]:
     """The parameters of `pixels.init_from`, where one is named, for this experiment's features.
+
+    Args:
+      parts: `fae_jax.parts.Parts`, of FAE as the tokenizer.
 
     Raises:
       ValueError: it is another network, of another encoder or grid; it says what to set.
