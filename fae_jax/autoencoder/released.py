@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from fae_jax.weights import mapping
 from fae_jax.weights.mapping import NameMap, Part, Rule, leading, linear, norm
@@ -105,7 +105,7 @@ def folded(
     params: Mapping[str, Any],
     released: Released,
     *,
-    norm: Mapping[str, Float[Array, " d"]],
+    norm: Mapping[str, Float[np.ndarray, " d"]],
     mean: Float[np.ndarray, " d"],
     std: Float[np.ndarray, " d"],
 ) -> dict[str, Any]:

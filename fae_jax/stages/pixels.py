@@ -32,6 +32,7 @@ from fae_jax.section import above, at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers.fae import FAETokenizer
+from fae_jax.tokenizers.released import given
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, Report, TrainState
 from fae_jax.training.task import Preview
@@ -44,10 +45,13 @@ Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
 class PixelsSection(TrainingSection):
     """Stage Ib."""
 
-    steps: int = like(TrainingSection, "steps", 1_000_000)
+    steps: int = option(1_000_000, "optimizer steps; 0 = none, with init_from", at_least(0))
     batch: int = like(TrainingSection, "batch", 512)
     weight_decay: float = like(TrainingSection, "weight_decay", 1e-4)
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    init_from: str = option(
+        "", "a released AutoencoderRAE to start from: folder or hub name; empty = from scratch", path=True
+    )
     noise: float = option(
         0.4, "standard deviation of the noise added to the features (paper, for DINOv2)", at_least(0)
     )
@@ -70,6 +74,8 @@ class PixelsSection(TrainingSection):
     def check(self) -> None:
         super().check()
         check_starts(self)
+        if not self.steps and not self.init_from:
+            raise ValueError("steps=0 trains nothing: it goes with init_from alone")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -291,6 +297,7 @@ PIXELS = Stage(
     reads="features and images",
     networks=functools.partial(networks, "pixels"),
     check=functools.partial(check, "pixels"),
+    given=given,
     preview=functools.partial(preview, "pixels"),
 )
 FINETUNE = Stage(
