@@ -153,7 +153,7 @@ class Ours:
         def loss(params: Any, frozen: Any, batch: Any, keys: Array, step: Array) -> Any:
             noise = jax.vmap(lambda key: jax.random.normal(key, batch["features"].shape[1:]))(keys)
             decoded = decoder.apply({"params": params}, batch["features"] + section.noise * noise)
-            return pixel_loss(terms, decoded, batch["image"], step)
+            return pixel_loss(terms, decoded, batch["image"], step)[:2]
 
         batch = {"features": self.features, "image": self.pixels}
         return self._train(lambda key: init_params(decoder, key, self.features[:1]), loss, section, batch)

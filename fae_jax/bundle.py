@@ -2,7 +2,8 @@
 
     bundle.json                 configuration, facts of the encoder, statistics of the latents, provenance, and the
                                 SHA-256 of every other file
-    PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator
+    PART.safetensors            the parameters of a part: compressor, feature_decoder, pixel_decoder, generator; all
+                                parts of a tokenizer that no stage trains
     encoder/                    the encoder, where it was trained for this model; a published one is named by its
                                 hash, and so is a text tower
     README.md                   the model card
@@ -16,7 +17,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from pathlib import Path as LocalPath
 from typing import Any
 
 import jax
@@ -28,12 +28,12 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders.frozen import with_trained
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path, as_path
-from fae_jax.files.storage import sha256
+from fae_jax.files.storage import local_copy, sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.rules import shardings
+from fae_jax.parts import Parts, generator_of
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.tokenizers.fae import Facts
 from fae_jax.weights import load_tree, save_tree
@@ -70,10 +70,15 @@ def write_bundle(
 
 
 def trained_parts(parts: Parts) -> list[str]:
-    """Names of what was trained: the tokenizer's parts, and "generator" where there is one."""
+    """Names of what is written: the tokenizer's parts, and "generator" where there is one."""
     tokenizer = parts.tokenizer
-    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if part in tokenizer.trained]
+    names = [part for part in dict.fromkeys((*tokenizer.encodes, *tokenizer.decodes)) if _is_written(tokenizer, part)]
     return [*names, "generator"] if parts.has_generator else names
+
+
+def _is_written(tokenizer: Any, part: str) -> bool:
+    """What stages trained is; an encoder that they worked with is named by its hash, which their facts hold."""
+    return part in tokenizer.trained or not tokenizer.trained
 
 
 def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -97,6 +102,11 @@ def described(parts: Parts, ema: str | None, provenance: Mapping[str, Any] | Non
 _ENCODER_FILES = ("config.json", "model.safetensors")
 
 
+def _made_with(config: Mapping[str, Any]) -> str:
+    kind = config["tokenizer"]["kind"]
+    return f"Encoder `{config['encoder']['name']}`" if kind == "fae" else f"Tokenizer `{kind}`"
+
+
 def _card(content: Mapping[str, Any], names: list[str]) -> str:
     config = content["config"]
     kept = ", ".join(f"{name} {value}" for name, value in content["generator"].items()) or "none"
@@ -108,7 +118,7 @@ library_name: fae_jax
 
 A Feature Auto-Encoder (arXiv 2512.07829) written by fae_jax {content["version"]}.
 
-Encoder `{config["encoder"]["name"]}`, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
+{_made_with(config)}, {config["data"]["image_size"]} pixels; parts: {", ".join(names)}; generator:
 {kept}.
 
 ```python
@@ -122,17 +132,17 @@ fae = fae_jax.load("this folder")
 
 
 class Bundle(Parts):
-    """See `fae_jax.model.Parts`. Files are compared with their hashes when they are first read.
+    """See `fae_jax.parts.Parts`. Files are compared with their hashes when they are first read.
 
     Args:
-      folder: what `write_bundle` wrote.
+      folder: what `write_bundle` wrote, here or in a bucket, of which only the files that are used are fetched.
 
     Raises:
       FileNotFoundError: it is no bundle.
       ValueError: `bundle.json` is damaged, or another version's.
     """
 
-    def __init__(self, folder: LocalPath):
+    def __init__(self, folder: Path):
         self.folder = folder
         file = folder / FILE
         if not file.is_file():
@@ -151,16 +161,17 @@ class Bundle(Parts):
         self.config = with_trained(check(config), str(folder / "encoder"))
         self.mesh = make_mesh()
 
-    def _checked(self, name: str) -> LocalPath:
-        """The path of a file whose hash is the recorded one."""
+    def _checked(self, name: str) -> str:
+        """The path on this machine of a file whose hash is the recorded one."""
         path = self.folder / name
         recorded = self._content["files"].get(name)
         if recorded is None or not path.is_file():
             known = ", ".join(self._content["files"])
             raise ValueError(f"the bundle {self.folder} has no {name}; it holds {known}")
-        if sha256(path) != recorded:
+        here = local_copy(str(path))
+        if sha256(here) != recorded:
             raise ValueError(f"{path} is not the file that was exported (its hash differs): export the model again")
-        return path
+        return here
 
     def _tower(self) -> Any:
         params, recorded = self.text(), self._content.get("text")
@@ -178,7 +189,7 @@ class Bundle(Parts):
         if self.config.encoder.train and facts:
             for name in _ENCODER_FILES:
                 self._checked(f"encoder/{name}")
-        return kind.build(self.config, facts and Facts.from_json(facts))
+        return kind.build(self.config, Facts.from_json(facts)) if facts else kind.outline(self.config)
 
     @property
     def _latents(self) -> Mapping[str, Any]:
@@ -208,7 +219,7 @@ class Bundle(Parts):
             like = jax.eval_shape(generator_of(self).init, jax.random.key(0))
         elif part == "text":
             return self._tower()
-        elif part in self.tokenizer.trained:
+        elif _is_written(self.tokenizer, part):
             like = self.tokenizer.shapes(part)
         else:
             params = self.tokenizer.load(part)

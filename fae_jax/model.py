@@ -7,12 +7,12 @@ images = fae.decode(z)
 images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
 images = fae.generate(prompts=["a dog beside a fountain"])     # of a model that reads text
 
-It knows no working directory and no data: `Parts` say what it is made of, and each part is read when first used.
+It knows no working directory and no data: `fae_jax.parts.Parts` say what it is made of, and each part is read when
+first used.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +25,15 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Key, Shaped
 
-from fae_jax.conditions import make_condition, told
-from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule
+from fae_jax.conditions import told
+from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule, split
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
-from fae_jax.generators import Generator, make_generator
+from fae_jax.generators import Generator
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.mesh import batch_divisor, put_batch
-from fae_jax.parallel.rules import constrained, shardings
+from fae_jax.parallel.rules import constrained
+from fae_jax.parts import Parts, generator_of
 from fae_jax.section import seed_range, validate
 from fae_jax.weights import hash_tree
 
@@ -41,77 +41,6 @@ AnyArray = Array | np.ndarray
 SLACK = 1e-3  # by which pixels may lie outside [-1, 1], as rounding leaves them
 MOST = 10_000_000  # images of one set of samples
 GUIDED_UP_TO = 0.7  # time below which a single guidance weight acts (paper: ablations)
-
-
-class Parts(abc.ABC):
-    """What a model is made of, wherever it is kept: a working directory, a bundle, or shapes in `fae compile`.
-
-    Attributes:
-      config: the experiment's configuration.
-      mesh: the devices that parameters are put on.
-      tokenizer: see `fae_jax.tokenizers.Tokenizer`.
-      statistics: of the latents that the generator was trained on; asking raises ValueError where there is none.
-      classes: names of the classes, by label; () where there are none.
-      read_generator: {what `params` was asked for: {"checkpoint": its step, "ema": decay of the average, or None}} of
-        the generator's weights that have been read.
-    """
-
-    config: Any
-    mesh: jax.sharding.Mesh
-
-    @functools.cached_property
-    def read_generator(self) -> dict[str | None, dict[str, Any]]:
-        return {}
-
-    @property
-    @abc.abstractmethod
-    def tokenizer(self) -> Any: ...
-
-    @property
-    @abc.abstractmethod
-    def has_generator(self) -> bool:
-        """Whether there is a generator to draw with."""
-
-    @property
-    @abc.abstractmethod
-    def statistics(self) -> LatentStatistics: ...
-
-    @property
-    @abc.abstractmethod
-    def classes(self) -> tuple[str, ...]: ...
-
-    def text(self, mesh: jax.sharding.Mesh | None = None) -> Any:
-        """Parameters of the text tower that the generator reads by, on the mesh.
-
-        Raises:
-          ValueError, FileNotFoundError, OSError: they are not there or do not fit.
-        """
-        place = functools.partial(shardings, mesh=mesh or self.mesh)
-        params = make_condition(self.config).opened(place).params
-        return jax.device_put(params, place(params))
-
-    @abc.abstractmethod
-    def params(self, part: str, ema: str | None = "") -> Any:
-        """Parameters of a part of the tokenizer, of "generator", or of "text", on the mesh.
-
-        Args:
-          part: its name.
-          ema: decay of the EMA, "" for the largest kept, None for the raw weights.
-
-        Raises:
-          ValueError: they are not there, or no such EMA was kept; says what makes them.
-        """
-
-
-def generator_of(parts: Parts) -> Generator:
-    """The generator that a model's configuration describes, for its tokenizer's latents.
-
-    Raises:
-      ValueError: sizes do not divide.
-    """
-    tokenizer = parts.tokenizer
-    condition = make_condition(parts.config)
-    return make_generator(parts.config, grid=tokenizer.grid, channels=tokenizer.channels, condition=condition)
 
 
 def guidance_schedule(guidance: Guidance | str, configured: Schedule) -> Schedule:
@@ -197,8 +126,9 @@ class FAE:
         Raises:
           ValueError: the encoder gives no layers, or has not so many.
         """
-        if layers and self.encoder.keep is None:
-            raise ValueError(f"the encoder {self.encoder.name!r} gives no single blocks")
+        encoder = self.encoder
+        if layers and encoder.keep is None:
+            raise ValueError(f"the encoder {encoder.name!r} gives no single blocks")
         return self._outputs(layers)(self._params(("encoder",))["encoder"], self._images(images))
 
     def spread(self, images: Shaped[np.ndarray, "b height width 3"]) -> Shaped[Array, "b height width 3"]:
@@ -229,6 +159,25 @@ class FAE:
         """The generator, without parameters; its blocks are looped over, in `sampling.dtype`."""
         made = generator_of(self.parts)
         return made.looped(self.config.sampling.dtype) if hasattr(made, "looped") else made
+
+    @functools.cached_property
+    def guide(self) -> FAE:
+        """The model whose generator is the weaker one of autoguidance, that of `sampling.guide`.
+
+        Raises:
+          ValueError, FileNotFoundError: it is not there, or is of other latents or another condition.
+        """
+        path = self.config.sampling.guide
+        weaker = self.parts.another(path, self.config.sampling.guide_step)
+        ours, theirs = ((each.parts.statistics, each.generator) for each in (self, weaker))
+        if not hasattr(theirs[1], "velocity"):
+            raise ValueError(f"field sampling.guide={path}: its generator has no velocity to compare with")
+        same = [np.array_equal(getattr(ours[0], name), getattr(theirs[0], name)) for name in ("mean", "deviation")]
+        if not all(same):
+            raise ValueError(f"field sampling.guide={path} was trained on other latents: give both the same cache")
+        if ours[1].condition != theirs[1].condition:
+            raise ValueError(f"field sampling.guide={path} is told another condition than this generator")
+        return weaker
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -337,11 +286,14 @@ class FAE:
             raise ValueError(f"seed {problem}, got {seed!r}")
         count = len(jax.tree.leaves(condition)[0])
         size = min(settings.batch, count)
-        run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=()))
-        intervals = () if guidance is None else (jnp.asarray(make_schedule(guidance), jnp.float32),)
+        plain = [split(interval) for interval in make_schedule(settings.guidance if guidance is None else guidance)]
+        kinds = tuple(kind for _, kind in plain)
+        run = self._sampling(settings if guidance is None else dataclasses.replace(settings, guidance=kinds))
+        intervals = () if guidance is None else (jnp.asarray([each for each, _ in plain], jnp.float32),)
         if params is None:
             text = ("text",) if self.reads_text else ()
             params = {**self._params((*self.tokenizer.decodes, *text)), **self._params(("generator",), ema)}
+        params = {**params, **self._params(("guide",) if "auto" in kinds else ())}
         for start in range(0, count, size):
             stop = min(start + size, count)
 
@@ -365,7 +317,7 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _part(self, part: str, ema: str | None) -> Any:
-        return self.parts.params(part, ema)
+        return self.guide._part("generator", "") if part == "guide" else self.parts.params(part, ema)
 
     def _params(self, parts: Sequence[str], ema: str | None = "") -> Mapping[str, Any]:
         return {part: self._part(part, ema) for part in parts}
@@ -413,20 +365,27 @@ class FAE:
 
     @functools.cache  # noqa: B019 -- lives as long as the model
     def _sampling(self, settings: Any) -> Callable[..., Array]:
-        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own where it is given, and what it
-        leads away from) → noise → sampler → undo standardisation → decoders → images, compiled."""
+        """(parameters, keys, condition, guidance (k, 3) in place of the settings' own, which are then the kinds of
+        the k intervals, and what it leads away from) → noise → sampler → undo standardisation → decoders → images,
+        compiled."""
         statistics = self.parts.statistics
 
         def run(
             params: Any, keys: Array, condition: Any, guidance: Array | None = None, against: Any = None
         ) -> Array:
             generator: Any = self.generator
-            chosen = settings if guidance is None else dataclasses.replace(settings, guidance=tuple(guidance))
+            chosen, more = settings, {}
+            if guidance is not None:
+                intervals = tuple(zip(guidance, settings.guidance, strict=True))
+                chosen = dataclasses.replace(settings, guidance=intervals)
             if against is not None:
                 nothing = dataclasses.replace(generator.condition, instead=told(generator.condition, params, against))
                 generator = dataclasses.replace(generator, condition=nothing)
+            if "guide" in params:
+                weaker: Any = self.guide.generator
+                more["weaker"] = functools.partial(weaker.velocity, params["guide"])
             condition = told(generator.condition, params, condition)
-            latents = generator.sample(params["generator"], keys, condition, chosen)
+            latents = generator.sample(params["generator"], keys, condition, chosen, **more)
             return self.tokenizer.decode(params, statistics.unstandardise(latents))
 
         return jax.jit(constrained(run, self.parts.mesh))

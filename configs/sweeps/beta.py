@@ -1,6 +1,7 @@
 """How much may the latent forget? The weight of the KL divergence in the features stage.
 
-The paper does not print it; 5e-4 is this project's default, and what similar autoencoders come to.
+The paper does not print β, in no table and no text; 5e-4 is this project's default, and what similar autoencoders
+come to. So no point here is the paper's.
 
     fae sweep --config quickstart --sweep beta
 

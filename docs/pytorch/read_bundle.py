@@ -109,6 +109,13 @@ class FAE:
         for name, kinds in KNOWN.items():
             if self.config[name]["kind"] not in kinds.split():
                 raise ValueError(f"{name} {self.config[name]['kind']!r} is not read here: use fae_jax.load")
+        own, sampling = self.config["generator"].get("flow_matching", {}), self.config["sampling"]
+        dit, kinds = own.get("dit", {}), [each[3:] for each in sampling["guidance"]]
+        odd = [dit.get("patch", 1) > 1, dit.get("middle"), dit.get("head_width"), any(kinds)]
+        odd += [sampling.get(name) for name in ("shift_base", "guided_channels", "last_step_before_shift")]
+        odd += [own.get("prediction", "velocity") != "velocity", sampling.get("last", "mean") != "mean"]
+        if any(odd) or sampling["sampler"] == "adams_bashforth":
+            raise ValueError("the generator or its sampling has what is not read here: use fae_jax.load")
 
     def encode(self, images):
         """Images (b, y, x, 3) in [−1, 1] → latents, by an encoder that travels with the model."""

@@ -11,6 +11,8 @@ linear:      (μ, log σ²) = W x + b                                           
 identity:    μ = x, σ = 0: the latent is as wide as the features               (4)
 transformer: h = x, or W x + b where the blocks are not as wide as the features; h ← Block(h) k times (RMSNorm, rotary
 attention, SwiGLU), as the feature decoder has them;  (μ, log σ²) = W' RMSNorm(h) + b'                          (5)
+pooling:     (μ, log σ²) of p × p tokens = W (their features, joined) + b: as many numbers as p² latents hold, which
+they are laid out as, row by row. A generator with patches of p sees each pooled token as one                    (6)
 """
 
 from __future__ import annotations
@@ -135,6 +137,58 @@ class IdentityCompressor(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "b n d"]) -> Posterior:
         return certain(features.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoolingSection:
+    """Of the pooling compressor."""
+
+    patch: int = option(2, "rows and columns of tokens that are pooled into one; the generator's patch", at_least(1))
+
+
+class PoolingCompressor(nn.Module):
+    """Equation (6): features (b, n, d) → posterior over (b, n, latent_width), n/p² pooled tokens of p² latent_width.
+
+    Attributes:
+      latent_width: channels of the latent.
+      grid: rows and columns of tokens, n = rows · columns.
+      patch: p.
+      posterior: what the linear's numbers mean.
+    """
+
+    latent_width: int
+    grid: tuple[int, int]
+    patch: int
+    posterior: PosteriorKind = GAUSSIAN
+
+    Section = PoolingSection
+
+    @classmethod
+    def build(cls, section: Any, *, grid: tuple[int, int], width: int, compute: ComputeSection) -> PoolingCompressor:
+        """See `fae_jax.autoencoder.kinds.make_compressor`.
+
+        Raises:
+          ValueError: the grid cannot be pooled so.
+        """
+        patch = section.pooling.patch
+        if grid[0] % patch or grid[1] % patch:
+            raise ValueError(
+                f"compressor.pooling.patch={patch} must divide the grid of features, {grid[0]}×{grid[1]}"
+            )
+        return cls(section.latent_width, grid, patch, section.posterior)
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b n d"]) -> Posterior:
+        """See the class.
+
+        Raises:
+          ValueError: the number of tokens is not the grid's.
+        """
+        check_tokens(features.shape[1], self.grid)
+        cells = {"p": self.patch, "q": self.patch, "x": self.grid[1] // self.patch}
+        joined = rearrange(features, "b (y p x q) d -> b (y x) (p q d)", **cells)
+        pooled = self.posterior.of(joined, self.patch**2 * self.latent_width)
+        return Posterior(*(rearrange(part, "b (y x) (p q c) -> b (y p x q) c", **cells) for part in pooled))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

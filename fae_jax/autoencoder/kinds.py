@@ -19,6 +19,7 @@ COMPRESSORS = {
     "linear": "fae_jax.autoencoder.compressors:LinearCompressor",
     "transformer": "fae_jax.autoencoder.compressors:TransformerCompressor",
     "identity": "fae_jax.autoencoder.compressors:IdentityCompressor",
+    "pooling": "fae_jax.autoencoder.compressors:PoolingCompressor",
 }
 FEATURE_DECODERS = {
     "transformer": "fae_jax.autoencoder.decoders:FeatureDecoder",
@@ -31,7 +32,10 @@ class CompressorSection:
     """From features to latents."""
 
     kind: str = plug(
-        "attention", "attention (one layer, the paper's), linear, transformer or identity", "compressors", COMPRESSORS
+        "attention",
+        "attention (one layer, the paper's), linear, transformer, pooling or identity",
+        "compressors",
+        COMPRESSORS,
     )
     latent_width: int = option(32, "channels of the latent (identity: the encoder's)", at_least(1))
     posterior: PosteriorKind = subsection(PosteriorKind)

@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--number", type=int, help="images, over classes or prompts as sampling.labels says (100, or one per prompt)"
     )
     parser.add_argument(
-        "--guidance", default="config", help="a weight, none, config (default), or intervals ((low, high, weight), …)"
+        "--guidance", default="config", help="a weight, none, config (default), or intervals as in sampling.guidance"
     )
-    parser.add_argument("--sampler", help="euler, heun or euler_maruyama; default: the configuration's")
+    parser.add_argument(
+        "--sampler", help="euler, heun, adams_bashforth or euler_maruyama; default: the configuration's"
+    )
     parser.add_argument("--steps", type=int, help="steps of the sampler; default: the configuration's")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
 

@@ -4,6 +4,7 @@ fae weights list                                 the names that are known
 fae weights pull dinov2_g14                      fetch into the hub's cache (owner/name@revision works too)
 fae weights pull inception                       the network of the FID, from its release, as safetensors
 fae weights pull FILE --as inception             the same from a file that you have
+fae weights pull taef2_encoder                   half of a tokenizer, and the same for taef2_decoder
 fae weights check dinov2_g14                     every tensor's name, shape and values, and the hash
 fae weights check FOLDER --as dinov2_g14
 fae weights check FILE --as NAME                 the same by an extractor, or another package's encoder
@@ -31,7 +32,8 @@ from fae_jax.encoders.recognise_text import recognise_text
 from fae_jax.extractors import EXTRACTORS, load_extractor
 from fae_jax.files.progress import tell
 from fae_jax.kinds import find, names
-from fae_jax.weights import flatten, hub, mapping, open_tensors, write_tensors
+from fae_jax.tokenizers.convolutional import RELEASES
+from fae_jax.weights import flatten, hub, mapping, open_tensors, unflatten, write_tensors
 from fae_jax.weights.releases import read_arrays
 from fae_jax.weights.tensors import FILE
 from fae_jax.weights.tree import check_finite
@@ -68,8 +70,11 @@ def _list() -> dict[str, Any]:
     registered = sorted({*registry.names()} - {*KNOWN})
     for name in registered:
         tell(f"{name:22} registered, without a repository of its own")
+    for name, release in RELEASES.items():
+        tell(f"{name:22} {release.urls[0]}")
     repositories = {name: entry.repository for name, entry in KNOWN.items()}
-    return {"weights": repositories, "extractors": sources, "registered": registered}
+    files = {name: release.urls[0] for name, release in RELEASES.items()}
+    return {"weights": {**repositories, **files}, "extractors": sources, "registered": registered}
 
 
 def _extractor(name: str) -> Any:
@@ -80,8 +85,10 @@ def _extractor(name: str) -> Any:
 def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
     asked = arguments.known or arguments.weights
     entry, kind = KNOWN.get(arguments.weights), _extractor(asked)
-    if hasattr(kind, "pull"):
-        folder, fetched = kind.pull(Path(arguments.weights) if arguments.known else None)
+    file = Path(arguments.weights) if arguments.known else None
+    if hasattr(kind, "pull") or asked in RELEASES:
+        release = RELEASES.get(asked)
+        folder, fetched = release.pull(_as_published, file) if release else kind.pull(file)
         digest = open_tensors(folder).hash()
         tell(f"{asked}: {fetched / 1e6:.1f} MB fetched, in {folder}\nweights {digest}")
         return {"folder": str(folder), "fetched": fetched, "hash": digest}
@@ -94,6 +101,10 @@ def _pull(arguments: argparse.Namespace) -> dict[str, Any]:
     digest = open_tensors(pulled.folder).hash()
     tell(f"{name}@{pulled.commit}: {pulled.fetched / 1e6:.1f} MB fetched, in {pulled.folder}\nweights {digest}")
     return {"folder": str(pulled.folder), "commit": pulled.commit, "fetched": pulled.fetched, "hash": digest}
+
+
+def _as_published(file: Path) -> dict[str, Any]:
+    return unflatten(read_arrays(file))
 
 
 def _networks(fields: Mapping[str, Any]) -> dict[str, tuple[mapping.NameMap, dict[str, tuple[int, ...]]]]:

@@ -72,7 +72,7 @@ def _training(shapes: Shapes, stage: Stage) -> Program:
     section, config = stage.section(shapes.config), shapes.config
     check_batch(f"{stage.name}.batch", section.batch, batch_divisor(shapes.mesh) * section.microbatches)
     players = stage.players(shapes)
-    frozen = {part: shapes.params(part) for part in stage.frozen_parts(config)}
+    frozen = stage.frozen_params(shapes)
     state = abstract_state(players, shapes.mesh)
     step: Any = compile_step(players, section.microbatches, 0, shapes.mesh, config.compute.gradients)
     lowered = step.lower(state, frozen, batch_shapes(shapes, stage))

@@ -71,6 +71,12 @@ def unshift_time(time: Time, shift: float) -> Time:
     return shift_time(time, 1 / shift)
 
 
+def shift_of_size(values: int, base: int) -> float:
+    """s = √(base / values): the more values a latent has, the more noise hides as much of it (SD3, arXiv 2403.03206,
+    eq. 23; RAE, arXiv 2510.11690, with base = 4096), so that 16×16×32 has 0.707."""
+    return float(np.sqrt(base / values))
+
+
 def sample_time(
     keys: Key[Array, " b"],
     shift: float = 1.0,

@@ -5,6 +5,9 @@ The ODE of the path moves with the velocity. Its time runs backward, so every st
     dz = v(z, t) dt                                                           (1)
     Euler   z ← z + h v(z, t)                                                 (2)
     Heun    z ← z + h/2 (v(z, t) + v(z + h v(z, t), t + h))                   (3)
+    Adams-Bashforth   z ← z + h ((1 + r/2) v(z, t) − r/2 v⁻),   r = h / h⁻    (7)
+
+with h⁻ and v⁻ of the step before; its first step is Euler's.
 
 For every g(t) ≥ 0, an SDE run backward has the same marginals p_t as (1), because the diffusion of p_t by
 ½ g² Δp = ∇·(½ g² p ∇log p) is undone by a drift of ½ g² ∇log p in the direction of travel:
@@ -37,7 +40,7 @@ from jaxtyping import Array, Float, Int, Key
 from fae_jax.diffusion.guidance import PAPER_SCHEDULE, make_schedule
 from fae_jax.diffusion.path import shift_time, unshift_time
 from fae_jax.files.names import nearest
-from fae_jax.section import above, at_least, one_of, option
+from fae_jax.section import above, at_least, at_most, one_of, option
 
 Velocity = Callable[[Array, Array], Array]
 
@@ -124,6 +127,27 @@ class Heun(Euler):
         return z + h / 2 * (first + second)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamsBashforth(Euler):
+    """Equation (7), of second order: `steps` evaluations, half of Heun's."""
+
+    def __call__(
+        self, velocity: Velocity, noise: Float[Array, "b n c"], keys: Key[Array, " b"]
+    ) -> Float[Array, "b n c"]:
+        """See `Euler`."""
+        times = jnp.asarray(self.times())
+
+        def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            z, before = state
+            h, h_before = times[i + 1] - times[i], times[i] - times[jnp.maximum(i - 1, 0)]
+            r = jnp.where(i == 0, 0.0, h / jnp.where(i == 0, 1.0, h_before))
+            v = _at(velocity, z, times[i])
+            return z + h * ((1 + r / 2) * v - r / 2 * before), v
+
+        start = noise.astype(jnp.float32)
+        return jax.lax.fori_loop(0, self.steps, step, (start, jnp.zeros_like(start)))[0]
+
+
 LAST_STEPS = ("mean", "data")
 
 
@@ -137,10 +161,12 @@ class EulerMaruyama(Euler):
       last_step: the model's own time at which the last step to 0 begins, in (0, 1).
       last: what the last step does. `mean` is (6) without its noise, as in SiT and REPA; it leaves −t ε̂ in the
         sample. `data` goes to the predicted data, z − t v.
+      before_shift: `last_step` is a time before the shift: the last step begins at shift_time(last_step, shift).
     """
 
     last_step: float = 0.04
     last: str = "mean"
+    before_shift: bool = False
 
     def __post_init__(self) -> None:
         _check_steps(self.steps, least=2)
@@ -152,7 +178,8 @@ class EulerMaruyama(Euler):
 
     def times(self) -> Float[np.ndarray, " k"]:
         """The steps + 1 times: exactly 1, …, `last_step`, exactly 0, float32."""
-        uniform = np.linspace(1.0, unshift_time(self.last_step, self.shift), self.steps)
+        end = self.last_step if self.before_shift else unshift_time(self.last_step, self.shift)
+        uniform = np.linspace(1.0, end, self.steps)
         return np.append(shift_time(uniform, self.shift), 0.0).astype(np.float32)
 
     def step(self, velocity: Velocity, keys: Key[Array, " b"], times: Array, i: Array, z: Array) -> Array:
@@ -173,7 +200,12 @@ def _check_steps(steps: int, *, least: int) -> None:
         raise ValueError(f"steps must be a whole number of at least {least}, got {steps!r}")
 
 
-SAMPLERS: dict[str, type] = {"euler": Euler, "heun": Heun, "euler_maruyama": EulerMaruyama}
+SAMPLERS: dict[str, type] = {
+    "euler": Euler,
+    "heun": Heun,
+    "euler_maruyama": EulerMaruyama,
+    "adams_bashforth": AdamsBashforth,
+}
 
 
 def _intervals(value: Any) -> str | None:
@@ -189,15 +221,30 @@ class SamplingSection:
     """From noise to latents."""
 
     operational: ClassVar[bool] = True
-    sampler: str = option("euler", "euler, heun (ODE) or euler_maruyama (SDE)", one_of(*SAMPLERS))
+    sampler: str = option("euler", "euler, heun, adams_bashforth (ODE) or euler_maruyama (SDE)", one_of(*SAMPLERS))
     steps: int = option(250, "steps of the sampler", at_least(1))
     shift: float = option(0.4, "timestep shift of the sampling grid", above(0))
+    shift_base: int = option(
+        0, "shift by size: √(shift_base / values of a latent) in place of shift (RAE: 4096); 0 = off", at_least(0)
+    )
     last_step: float = option(0.04, "length of the SDE's last, deterministic step")
+    last_step_before_shift: bool = option(False, "last_step is a time before the shift, not the model's own")
+    last: str = option(
+        "mean", "the SDE's last step: mean (SiT, REPA), or data: to the predicted data", one_of(*LAST_STEPS)
+    )
     guidance: tuple[Any, ...] = option(
         PAPER_SCHEDULE,
-        "intervals (from, to, weight) over time",
+        "intervals (from, to, weight) or (from, to, weight, kind) over time; kinds: classifier_free, internal, auto",
         _intervals,
     )
+    guided_channels: int = option(
+        0, "channels that classifier-free guidance acts on, the first ones (LightningDiT: 3); 0 = all", at_least(0)
+    )
+    guided_calls: int = option(
+        1, "with and without condition in 1 call on a batch twice as long, or in 2", at_least(1), at_most(2)
+    )
+    guide: str = option("", "working directory whose generator is the weaker one of autoguidance", path=True)
+    guide_step: int = option(0, "its checkpoint to use; 0 = the newest", at_least(0))
     labels: str = option(
         "balanced",
         "classes of a set: balanced (as many of each) or random",
@@ -212,21 +259,27 @@ class SamplingSection:
 
 
 def make_sampler(
-    name: str, *, steps: int = 250, shift: float = 1.0, last_step: float = 0.04, last: str = "mean"
+    name: str,
+    *,
+    steps: int = 250,
+    shift: float = 1.0,
+    last_step: float = 0.04,
+    last: str = "mean",
+    before_shift: bool = False,
 ) -> Euler:
     """Builds the sampler called `name`, a key of `SAMPLERS`.
 
     Args:
-      name: `euler` or `heun` for the ODE, `euler_maruyama` for the SDE.
+      name: `euler`, `heun` or `adams_bashforth` for the ODE, `euler_maruyama` for the SDE.
       steps, shift: as in each sampler.
-      last_step, last: as in `EulerMaruyama`; the ODE samplers have no use for them.
+      last_step, last, before_shift: as in `EulerMaruyama`; the ODE samplers have no use for them.
 
     Raises:
       ValueError: the name is unknown (the nearest one is suggested) or a value is out of its range.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; {nearest(name, SAMPLERS)}")
-    values = {"steps": steps, "shift": shift, "last_step": last_step, "last": last}
+    values = {"steps": steps, "shift": shift, "last_step": last_step, "last": last, "before_shift": before_shift}
     kind = SAMPLERS[name]
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 

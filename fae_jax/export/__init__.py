@@ -4,7 +4,7 @@ A kind is one file here, or an entry point in the group `fae_jax.exports` of ano
 
     write(parts, folder, *, ema, provenance) → the folder
 
-of `fae_jax.model.Parts`, a folder that is not there yet, the EMA of the generator, and what to say of the origin. A
+of `fae_jax.parts.Parts`, a folder that is not there yet, the EMA of the generator, and what to say of the origin. A
 function that has the argument `few_steps` too is given that of the command line.
 """
 

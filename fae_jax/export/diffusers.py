@@ -12,6 +12,7 @@ positions or SwiGLU. So the code travels along: docs/pytorch, which this package
 
 from __future__ import annotations
 
+import operator
 import shutil
 from collections.abc import Mapping
 from pathlib import Path as LocalPath
@@ -22,12 +23,19 @@ from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
 from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import Parts
 from fae_jax.parallel.hosts import fetch
+from fae_jax.parts import Parts
 from fae_jax.weights import flatten, write_tensors
 
 COMPONENTS = {"vae": "FAEAutoencoder", "transformer": "FAETransformer"}
 WRITTEN_FOR = "0.42.1"  # the version of diffusers that this was tried with
+PLAIN: dict[
+    str, dict[str, Any]
+] = {  # fields that the PyTorch code does not know, and their values without which it computes something else
+    "generator.flow_matching": {"prediction": "velocity"},
+    "generator.flow_matching.dit": {"patch": 1, "middle": 0, "head_width": 0},
+    "sampling": {"shift_base": 0, "last": "mean", "last_step_before_shift": False, "guided_channels": 0, "guide": ""},
+}
 READ = {
     "tokenizer": ("fae",),
     "compressor": ("attention", "linear", "identity"),
@@ -60,6 +68,18 @@ def write_diffusers(
             raise ValueError(f"the format diffusers does not know the {name} {kind!r}: use bundle or stablehlo")
     if config.generator.kind != "flow_matching" or config.generator.flow_matching.network != "dit":
         raise ValueError("the format diffusers knows the network dit of flow_matching alone: use bundle or stablehlo")
+    for section, fields in PLAIN.items():
+        for name, value in fields.items():
+            given = getattr(operator.attrgetter(section)(config), name)
+            if given != value:
+                raise ValueError(
+                    f"the format diffusers does not know {section}.{name}={given!r}: use bundle or stablehlo"
+                )
+    if config.sampling.sampler == "adams_bashforth" or any(len(each) > 3 for each in config.sampling.guidance):
+        raise ValueError(
+            "the format diffusers knows euler, heun and euler_maruyama, and classifier-free guidance: set "
+            "sampling.sampler and sampling.guidance, or use bundle or stablehlo"
+        )
     if not parts.has_generator:
         raise ValueError("the format diffusers needs a generator: run `fae train generator`, or use bundle")
     names = {"vae": [part for part in trained_parts(parts) if part != "generator"], "transformer": ["generator"]}

@@ -27,14 +27,16 @@ from jax import export
 from jaxtyping import Array
 
 from fae_jax import __version__
+from fae_jax.diffusion.guidance import make_schedule, of_kind
 from fae_jax.diffusion.samplers import sample_keys
 from fae_jax.export import stablehlo_run
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
 from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
-from fae_jax.model import FAE, Parts
+from fae_jax.model import FAE
 from fae_jax.parallel.hosts import fetch
+from fae_jax.parts import Parts
 from fae_jax.weights import flatten
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -85,6 +87,8 @@ def programs(fae: FAE, steps: tuple[int | None, ...]) -> dict[str, Program]:
     number = jax.ShapeDtypeStruct((), jnp.uint32)
     inputs = (jax.ShapeDtypeStruct((b,), nothing.dtype), number, number)
     statistics, generator = fae.parts.statistics, fae.generator
+    if of_kind(make_schedule(fae.config.sampling.guidance), "auto"):
+        raise ValueError("autoguidance needs a second network, which stablehlo does not hold: set sampling.guidance")
     for count in steps:
         settings = fae.settings() if count is None else fae.settings(sampler="euler", steps=count)
 

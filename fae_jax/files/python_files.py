@@ -15,14 +15,16 @@ _DUMP = re.compile(r" and cannot be added since the config is locked\. Other fie
 
 
 def find_file(path: str, shipped: Path, what: str) -> Path:
-    """The Python file at `path`; a bare name means the file of that name in the folder `shipped`.
+    """The Python file at `path`; a bare name, or folder/name, means the file of that name in the folder `shipped`.
 
     Raises:
       FileNotFoundError: there is none; those that ship are named.
     """
-    file = shipped / f"{path}.py" if path.isidentifier() else Path(path).expanduser()
+    is_name = all(part.isidentifier() for part in path.split("/"))
+    file = shipped / f"{path}.py" if is_name else Path(path).expanduser()
     if file.suffix != ".py" or not file.is_file():
-        names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if p.stem != "__init__"))
+        known = [p.relative_to(shipped) for pattern in ("*.py", "paper/*.py") for p in sorted(shipped.glob(pattern))]
+        names = ", ".join(str(p.with_suffix("")) for p in known if p.stem != "__init__")
         raise FileNotFoundError(f"no {what} at {path!r}; give a Python file, or one of: {names}")
     return file
 

@@ -15,14 +15,20 @@ from jaxtyping import Array, Float, Key
 from fae_jax.conditions import Condition
 from fae_jax.kinds import find
 
-GENERATORS = {"flow_matching": "fae_jax.generators.flow_matching:FlowMatching"}
+GENERATORS = {
+    "flow_matching": "fae_jax.generators.flow_matching:FlowMatching",
+    "mean_flow": "fae_jax.generators.mean_flow:MeanFlow",
+    "starflow": "fae_jax.generators.starflow:StarFlow",
+}
 
 
 @runtime_checkable
 class Generator(Protocol):
     """Functions over standardised latents z (b, n, c), float32; one key for each example.
 
-    `settings` are the configuration's section `sampling`: sampler, steps, shift, last_step, guidance.
+    `settings` are the configuration's section `sampling`: sampler, steps, guidance and more. A kind that has no
+    use for all of them has an attribute `heeds`, the names of those that mean something to it; what it needs beside
+    them stands in its own section, as operational options.
     """
 
     condition: Condition

@@ -27,14 +27,14 @@ import numpy as np
 
 from fae_jax.conditions.label import ClassLabel
 from fae_jax.generators.flow_matching import FlowMatching
-from fae_jax.generators.networks.dit import DiT
+from fae_jax.generators.networks.dit import SIZES, DiT
 from fae_jax.nn.embeddings import rotary_table, sincos_table
 from fae_jax.weights import open_tensors
 from fae_jax.weights.mapping import LINEAR, Layout, NameMap, Part, Rule, convolution, linear, load, norm
 from fae_jax.weights.tensors import Tensors
 
 FIRST = "x_embedder.proj.weight"
-HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16, 1536: 24, 1792: 28}  # of their models, by width
+HEADS = {width: heads for width, _, heads in SIZES.values()}  # of their models, by width
 IN_FILE = "blocks.{layer}"
 
 

@@ -144,10 +144,11 @@ def stack(
     scan: bool,
     remat: str,
     keep: bool = False,
+    name: str = "blocks",
 ) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
     """Applies `depth` blocks built by `block(name=…)` to `x`; `shared` goes to each of them unchanged.
 
-    Call it inside a `@nn.compact` method. Parameters lie under `blocks` with a leading axis of size `depth`.
+    Call it inside a `@nn.compact` method. Parameters lie under `name` with a leading axis of size `depth`.
 
     Args:
       scan: compile the block once and loop over it; otherwise unroll (faster to run on a CPU).
@@ -176,4 +177,4 @@ def stack(
         length=depth,
         unroll=1 if scan else depth,
     )
-    return loop(name="blocks")(x, *shared)
+    return loop(name=name)(x, *shared)

@@ -17,6 +17,8 @@ SiT and LightningDiT feed t as it is (k = 1); networks that count a thousand ste
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,11 @@ def unpatchify(tokens: Float[Array, "b n p"], grid: tuple[int, int], patch: int)
     return rearrange(tokens, "b (y x) (p q c) -> b (y p) (x q) c", y=y, x=x, p=patch, q=patch)
 
 
-def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
+def sincos_table(width: int, grid: tuple[int, int], extent: int = 0) -> Float[np.ndarray, "n d"]:
     """The fixed 2-D sine-cosine position table of MAE, DiT and SiT; the first half of the channels carries x.
+
+    Args:
+      extent: rows and columns count from 0 to so many, whatever the grid; 0 = to the grid's own.
 
     Raises:
       ValueError: `width` is not a multiple of 4.
@@ -48,7 +53,8 @@ def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
     if width % 4:
         raise ValueError(f"a 2-D sine-cosine table needs a width that is a multiple of 4, got {width}")
     frequencies = 10000.0 ** (-np.arange(width // 4, dtype=np.float64) / (width / 4))
-    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    places = (np.arange(side) * ((extent or side) / side) for side in grid)
+    rows, columns = np.meshgrid(*places, indexing="ij")
 
     def encode(position: np.ndarray) -> np.ndarray:
         angle = np.outer(position.reshape(-1), frequencies)
@@ -92,6 +98,9 @@ def apply_rotary(
 class TimeEmbedding(nn.Module):
     """Equation (2), then a two-layer SiLU network, all in float32: (b,) times in [0, 1] → (b, width).
 
+    Several numbers of each example, (b, k), have such a network each, whose results are added; that of the first is
+    the time's.
+
     Attributes:
       width: channels of the result.
       scale: k of equation (2).
@@ -101,13 +110,20 @@ class TimeEmbedding(nn.Module):
     scale: float = 1000.0
 
     @nn.compact
-    def __call__(self, time: Float[Array, " b"]) -> Float[Array, "b d"]:
+    def __call__(self, time: Float[Array, "b ..."]) -> Float[Array, "b d"]:
         rates = jnp.exp(-np.log(10000.0) * jnp.arange(128, dtype=jnp.float32) / 128)
-        angle = self.scale * time.astype(jnp.float32)[:, None] * rates[None]
-        signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         init = nn.initializers.normal(0.02)
-        hidden = nn.silu(Dense(self.width, kernel_init=init, name="hidden")(signal))
-        return Dense(self.width, kernel_init=init, name="out")(hidden)
+
+        def embedded(number: Float[Array, " b"], which: str) -> Float[Array, "b d"]:
+            angle = self.scale * number.astype(jnp.float32)[:, None] * rates[None]
+            signal = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+            hidden = nn.silu(Dense(self.width, kernel_init=init, name=f"hidden{which}")(signal))
+            return Dense(self.width, kernel_init=init, name=f"out{which}")(hidden)
+
+        if time.ndim == 1:
+            return embedded(time, "")
+        each = (embedded(time[:, i], f"_{i}" if i else "") for i in range(time.shape[1]))
+        return functools.reduce(jnp.add, each)
 
 
 def check_tokens(tokens: int, grid: tuple[int, int]) -> None:

@@ -34,7 +34,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"(qkv|query|key|value|skip|gate_and_value|hidden|joint)/kernel$", "columns"),
     (r"joint_kernel$", "columns"),
     (r"(attention|feed_forward)/out/kernel$|(text|image)_out/kernel$|moments/kernel$", "rows"),
-    (r"modulation/kernel$|time/(hidden|out)/kernel$", "columns"),
+    (r"modulation/kernel$|time/(hidden|out)(_\d)?/kernel$", "columns"),
     (r".*", "fsdp"),
 )
 MINIMUM = 2**14

@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
     """A template with its values; text among them is escaped.
 
     Args:
-      template: "report.html", "sweep.html", "prepare.html" or "plot.svg".
+      template: "report.html", "comparison.html", "sweep.html", "prepare.html" or "plot.svg".
 
     Raises:
       jinja2.UndefinedError: the template needs a value that is not given.

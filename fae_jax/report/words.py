@@ -47,7 +47,8 @@ def percent(fraction: Number | None) -> str:
 
 
 def _is_interval(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 3 and all(isinstance(value, int | float) for value in part)
+    fits = isinstance(part, list) and len(part) in (3, 4) and all(isinstance(each, str) for each in part[3:])
+    return fits and all(isinstance(value, int | float) for value in part[:3])
 
 
 def guidance_words(guidance: Any) -> str:
@@ -55,7 +56,12 @@ def guidance_words(guidance: Any) -> str:
     if guidance in (None, "none", 1, 1.0):
         return "none"
     if isinstance(guidance, list) and all(_is_interval(part) for part in guidance):
-        parts = (f"{brief(weight)} on [{brief(low)}, {brief(high)}]" for low, high, weight in sorted(guidance))
+        parts = (
+            " ".join(
+                [*(kind.replace("_", "-") for kind in kinds), f"{brief(weight)} on [{brief(low)}, {brief(high)}]"]
+            )
+            for low, high, weight, *kinds in sorted(guidance)
+        )
         return ", ".join(parts)
     return brief(guidance) if isinstance(guidance, int | float) else str(guidance)
 

@@ -21,9 +21,9 @@ from fae_jax.data.stores.latents import CacheIdentity, read_header
 from fae_jax.errors import RunFailed
 from fae_jax.files import storage
 from fae_jax.files.progress import report_progress, say
-from fae_jax.model import Parts
 from fae_jax.parallel.hosts import is_first
 from fae_jax.parallel.rules import constrained
+from fae_jax.parts import Parts
 from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import hosts

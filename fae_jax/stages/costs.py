@@ -104,9 +104,7 @@ def _made(config: Any, tokenizer: Any) -> Generator:
 
 def _generator(config: Any, tokenizer: Any, latents: jax.ShapeDtypeStruct) -> int:
     """One forward pass of what its loss runs."""
-    generator = _made(config, tokenizer)
-    params = jax.eval_shape(generator.init, jax.random.key(0))
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    generator, params, keys = _shapes(config, tokenizer)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return multiply_adds(
         lambda params, z, keys, step: generator.loss(params, z, generator.condition.none(1), keys, step)[0],
@@ -115,6 +113,21 @@ def _generator(config: Any, tokenizer: Any, latents: jax.ShapeDtypeStruct) -> in
         keys,
         step,
     )
+
+
+def _sample(config: Any, tokenizer: Any) -> int:
+    """All of one sample, of a generator whose evaluations are not its loss's forward pass."""
+    compute = dataclasses.replace(config.compute, kernel="xla", scan=True)
+    generator, params, keys = _shapes(dataclasses.replace(config, compute=compute), tokenizer)
+    none = generator.condition.none(1)
+    return multiply_adds(lambda params, keys: generator.sample(params, keys, none, config.sampling), params, keys)
+
+
+def _shapes(config: Any, tokenizer: Any) -> tuple[Generator, Any, Any]:
+    """The generator, its parameters and one example's key, as shapes."""
+    generator = _made(config, tokenizer)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return generator, jax.eval_shape(generator.init, jax.random.key(0)), keys
 
 
 def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
@@ -133,9 +146,12 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
         raise ValueError(f"stage {stage!r} is unknown; choose one of {', '.join((*STAGES, 'sample'))}")
     if stage == "sample":
         tokenizer = tokenizer or tokenizer_kind(config).outline(config)
-        text = ("text",) if reads_text(config) else ()
+        generator, text = _made(config, tokenizer), ("text",) if reads_text(config) else ()
+        if not hasattr(generator, "velocity"):
+            counts = forward_multiply_adds(config, ("decode", *text), tokenizer)
+            return 2 * (_sample(config, tokenizer) + counts["decode"] + counts.get("text", 0))
         counts = forward_multiply_adds(config, ("generator", "decode", *text), tokenizer)
-        evaluations = _made(config, tokenizer).evaluations(config.sampling)
+        evaluations = generator.evaluations(config.sampling)
         return 2 * (evaluations * counts["generator"] + counts["decode"] + counts.get("text", 0))
     trained, frozen = STAGES[stage]
     if config.data.features and stage != "cache":

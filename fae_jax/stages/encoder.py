@@ -28,12 +28,12 @@ from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.encoders import small
 from fae_jax.encoders.frozen import trained_here
 from fae_jax.encoders.vit import ViT, ViTConfig
-from fae_jax.model import Parts
 from fae_jax.nn.dense import Dense
 from fae_jax.nn.embeddings import patchify, sincos_table, unpatchify
 from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch, is_first
 from fae_jax.parallel.xla_flags import jit_once
+from fae_jax.parts import Parts
 from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import Record, Stage

@@ -24,10 +24,10 @@ from jaxtyping import Array
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.losses.shaping import SemanticHead, continuity_loss, semantics_loss, structure_loss
 from fae_jax.losses.vae import cosine, feature_error, inactive_channels, kl_divergence, reduced
-from fae_jax.model import Parts
 from fae_jax.nn.params import init_params
 from fae_jax.parallel.hosts import fetch
 from fae_jax.parallel.xla_flags import jit_once
+from fae_jax.parts import Parts
 from fae_jax.section import at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage

@@ -22,7 +22,8 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
 from fae_jax.generators.networks.dit import DiT
 from fae_jax.generators.published import read_published
-from fae_jax.model import FAE, Parts, generator_of
+from fae_jax.model import FAE
+from fae_jax.parts import Parts, generator_of
 from fae_jax.section import like, option, plug
 from fae_jax.stages.images import PREVIEWS
 from fae_jax.stages.stage import Stage
@@ -44,7 +45,7 @@ class GeneratorSection(TrainingSection):
     init_from: str = option(
         "", "a SiT or LightningDiT to start from: what `fae weights convert` wrote; empty = from scratch", path=True
     )
-    kind: str = plug("flow_matching", "flow_matching", "generators", GENERATORS)
+    kind: str = plug("flow_matching", ", ".join(GENERATORS), "generators", GENERATORS)
 
 
 def generator_loss(
@@ -86,9 +87,9 @@ def given(parts: Parts) -> dict[str, Any]:
     ours = getattr(generator, "network", None)
     theirs = read_published(path, heads=getattr(ours, "heads", 0))
     network: Any = theirs.generator.network
-    if not isinstance(ours, DiT):
+    if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":
         raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
-    switches = [field.name for field in dataclasses.fields(DiT.Section)]
+    switches = [field.name for field in dataclasses.fields(DiT.Section) if field.name != "size"]
     wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]
     if wrong:
         raise ValueError(

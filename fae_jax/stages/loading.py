@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from fae_jax.bundle import FILE, FILES, Bundle
-from fae_jax.files.paths import as_path, local_path
+from fae_jax.files.paths import as_path
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.running import stage_of
@@ -17,7 +17,7 @@ def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
     """A trained FAE. Each part is read when it is first used, and what later stages train is asked for then.
 
     Args:
-      path: a working directory, the folder of a bundle, or a hub name such as "owner/model".
+      path: a working directory or the folder of a bundle, here or in a bucket, or a hub name such as "owner/model".
       step: the generator's checkpoint to use, of a working directory; None for the newest.
 
     Raises:
@@ -26,9 +26,9 @@ def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
     """
     folder = as_path(path)
     if (folder / FILE).is_file():
-        return FAE(Bundle(local_path(folder, "bundle")))
+        return FAE(Bundle(folder))
     if not folder.exists() and hub.is_hub_name(str(path)):
-        return FAE(Bundle(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder))
+        return FAE(Bundle(as_path(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder)))
     workdir = Workdir(folder)
     experiment = Experiment(workdir.read_config(), workdir)
     experiment.step = step

@@ -15,9 +15,9 @@ import numpy as np
 from fae_jax.conditions import make_condition
 from fae_jax.config import check
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.model import Parts, generator_of
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.rules import shardings
+from fae_jax.parts import Parts, generator_of
 from fae_jax.stages.stage import Stage
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.loop import abstract_state
@@ -74,15 +74,22 @@ class Shapes(Parts):
         return LatentStatistics(count=1, mean=ones, deviation=ones, noise=ones)
 
     def params(self, part: str, ema: str | None = "", mesh: jax.sharding.Mesh | None = None) -> Any:
-        """See `fae_jax.model.Parts`; on `mesh` where it is given."""
+        """See `fae_jax.parts.Parts`; on `mesh` where it is given."""
         if part == "generator":
             shapes = jax.eval_shape(generator_of(self).init, jax.random.key(0))
         elif part == "text":
             shapes = make_condition(self.config).outline.params
         else:
             shapes = self.tokenizer.shapes(part)
-        places = shardings(shapes, mesh or self.mesh)
-        return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+        return _placed(shapes, mesh or self.mesh)
+
+    def network(self, network: Any, weights: str = "") -> Any:
+        return _placed(network.shapes, self.mesh)
+
+
+def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    places = shardings(shapes, mesh)
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
 
 
 def per_device(tree: Any) -> int:

@@ -14,6 +14,7 @@ from fae_jax.files.paths import check_folder
 from fae_jax.kinds import find, names
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
+from fae_jax.parts import generator_of
 from fae_jax.stages import STAGES, cache
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
@@ -34,11 +35,12 @@ def stage_of(name: str) -> Stage:
 
 def stages_of(config: Any) -> list[Stage]:
     """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder."""
-    trained = {stage for stages, _ in tokenizer_kind(config).trained.values() for stage in stages}
+    kind = tokenizer_kind(config)
+    trained = {stage for stages, _ in kind.trained.values() for stage in stages}
     here = []
     for stage in map(stage_of, names("stages", STAGES)):
         trains_tokenizer = stage.players is not None and stage.reads != "latents"
-        if stage.name == "encoder" and not config.encoder.train:
+        if stage.name == "encoder" and not (config.encoder.train and kind.trained):
             continue
         if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
             here.append(stage)
@@ -82,9 +84,13 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         raise ValueError(
             f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
         )
+    own = {stage.name for stage in stages_of(config)}
     chosen = stages_of(config) if name is None else [stage_of(name)]
-    if name is not None and name not in {stage.name for stage in stages_of(config)}:
+    if name is not None and name not in own:
         raise ValueError(f"the tokenizer {config.tokenizer.kind!r} has no stage {name}: there is nothing to do")
+    for stage in chosen:
+        if not experiment.is_done(stage):
+            stage.check(config)
     check_boards(config.logging)
     check_kernel(config.compute.kernel, experiment.mesh.devices.flat[0].platform)
     _check_condition(experiment, chosen)
@@ -105,7 +111,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     tokenizer = None  # its outline: sizes that do not fit are found before the encoder is trained
     if name == "generator":
         tokenizer, _ = experiment.parts.tokenizer, open_latents(experiment.workdir)
-    elif name != "encoder" and (not config.encoder.train or experiment.is_done(stage_of("encoder"))):
+    elif name != "encoder" and ("encoder" not in own or experiment.is_done(stage_of("encoder"))):
         tokenizer = _opened(experiment, name)
     shapes = Shapes(config, experiment.mesh, tokenizer=tokenizer)
     for stage in chosen:
@@ -113,6 +119,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
             check_networks(shapes, stage)  # one that starts from another's networks has none of its own
             if stage.given is not None:
                 stage.given(shapes)
+        if stage.name == "generator":
+            generator_of(shapes).evaluations(config.sampling)  # what it will be sampled with
 
 
 def _opened(experiment: Experiment, name: str | None) -> Any:

@@ -21,6 +21,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.diffusion.guidance import of_kind
 from fae_jax.files.image_archives import writing_images
 from fae_jax.files.paths import Path
 from fae_jax.files.writing import json_hash, whole_file, write_file, write_json
@@ -46,6 +47,13 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     if policy == "random":
         return np.random.default_rng(seed).choice(np.asarray(classes, np.int32), number)
     return np.resize(np.asarray(classes, np.int32), number)
+
+
+def own_sampling(config: Any) -> dict[str, Any]:
+    """Of a generator's own section, the fields that only sampling reads."""
+    section = getattr(config.generator, config.generator.kind, None)
+    fields = dataclasses.fields(section) if section else ()
+    return {field.name: getattr(section, field.name) for field in fields if field.metadata["operational"]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,18 +114,19 @@ class Drawing:
         fae, settings = self.fae, self.settings
         kind = fae.config.generator.kind
         train_shift = getattr(getattr(fae.config.generator, kind, None), "train_shift", None)
+        heeded = getattr(fae.generator, "heeds", [field.name for field in dataclasses.fields(settings)])
+        # a batch decides no image, and labels stand under their own name
+        own = {name: getattr(settings, name) for name in heeded if name not in ("batch", "labels")}
         return {
-            "sampler": settings.sampler,
-            "steps": settings.steps,
+            **own,
+            **own_sampling(fae.config),
             "function_evaluations": fae.generator.evaluations(settings),
             "guidance": fae.config.sampling.guidance if self.guidance == "config" else self.guidance,
             "label_policy": settings.labels,
             **self._text,
             "seed": self.seed,
             **fae.parts.read_generator.get(self.ema, {}),
-            "shift": settings.shift,
             "train_shift": train_shift,
-            "last_step": settings.last_step,
             "dtype": settings.dtype or fae.config.compute.dtype,
             "weights": self._weights(),
         }
@@ -133,7 +142,8 @@ class Drawing:
         return {"text": {**told, "negative_prompt": self.negative_prompt}}
 
     def _weights(self) -> dict[str, str]:
-        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator"), self.ema)
+        weaker = ("guide",) if of_kind(self.settings.guidance, "auto") else ()
+        return self.fae.hashes((*self.fae.tokenizer.decodes, "generator", *weaker), self.ema)
 
     def __iter__(self) -> Iterator[Drawn]:
         self._weights()  # reads them, on all hosts at once

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fae_jax import __version__
 from fae_jax.conditions import reads_text
 from fae_jax.files.writing import json_hash, write_json
-from fae_jax.model import Parts
+from fae_jax.parts import Parts
 from fae_jax.training.state import Player
 from fae_jax.training.task import Preview
 from fae_jax.workdir import Workdir
@@ -37,6 +37,9 @@ class Stage:
       frozen: parts of the tokenizer that are read and not trained, and "text", the tower of the condition.
       reads: what its batches hold: "images", "features", "features and images", "latents".
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
+      networks: configuration → frozen networks that its losses look through, by name, each with its weights' file.
+      check: refuses a configuration that the stage cannot be run with, before anything is computed; raises ValueError
+        or FileNotFoundError.
       given: parts → parameters that players start from which no stage left; None for none.
       preview: (parts, frozen, images) → what is shown of a state, or None; None for nothing. A stage that reads
         latents is given no images.
@@ -52,6 +55,8 @@ class Stage:
     frozen: tuple[str, ...] = ()
     reads: str = "images"
     start: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    networks: Callable[[Any], Mapping[str, tuple[Any, str]]] = lambda config: {}
+    check: Callable[[Any], object] = lambda config: None
     given: Callable[[Parts], Mapping[str, Any]] | None = None
     preview: Callable[[Parts, Mapping[str, Any], Mapping[str, Any]], Preview | None] | None = None
     is_there: Callable[[Experiment, Record], bool] | None = None
@@ -67,6 +72,11 @@ class Stage:
         idle = {"encoder"} if config.data.features and self.reads.startswith("features") else set()
         idle |= set() if reads_text(config) else {"text"}
         return tuple(part for part in self.frozen if part not in idle)
+
+    def frozen_params(self, parts: Parts) -> dict[str, Any]:
+        """Parameters of all that it reads, by name."""
+        networks = {name: parts.network(*each) for name, each in self.networks(parts.config).items()}
+        return {part: parts.params(part) for part in self.frozen_parts(parts.config)} | networks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.encoders import Encoder
 from fae_jax.encoders.frozen import open_encoder
 from fae_jax.files.paths import as_path
-from fae_jax.model import Parts
 from fae_jax.parallel.hosts import first_says
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import shardings
+from fae_jax.parts import Parts
 from fae_jax.stages.images import Images
 from fae_jax.stages.stage import Record, read_record
 from fae_jax.tokenizers import tokenizer_kind
@@ -37,7 +37,7 @@ WITH_FACTS = ("features", "pixels", "finetune")  # stages whose records hold the
 
 
 class Trained(Parts):
-    """See `fae_jax.model.Parts`. Nothing is opened before it is needed: a record says what an encoder and images
+    """See `fae_jax.parts.Parts`. Nothing is opened before it is needed: a record says what an encoder and images
     would, so that what is trained can be used without them.
 
     Args:
@@ -99,6 +99,12 @@ class Trained(Parts):
                 f"{self.workdir.root} has no generator: run `fae train generator --workdir {self.workdir.root}` first"
             )
         return dict(record.facts)
+
+    def another(self, path: str, step: int) -> Any:
+        """See `Parts`."""
+        from fae_jax.stages.loading import load
+
+        return load(path, step or None)
 
     def params(
         self, part: str, ema: str | None = "", mesh: jax.sharding.Mesh | None = None, step: int | None = None
@@ -211,7 +217,7 @@ class Trained(Parts):
     def feature_store(self, split: str) -> FeatureStore | None:
         """Where a split's features are kept, if they are (`data.features`)."""
         data, images = self.config.data, self._images
-        if not data.features or images is None:
+        if not data.features or images is None or not hasattr(tokenizer_kind(self.config), "encoder"):
             return None
         encoder = self.encoder
         identity = CacheIdentity(

@@ -14,9 +14,9 @@ from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.loader import ORDER
 from fae_jax.data.stores.latent_loader import LatentLoader
 from fae_jax.files.writing import json_hash
-from fae_jax.model import Parts
 from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import fetch, is_first, wait_for_all
+from fae_jax.parts import Parts
 from fae_jax.stages.costs import step_flops
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.images import PREVIEWS, hosts
@@ -125,7 +125,7 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
     """
     assert stage.players is not None
     config, parts = experiment.config, experiment.parts
-    frozen = {part: parts.params(part) for part in stage.frozen_parts(config)}
+    frozen = stage.frozen_params(parts)
     record = begin(experiment, stage, frozen)
     players = stage.players(parts)
     if not players:

@@ -22,14 +22,23 @@ from fae_jax.autoencoder.posterior import Posterior
 from fae_jax.kinds import find
 from fae_jax.section import plug
 
-TOKENIZERS = {"fae": "fae_jax.tokenizers.fae:FAETokenizer"}
+TOKENIZERS = {
+    "fae": "fae_jax.tokenizers.fae:FAETokenizer",
+    "autoencoder_kl": "fae_jax.tokenizers.convolutional:KLTokenizer",
+    "taesd": "fae_jax.tokenizers.convolutional:TinyTokenizer",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerSection:
     """Image ↔ latent."""
 
-    kind: str = plug("fae", "image ↔ latent: fae", "tokenizers", TOKENIZERS)
+    kind: str = plug(
+        "fae",
+        "image ↔ latent: fae, or one that no stage trains: autoencoder_kl (SD-VAE, VA-VAE), taesd",
+        "tokenizers",
+        TOKENIZERS,
+    )
 
 
 @runtime_checkable

@@ -1,4 +1,8 @@
-"""AdamW with warm-up, schedule, clipping, and parameter averages kept inside the optimizer.
+"""AdamW or Muon with warm-up, schedule, clipping, and parameter averages kept inside the optimizer.
+
+Muon (Keller Jordan, 2024; as scaled in arXiv 2502.16982) steps each matrix of a linear by its momentum,
+orthogonalised, times 0.2 √(larger side): the root mean square of AdamW's steps, so that one learning rate does for
+both. All other parameters are AdamW's.
 
     ema_k ← d · ema_k + (1 − d) · p_k         for each decay d, after every step      (1)
 
@@ -13,8 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
-from fae_jax.section import at_least, decays, numbers, one_of, option
+from fae_jax.section import at_least, decays, numbers, one_of, option, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,11 +31,13 @@ class TrainingSection:
     microbatches: int = option(
         1, "parts a batch is computed in, one after the other, to save memory", at_least(1), operational=True
     )
-    learning_rate: float = option(1e-4, "AdamW's learning rate at its highest", at_least(0))
+    optimizer: str = option("adamw", "adamw, or muon for matrices and adamw for the rest", one_of("adamw", "muon"))
+    learning_rate: float = option(1e-4, "the optimizer's learning rate at its highest", at_least(0))
     betas: tuple[Any, ...] = option(
         (0.9, 0.999), "AdamW", numbers(2, "two numbers in [0, 1)", lambda *betas: all(0 <= b < 1 for b in betas))
     )
-    weight_decay: float = option(0.0, "AdamW, on matrices only", at_least(0))
+    momentum: float = option(0.95, "Muon", share)
+    weight_decay: float = option(0.0, "on matrices only", at_least(0))
     schedule: str = option(
         "cosine", "the learning rate after the warm-up: constant or cosine", one_of("constant", "cosine")
     )
@@ -93,15 +100,20 @@ def _matrices(params: Any) -> Any:
 def make_optimizer(section: TrainingSection) -> optax.GradientTransformation:
     """The optimizer that a training section of the configuration describes."""
     chain = [optax.clip_by_global_norm(section.clip)] if section.clip else []
-    chain.append(
-        optax.adamw(
-            learning_rate(section),
-            b1=section.betas[0],
-            b2=section.betas[1],
-            weight_decay=section.weight_decay,
-            mask=_matrices,
+    rate, (b1, b2), decay = learning_rate(section), section.betas, section.weight_decay
+    if section.optimizer == "muon":
+        sides = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)  # of (…, d, p); the axes before count blocks
+        of_matrices = muon(
+            rate,
+            beta=section.momentum,
+            weight_decay=decay,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda _: sides, params),
+            consistent_rms=0.2,
         )
-    )
+        kinds = {True: of_matrices, False: optax.adamw(rate, b1=b1, b2=b2, weight_decay=0.0)}
+        chain.append(optax.partition(kinds, _matrices))
+    else:
+        chain.append(optax.adamw(rate, b1=b1, b2=b2, weight_decay=decay, mask=_matrices))
     return optax.chain(*chain, average_parameters(tuple(section.ema)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -17,9 +17,24 @@ from fae_jax.parallel.mesh import replicated
 from fae_jax.parallel.rules import shardings
 from fae_jax.parallel.xla_flags import jit_once
 
-# (parameters, frozen, batch, keys of the examples, step) → (scalar loss, scalar metrics). `frozen` also holds the
-# other players' parameters under their names. The loss is a mean over examples, so that microbatches add up.
-Loss = Callable[[Any, Mapping[str, Any], Mapping[str, Array], Array, Array], tuple[Array, dict[str, Array]]]
+# (parameters, frozen, batch, keys of the examples, step) → (scalar loss, scalar metrics or a `Report`). `frozen` also
+# holds the other players' parameters under their names, and everybody's memory by name under "memory". The loss is a
+# mean over examples, so that microbatches add up.
+Loss = Callable[[Any, Mapping[str, Any], Mapping[str, Array], Array, Array], tuple[Array, Any]]
+
+
+class Report(NamedTuple):
+    """What a loss says beside its value, where metrics are not all.
+
+    Attributes:
+      metrics: scalars for the log.
+      measured: arrays, means over examples, of which `Player.remember` makes the next memory.
+      handed: arrays by example that the batch holds for the losses of the players after this one.
+    """
+
+    metrics: Mapping[str, Array]
+    measured: Any = ()
+    handed: Mapping[str, Array] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,19 +45,27 @@ class Player:
       init: key → parameters, a nested dict.
       loss: see `Loss`.
       optimizer: an optax transformation.
+      start: the first step that it takes; before it, its loss is not computed and its state stays.
+      memory: what its loss keeps from step to step, before the first one: () → a tree of arrays.
+      remember: (memory, measured of the `Report`, averaged over the batch, step) → memory.
     """
 
     init: Callable[[Array], Any]
     loss: Loss
     optimizer: optax.GradientTransformation
+    start: int = 0
+    memory: Callable[[], Any] = dict
+    remember: Callable[[Any, Any, Array], Any] = lambda memory, measured, step: memory
 
 
 @flax.struct.dataclass
 class PlayerState:
-    """Parameters and optimizer state of one player; averages lie in the optimizer state."""
+    """Parameters, optimizer state and the loss's memory of one player; averages of parameters lie in the optimizer
+    state."""
 
     params: Any
     optimizer: Any
+    memory: Any = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -74,7 +97,7 @@ def initial_state(players: Mapping[str, Player], seed: int, given: Mapping[str, 
             params = given[name]
         else:
             params = player.init(jax.random.fold_in(jax.random.key(seed), place))
-        return PlayerState(params=params, optimizer=player.optimizer.init(params))
+        return PlayerState(params=params, optimizer=player.optimizer.init(params), memory=player.memory())
 
     zero = lambda: jnp.zeros((), jnp.int32)
     started = {name: start(place, name, player) for place, (name, player) in enumerate(players.items())}

@@ -4,9 +4,11 @@ For every player p with parameters θ, and the examples' own keys k_i = fold(fol
 
     g = 1/m Σ_j ∇θ loss(θ, microbatch_j, keys_j)                               (1)
     θ ← θ + optimizer(g)           if every loss and gradient is finite, else unchanged
+    memory ← remember(memory, 1/m Σ_j measured_j)                              likewise
 
-All players step from the same state. The keys belong to places in the global batch, so neither microbatches nor
-devices change what an example sees.
+All players step from the same state. What a loss hands on (the images of a decoder) is computed once, and the losses
+of the players after it read it in their batch. The keys belong to places in the global batch, so neither microbatches
+nor devices change what an example sees.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from jaxtyping import Array
 from fae_jax.nn.dense import weight_gradients
 from fae_jax.parallel.mesh import batch_sharding
 from fae_jax.parallel.rules import constrained, shardings
-from fae_jax.training.state import Player, PlayerState, TrainState, state_shardings
+from fae_jax.training.state import Player, PlayerState, Report, TrainState, state_shardings
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
 
@@ -34,37 +36,53 @@ def example_keys(seed: int, step: Array, batch: int) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(base, jnp.arange(batch))
 
 
-def _gradient(
-    player: Player,
-    params: Any,
+def _gradients(
+    players: Mapping[str, Player],
+    state: TrainState,
     frozen: Mapping[str, Any],
-    batch: Any,
+    batch: Mapping[str, Any],
     keys: Array,
-    step: Array,
     parts: int,
     place: Callable[[Any], Any],
-) -> tuple[Any, Array, dict[str, Array]]:
-    """Equation (1): mean gradient, loss and metrics over `parts` microbatches; `place` says where gradients lie."""
+) -> dict[str, Any]:
+    """Equation (1): name → (mean gradient, loss, metrics, measured) over `parts` microbatches."""
+    seen = {**frozen, "memory": {name: own.memory for name, own in state.players.items()}}
 
-    def differentiate(*args: Any) -> tuple[tuple[Array, dict[str, Array]], Any]:
-        value, gradient = jax.value_and_grad(player.loss, has_aux=True)(*args)
-        return value, place(gradient)
+    def differentiate(batch: Mapping[str, Any], keys: Array) -> dict[str, Any]:
+        made = {}
+        for name, player in players.items():
+            others = {other: value.params for other, value in state.players.items() if other != name}
+
+            def run(
+                params: Any, batch: Any, player: Player = player, others: Mapping[str, Any] = others
+            ) -> tuple[Any, Array, Report]:
+                (loss, report), gradient = jax.value_and_grad(player.loss, has_aux=True)(
+                    params, {**seen, **others}, batch, keys, state.step
+                )
+                return place(gradient), loss, report if isinstance(report, Report) else Report(report)
+
+            params = state.players[name].params
+            if player.start:
+                absent = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(run, params, batch))
+                result = jax.lax.cond(state.step >= player.start, run, lambda *_, zeros=absent: zeros, params, batch)
+            else:
+                result = run(params, batch)
+            gradient, loss, report = result
+            batch = {**batch, **report.handed}
+            made[name] = (gradient, loss, report.metrics, report.measured)
+        return made
 
     if parts == 1:
-        (loss, metrics), gradient = differentiate(params, frozen, batch, keys, step)
-        return gradient, loss, metrics
+        return differentiate(batch, keys)
     # Every device keeps its own examples: microbatch j takes examples j, j + parts, j + 2·parts, …
     split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), (batch, keys))
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        (loss, metrics), gradient = differentiate(params, frozen, *part, step)
-        return jax.tree.map(lambda a, b: a + b / parts, total, (gradient, loss, metrics)), None
+        return jax.tree.map(lambda a, b: a + b / parts, total, differentiate(*part)), None
 
     first = jax.tree.map(lambda x: x[0], split)
-    shapes = jax.eval_shape(lambda part: differentiate(params, frozen, *part, step), first)
-    (loss_shape, metric_shapes), gradient_shapes = shapes
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (gradient_shapes, loss_shape, metric_shapes))
-    total, _ = jax.lax.scan(add, zeros, split)
+    shapes = jax.eval_shape(lambda part: differentiate(*part), first)
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), split)
     return total
 
 
@@ -78,20 +96,26 @@ def train_step(
     place: Callable[[Any], Any] = lambda gradient: gradient,
 ) -> tuple[TrainState, dict[str, Array]]:
     """The algorithm above; `place` says where gradients lie. Metrics: `loss` and what the losses report,
-    `gradient_norm`, `skipped`; with several players each name is led by the player's."""
+    `gradient_norm`, `skipped`; those of all players but the first are led by the player's name."""
     size = jax.tree.leaves(batch)[0].shape[0]
     keys = example_keys(seed, state.step, size)
+    made = _gradients(players, state, frozen, batch, keys, parts, place)
     stepped, metrics, finite = {}, {}, jnp.array(True)
     for name, player in players.items():
-        own = state.players[name]
-        others = {other: value.params for other, value in state.players.items() if other != name}
-        given = {**frozen, **others}
-        gradient, loss, extra = _gradient(player, own.params, given, batch, keys, state.step, parts, place)
+        own, (gradient, loss, extra, measured) = state.players[name], made[name]
         norm = optax.tree.norm(gradient)
         finite = finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimizer = player.optimizer.update(gradient, own.optimizer, own.params)
-        stepped[name] = PlayerState(params=optax.apply_updates(own.params, updates), optimizer=optimizer)
-        prefix = f"{name}/" if len(players) > 1 else ""
+        memory = player.remember(own.memory, measured, state.step)
+        for leaf in jax.tree.leaves(memory):  # what is remembered wrongly would spoil every step to come
+            finite = finite & jnp.isfinite(leaf).all()
+        stepped[name] = PlayerState(
+            params=optax.apply_updates(own.params, updates), optimizer=optimizer, memory=memory
+        )
+        if player.start:
+            begun = state.step >= player.start
+            stepped[name] = jax.tree.map(lambda new, old, begun=begun: jnp.where(begun, new, old), stepped[name], own)
+        prefix = "" if name == next(iter(players)) else f"{name}/"
         metrics.update({prefix + key: value for key, value in {"loss": loss, **extra, "gradient_norm": norm}.items()})
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state.players)
     missed = 1 - finite.astype(jnp.int32)

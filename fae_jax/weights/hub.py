@@ -21,7 +21,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from fae_jax.files.storage import sha256
-from fae_jax.weights.tensors import FILE, INDEX, PICKLES
+from fae_jax.weights.tensors import DIFFUSERS, FILE, INDEX, PICKLES
 
 PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
 PATTERNS = (
@@ -30,6 +30,7 @@ PATTERNS = (
     IMAGE_PROCESSOR,
     FILE,
     INDEX,
+    DIFFUSERS,
     "model-*-of-*.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -95,7 +96,7 @@ def pull(
     *,
     revision: str | None = None,
     patterns: Sequence[str] = PATTERNS,
-    needs: Collection[str] = (FILE, INDEX),
+    needs: Collection[str] = (FILE, INDEX, DIFFUSERS),
 ) -> Pulled:
     """Fetches what is missing of a repository's weights, configuration and tokenizer; resumes a broken download.
 

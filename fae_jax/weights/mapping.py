@@ -35,6 +35,9 @@ class Layout:
 
 KEEP = Layout(lambda shape: shape, lambda array: array)
 LINEAR = Layout(lambda shape: shape[::-1], lambda array: array.T)  # (out, in) there, (in, out) here
+CONVOLUTION = Layout(  # (out, in, y, x) there, (y, x, in, out) here
+    lambda shape: (shape[3], shape[2], shape[0], shape[1]), lambda array: array.transpose(2, 3, 1, 0)
+)
 
 
 def leading(ones: int) -> Layout:

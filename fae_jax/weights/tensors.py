@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DIFFUSERS = "diffusion_pytorch_model.safetensors"  # the name that diffusers gives it
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -130,7 +131,8 @@ def _read_header(path: Path) -> dict[str, Tensor]:
 
 
 def open_tensors(path: str | os.PathLike[str]) -> Tensors:
-    """Opens a safetensors file, an index file, or a folder that holds `model.safetensors` or its index.
+    """Opens a safetensors file, an index file, or a folder that holds `model.safetensors`, its index, or the
+    file that diffusers writes.
 
     Raises:
       FileNotFoundError: nothing is there, the folder holds no safetensors, or a shard of the index is missing.
@@ -143,11 +145,11 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
             f"read its tensors safely: fae weights convert {path} --out FOLDER"
         )
     if path.is_dir():
-        files = [path / name for name in (FILE, INDEX) if (path / name).is_file()]
+        files = [path / name for name in (FILE, INDEX, DIFFUSERS) if (path / name).is_file()]
         if not files:
             pickles = [name.name for name in sorted(path.iterdir()) if name.suffix in PICKLES]
             seen = f" (only {', '.join(pickles)}, which may run code and are not opened)" if pickles else ""
-            raise FileNotFoundError(f"{path} holds neither {FILE} nor {INDEX}{seen}")
+            raise FileNotFoundError(f"{path} holds neither {FILE} nor {INDEX} nor {DIFFUSERS}{seen}")
         path = files[0]
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")

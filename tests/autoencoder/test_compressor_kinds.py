@@ -13,6 +13,7 @@ from fae_jax.autoencoder.compressors import LinearCompressor, TransformerCompres
 from fae_jax.autoencoder.decoders import FeatureDecoder
 from fae_jax.autoencoder.kinds import make_compressor, make_feature_decoder
 from fae_jax.autoencoder.posterior import PosteriorKind
+from fae_jax.generators.networks.dit import DiT
 from fae_jax.nn.compute import ComputeSection
 
 GRID = (2, 3)
@@ -23,6 +24,7 @@ def compressor(kind, features=16, grid=GRID, latent_width=3, **changes):
     sizes = {
         "attention": {"heads": 2, "head_width": 8, "activation": "silu"},
         "transformer": {"depth": 2, "width": 0, "heads": 2, "hidden": 10},
+        "pooling": {"patch": 2},
     }
     own = {name: SimpleNamespace(**{**values, **changes}) for name, values in sizes.items()}
     section = SimpleNamespace(kind=kind, latent_width=latent_width, posterior=PosteriorKind(), **own)
@@ -81,6 +83,22 @@ def test_transformer_is_the_reference(width):
         h = reference.block(layer(params["blocks"]["block"], i), h, 2, norm="rms", grid=GRID)
     want = reference.linear(params["moments"], reference.rms_norm(params["last_norm"], h))
     assert_close(np.concatenate([mean, log_variance], -1), want)
+
+
+def test_pooling_is_one_linear_of_four_tokens_laid_out_as_a_patch_of_the_generator():
+    x = features(n=8)
+    module = compressor("pooling", grid=(2, 4))
+    params = parameters(module, jnp.asarray(x))
+    mean, log_variance = module.apply({"params": params}, jnp.asarray(x))
+    for column in (0, 1):
+        four = [2 * column, 2 * column + 1, 4 + 2 * column, 5 + 2 * column]
+        want = reference.linear(params["moments"], x[:, four].reshape(2, -1).astype(np.float64))
+        assert_close(mean[:, four].reshape(2, -1), want[:, :12])
+        assert_close(log_variance[:, four].reshape(2, -1), want[:, 12:])
+    tokens = DiT((2, 4), 0, width=8, depth=1, heads=1, hidden=8, patch=2)._patches(mean)
+    np.testing.assert_array_equal(tokens[:, 1], mean[:, [2, 3, 6, 7]].reshape(2, -1))
+    with pytest.raises(ValueError, match="compressor.pooling.patch=2 must divide the grid of features, 2×3"):
+        compressor("pooling")
 
 
 def test_identity_gives_the_features_back_through_both_halves():

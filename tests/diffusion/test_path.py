@@ -129,6 +129,22 @@ def test_round_trips_with_a_time_for_each_example(first, second):
     np.testing.assert_allclose(back, prediction, atol=2e-4)
 
 
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(CONVERTERS, 2)))
+def test_converters_round_trip_in_float64(first, second):
+    random = np.random.default_rng(2)
+    with jax.enable_x64(True):
+        prediction, z_t = (jnp.asarray(random.normal(size=(50, 3))) for _ in range(2))
+        t = jnp.linspace(0.02, 0.98, 50)[:, None]
+
+        def turned(value, source, target):
+            v = CONVERTERS[source].to_velocity(value, z_t, t, 1e-6)
+            return CONVERTERS[target].from_velocity(v, z_t, t, 1e-6)
+
+        there = turned(prediction, first, second)
+        assert there.dtype == jnp.float64
+        np.testing.assert_allclose(turned(there, second, first), prediction, atol=1e-10)
+
+
 def test_converters_stay_finite_at_both_ends():
     noisy = jnp.ones((2, 1, 1))
     ends = jnp.asarray([0.0, 1.0])

@@ -9,6 +9,7 @@ from gaussian_reference import Mixture
 from fae_jax.diffusion.path import unshift_time
 from fae_jax.diffusion.samplers import (
     SAMPLERS,
+    AdamsBashforth,
     Euler,
     EulerMaruyama,
     Heun,
@@ -20,6 +21,7 @@ from fae_jax.diffusion.samplers import (
 
 GAUSSIAN = Mixture((1.0,), (1.5,), (0.5,))
 TWO_MODES = Mixture((0.3, 0.7), (-2.0, 1.0), (0.2, 0.4))
+SMOOTH = Mixture((0.4, 0.6), (-0.6, 0.8), (0.7, 0.9))  # modes that overlap: orders show at few steps
 
 
 def velocity_of(law):
@@ -196,3 +198,58 @@ def test_configuration_errors():
         make_sampler("euler_maruyama", last="tweedie")
     with pytest.raises(ValueError, match="timestep shift"):
         make_sampler("heun", shift=0.0)
+
+
+def test_orders_on_a_mixture_are_the_fitted_slopes():
+    """Against Heun's method in float64 NumPy with 1,000 steps, whose own error is below all of these."""
+    keys = sample_keys(3, jnp.arange(64))
+    noise = initial_noise(keys, (1, 1))
+    exact = reference_ode(SMOOTH, np.linspace(1, 0, 1001), np.asarray(noise, np.float64), True)
+    steps = (10, 20, 40)
+    for kind, order in ((Euler, 1), (Heun, 2), (AdamsBashforth, 2)):
+        drawn = jax.jit(lambda kind=kind: [kind(steps=n)(velocity_of(SMOOTH), noise, keys) for n in steps])()
+        errors = [np.abs(np.asarray(z, np.float64) - exact).mean() for z in drawn]
+        slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+        assert -slope == pytest.approx(order, abs=0.25), kind
+
+
+def test_weak_order_of_the_sde_is_the_fitted_slope_of_its_variance():
+    """A step is z ← a z + b + s ξ for Gaussian data; ξ is known, so a, b and s are, and so are the moments."""
+    keys, last = sample_keys(0, jnp.arange(2)), 0.1
+
+    def affine(times, i):
+        sampler = EulerMaruyama(steps=1000, last_step=last)  # no step of these is its last one
+        at = lambda z: sampler.step(velocity_of(GAUSSIAN), keys, times, i, jnp.full((2, 1, 1), z))[:, 0, 0]
+        draws = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i + 1), ()))(keys)
+        s = (at(0.0)[0] - at(0.0)[1]) / (draws[0] - draws[1])
+        return at(1.0)[0] - at(0.0)[0], at(0.0)[0] - s * draws[0], s
+
+    counts, errors, every = (80, 160, 320), [], jax.jit(jax.vmap(affine, (None, 0)))
+    for steps in counts:
+        times = np.pad(EulerMaruyama(steps=steps + 1, last_step=last).times(), (0, 320 - steps))
+        mean, variance = 0.0, 1.0
+        for a, b, s in np.stack(every(jnp.asarray(times), jnp.arange(320)), 1).astype(float)[:steps]:
+            mean, variance = a * mean + b, a**2 * variance + s**2
+        assert mean == pytest.approx((1 - last) * 1.5, abs=1e-5)
+        errors.append(abs(variance - ((1 - last) ** 2 * 0.25 + last**2)))
+    assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(1, abs=0.1)
+
+
+def test_the_multistep_method_is_equation_7_on_a_shifted_grid():
+    keys = sample_keys(5, jnp.arange(6))
+    noise = initial_noise(keys, (4, 2))
+    sampler = AdamsBashforth(steps=12, shift=0.4)
+    z, before, times = np.asarray(noise, np.float64), None, sampler.times().astype(np.float64)
+    for i in range(12):
+        h, v = times[i + 1] - times[i], TWO_MODES.velocity(z, times[i])
+        r = h / (times[i] - times[i - 1]) if i else 0.0
+        z = z + h * (v if before is None else (1 + r / 2) * v - r / 2 * before)
+        before = v
+    np.testing.assert_allclose(jax.jit(lambda: sampler(velocity_of(TWO_MODES), noise, keys))(), z, atol=2e-5)
+
+
+def test_the_last_step_may_be_said_before_the_shift():
+    times = EulerMaruyama(steps=10, shift=0.4, last_step=0.04, before_shift=True).times()
+    assert times[-2] == pytest.approx(0.04 / (0.04 + 0.4 * 0.96), rel=1e-6)
+    uniform = unshift_time(times[:-1].astype(np.float64), 0.4)
+    np.testing.assert_allclose(uniform, np.linspace(1, 0.04, 10), atol=1e-6)

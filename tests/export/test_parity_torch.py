@@ -18,8 +18,8 @@ import fae_jax
 from fae_jax.bundle import write_bundle
 from fae_jax.config import check, load_config, to_json, with_values
 from fae_jax.export.diffusers import READ
-from fae_jax.model import generator_of
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parts import generator_of
 from fae_jax.stages.outline import Shapes
 from fae_jax.weights import flatten
 

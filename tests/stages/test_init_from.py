@@ -14,8 +14,8 @@ from running import TINY, fae, record, saved_state
 
 from fae_jax.config import check, load_config, with_values
 from fae_jax.generators.published import Published
-from fae_jax.model import generator_of
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parts import generator_of
 from fae_jax.stages import generator as stage
 from fae_jax.stages.outline import Shapes
 from fae_jax.training.state import create_state

@@ -13,7 +13,7 @@ from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.losses.pixel import pixel_terms
 from fae_jax.stages.encoder import Pretraining, encoder_loss
 from fae_jax.stages.generator import generator_loss
-from fae_jax.stages.pixels import pixels_loss, returned_features
+from fae_jax.stages.pixels import noisy_features, pixels_loss, returned_features
 from fae_jax.tokenizers.fae import FAETokenizer
 from fae_jax.tokenizers.feature_space import FeatureSpace
 
@@ -91,9 +91,20 @@ FEATURES = jnp.zeros((64, 4, 3))
 
 
 def test_finetune_decodes_samples_of_the_posterior():
-    returned = returned_features(Tokenizer(), {"feature_decoder": {}}, {"features": FEATURES}, KEYS)
+    returned = returned_features(Tokenizer(), "sample", {"feature_decoder": {}}, {"features": FEATURES}, KEYS)
     assert float(returned.std()) == pytest.approx(2, rel=0.1)
     assert float(jnp.abs(returned[0] - returned[1]).max()) > 0.1
+    mean = returned_features(Tokenizer(), "mean", {"feature_decoder": {}}, {"features": FEATURES}, KEYS)
+    assert float(jnp.abs(mean).max()) == 0
+
+
+def test_noise_is_as_strong_for_every_image_or_drawn_for_each():
+    fixed, drawn = (
+        noisy_features(Tokenizer(), 0.5, each, {}, {"features": jnp.zeros((64, 100, 3))}, KEYS).std((1, 2))
+        for each in (False, True)
+    )
+    assert np.abs(fixed - 0.5).max() < 0.1
+    assert drawn.min() < 0.05 and drawn.max() > 0.4 and float(drawn.mean()) == pytest.approx(0.25, abs=0.05)
 
 
 def test_pixel_terms_are_weighed_by_name_against_the_image():
@@ -102,6 +113,10 @@ def test_pixel_terms_are_weighed_by_name_against_the_image():
 
     batch = {"image": jnp.full((64, 2, 2, 3), 0, jnp.uint8), "features": FEATURES}  # black is −1: 2 from 1
     terms = pixel_terms((("l1", 0.5), ("l2", 3.0)))
-    loss, metrics = pixels_loss(Tokenizer(), terms, ones, {}, {}, batch, KEYS, ZERO)
+    loss, report = pixels_loss(Tokenizer(), terms, ones, {}, {}, batch, KEYS, ZERO)
     assert float(loss) == pytest.approx(0.5 * 2 + 3 * 4)
-    assert float(metrics["l1"]) == 2 and float(metrics["l2"]) == 4 and float(metrics["psnr"]) == pytest.approx(0)
+    assert (
+        float(report.metrics["l1"]) == 2
+        and float(report.metrics["l2"]) == 4
+        and float(report.metrics["psnr"]) == pytest.approx(0)
+    )

@@ -116,3 +116,25 @@ def test_finetuning_decays_weights_as_pixels_and_ends_at_a_tenth_of_its_rate():
 def test_learning_rate(changes: dict, step: int, wanted: float):
     schedule = learning_rate(toy.section(steps=100, **changes))
     np.testing.assert_allclose(schedule(jnp.asarray(step)), wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_muon_steps_matrices_by_an_orthogonal_momentum_and_the_rest_by_adamw():
+    """Newton-Schulz's five steps leave singular values about 1, so a step of s × d has 0.2 √(larger side) of them."""
+    blocks = {"kernel": np.zeros((3, 8, 16), np.float32), "bias": np.zeros((3, 16), np.float32)}
+    params = {"blocks": blocks, "label": {"table": np.zeros((4, 8), np.float32)}}
+    random = np.random.default_rng(0)
+    gradient = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), params)
+    section = toy.section(steps=3, warmup=0, schedule="constant", clip=0.0, optimizer="muon", weight_decay=0.1)
+    optimizer = make_optimizer(section)
+    updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    rate = section.learning_rate
+    for update, g in zip(updates["blocks"]["kernel"], gradient["blocks"]["kernel"], strict=True):
+        u, _, vt = np.linalg.svd(g, full_matrices=False)
+        scaled = np.linalg.svd(-update / (rate * 0.2 * np.sqrt(16)), compute_uv=False)
+        assert scaled.min() > 0.6 and scaled.max() < 1.3
+        assert np.sum(-update * (u @ vt)) / np.linalg.norm(update) / np.sqrt(8) > 0.97
+    for update, g in (
+        (updates["blocks"]["bias"], gradient["blocks"]["bias"]),
+        (updates["label"]["table"], gradient["label"]["table"]),
+    ):
+        np.testing.assert_allclose(update, -rate * np.sign(g), rtol=1e-3)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import os
 import struct
@@ -102,7 +101,7 @@ class CacheIdentity:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits, different for different identities."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        return json_hash(self.to_json())[:16]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

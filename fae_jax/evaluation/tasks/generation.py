@@ -33,6 +33,7 @@ from fae_jax.evaluation.streams import Streams, asked, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
+from fae_jax.tokenizers import tokenizer_kind
 
 SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
 SAMPLER = one_of("", *SAMPLERS)
@@ -128,8 +129,23 @@ def check_possible(config: Any, chosen: Sequence[str]) -> None:
             f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
             "from it with `fae sample`"
         )
+    check_encoder(config, chosen)
     if any(compares(name) == "originals" for name in chosen):
         raise ValueError("samples have no originals: leave fidelity out of its metrics")
+
+
+def check_encoder(config: Any, chosen: Sequence[str]) -> None:
+    """Refuses metrics that look through the experiment's own encoder where its tokenizer has none.
+
+    Raises:
+      ValueError: it names the field.
+    """
+    own = "frechet" in chosen and "encoder" in config.evaluation.metrics.frechet.extractors
+    if own and not hasattr(tokenizer_kind(config), "encoder"):
+        raise ValueError(
+            f"the tokenizer {config.tokenizer.kind!r} has no encoder to compare in: set evaluation.metrics.frechet."
+            'extractors to other ones, such as ("inception:pool_3",)'
+        )
 
 
 def check_real(streams: Streams, config: Any, chosen: Sequence[str]) -> None:

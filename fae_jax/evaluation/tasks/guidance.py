@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from fae_jax.data.sources.listing import SPLITS
+from fae_jax.diffusion.guidance import KINDS, make_schedule
 from fae_jax.evaluation.metrics import known_metrics, numbers_of, results
 from fae_jax.evaluation.origin import metric_settings
 from fae_jax.evaluation.streams import Streams, asked, drawn
@@ -27,8 +28,9 @@ from fae_jax.evaluation.tasks import Outcome, higher_is_better
 from fae_jax.evaluation.tasks.generation import check_possible, check_real, real_side, taken
 from fae_jax.files.progress import say
 from fae_jax.model import FAE
-from fae_jax.section import Check, are_numbers, at_least, at_most, option
+from fae_jax.section import Check, are_numbers, as_dict, at_least, at_most, one_of, option
 from fae_jax.stages.figures import line_chart
+from fae_jax.stages.sampling import own_sampling
 
 
 def _are(what: str, low: float, high: float) -> Check:
@@ -48,6 +50,7 @@ class GuidanceSweepSection:
     weights: tuple[Any, ...] = option(
         (1.0, 1.5, 2.0, 2.5, 3.0, 4.0), "weights; 1 = no guidance", _are("weights", -1e6, 1e6)
     )
+    kind: str = option("classifier_free", f"what is weaker: {', '.join(KINDS)}; others are left out", one_of(*KINDS))
     highs: tuple[Any, ...] = option((0.7, 1.0), "times up to which guidance acts", _are("times in (0, 1]", 0.0, 1.0))
     emas: tuple[Any, ...] = option((), "decays of averages, of those kept; empty = all of generator.ema")
     samples: int = option(10_000, "images of a point", at_least(2), at_most(1_000_000))
@@ -81,10 +84,11 @@ class GuidanceSweep:
         emas: list[str | None] = [str(decay) for decay in fields.emas or fae.config.generator.ema] or [None]
         every = itertools.product(emas, fields.highs, fields.weights)
         grid = list(dict.fromkeys((ema, *_acting(weight, high)) for ema, high, weight in every))
-        weights = {ema: fae.hashes((*fae.tokenizer.decodes, "generator"), ema) for ema in emas}  # read by all hosts
+        read = (*fae.tokenizer.decodes, "generator", *(("guide",) if fields.kind == "auto" else ()))
+        weights = {ema: fae.hashes(read, ema) for ema in emas}  # read by all hosts
         points: dict[str, dict[str, Any]] = {}
         for number, (ema, weight, high) in enumerate(grid, 1):
-            intervals = ((0.0, high, weight),)
+            intervals = make_schedule(((0.0, high, weight, fields.kind),))
             samples = drawn(fae, labels, settings, self.streams.evaluators, guidance=intervals, ema=ema, **how)
             scores, _ = results(taken(fae, self.streams, samples, fields.metrics, names), real)
             by, value = next(numbers_of(scores))
@@ -103,9 +107,11 @@ class GuidanceSweep:
         }
         origin = {
             "samples": fields.samples,
+            "kind": fields.kind,
             "seed": evaluation.seed,
             "sampler": {
-                **{each: getattr(settings, each) for each in ("sampler", "steps", "shift", "last_step", "labels")},
+                **own_sampling(fae.config),
+                **{name: value for name, value in as_dict(settings).items() if name not in ("batch", "guidance")},
                 "dtype": settings.dtype or fae.config.compute.dtype,
             },
             "checkpoints": {str(ema): fae.parts.read_generator.get(ema) for ema in emas},

@@ -196,7 +196,7 @@ class MMDiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: Float[Array, "b n c"], time: Float[Array, " b"], text: Mapping[str, Array]
+        self, latents: Float[Array, "b n c"], time: Float[Array, "b ..."], text: Mapping[str, Array]
     ) -> Float[Array, "b n c"]:
         """See the class.
 
