@@ -81,6 +81,7 @@ def test_the_averages_of_logits_follow_what_was_seen(played):
         assert (float(memory["real"]), float(memory["fake"])) == pytest.approx((real, fake), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_adaptive_weight_is_the_ratio_of_gradients_at_the_last_projection_one_step_before(played):
     players, states, rows, _ = played
     state, batch = jax.tree.map(jnp.asarray, states[2]), jax.tree.map(jnp.asarray, pixel_batch(2))
