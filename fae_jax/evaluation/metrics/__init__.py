@@ -39,6 +39,7 @@ METRICS = {
     "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
     "digit_pairs": "fae_jax.evaluation.metrics.digit_pairs:DigitPairs",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
+    "lpips": "fae_jax.evaluation.metrics.lpips:Lpips",
 }
 
 
