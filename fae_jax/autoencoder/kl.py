@@ -188,12 +188,12 @@ class KLDecoder(nn.Module):
         return conv(3, "conv_out", dtype=jnp.float32)(x)
 
 
-# Names in files: of diffusers, of diffusers before 0.14 (attention alone), of latent-diffusion (VA-VAE)
+# Names in files: of diffusers, of older diffusers (attention alone), of latent-diffusion (VA-VAE)
 
 _CELLS = Layout(
     lambda shape: (*shape[::-1], 1, 1), lambda array: array[:, :, 0, 0].T
 )  # a linear as a 1×1 convolution
-_BEFORE_014 = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+_OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 _LATENT_DIFFUSION = {
     r"^(down|up)_blocks\.": r"\1.",
     r"^mid_block\.attentions\.0": "mid.attn_1",
@@ -218,7 +218,7 @@ def names_of(part: str, shapes: Mapping[str, Any], tensors: Tensors) -> NameMap:
     """
     inside, beside = PARTS[part]
     latent_diffusion = any(name.startswith(f"{inside}.mid.") for name in tensors)
-    before_014 = any(name.endswith(".proj_attn.weight") for name in tensors)
+    older = any(name.endswith(".proj_attn.weight") for name in tensors)
     levels = len([name for name in shapes if name.startswith("up_blocks_")])
 
     def in_file(module: str) -> str:
@@ -227,8 +227,8 @@ def names_of(part: str, shapes: Mapping[str, Any], tensors: Tensors) -> NameMap:
             name = re.sub(r"^up_blocks\.(\d+)", lambda level: f"up_blocks.{levels - 1 - int(level[1])}", name)
             for pattern, theirs in _LATENT_DIFFUSION.items():
                 name = re.sub(pattern, theirs, name)
-        elif before_014:
-            for new, old in _BEFORE_014.items():
+        elif older:
+            for new, old in _OLDER.items():
                 name = name.removesuffix(f".{new}") + f".{old}" if name.endswith(f".{new}") else name
         return name if name == beside else f"{inside}.{name}"
 

@@ -8,7 +8,7 @@ from fae_jax.bundle import FILE, FILES, Bundle
 from fae_jax.files.paths import as_path
 from fae_jax.model import FAE
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import stage_of
+from fae_jax.stages.running import stages_of
 from fae_jax.weights import hub
 from fae_jax.workdir import Workdir
 
@@ -32,8 +32,8 @@ def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
     workdir = Workdir(folder)
     experiment = Experiment(workdir.read_config(), workdir)
     experiment.step = step
-    trained = ("encoder", "features") if experiment.config.encoder.train else ("features",)
-    for name in trained if experiment.parts.is_trained else ():
-        if not experiment.is_done(stage_of(name)):
+    for stage in stages_of(experiment.config):
+        name = stage.name
+        if name in ("encoder", "features") and not experiment.is_done(stage):
             raise ValueError(f"{path} has no finished stage {name}; run `fae train {name} --workdir {path}` first")
     return FAE(experiment.parts)

@@ -63,11 +63,6 @@ class Trained(Parts):
         """What a stage left."""
         return read_record(self.workdir, folder)
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether stages train the tokenizer."""
-        return bool(tokenizer_kind(self.config).trained)
-
     # Parts of a model
 
     @functools.cached_property

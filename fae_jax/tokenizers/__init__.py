@@ -24,6 +24,7 @@ from fae_jax.section import plug
 
 TOKENIZERS = {
     "fae": "fae_jax.tokenizers.fae:FAETokenizer",
+    "rae": "fae_jax.tokenizers.rae:RAETokenizer",
     "autoencoder_kl": "fae_jax.tokenizers.convolutional:KLTokenizer",
     "taesd": "fae_jax.tokenizers.convolutional:TinyTokenizer",
 }
@@ -35,7 +36,7 @@ class TokenizerSection:
 
     kind: str = plug(
         "fae",
-        "image ↔ latent: fae, or one that no stage trains: autoencoder_kl (SD-VAE, VA-VAE), taesd",
+        "image ↔ latent: fae, rae (features uncompressed), or published: autoencoder_kl (SD-VAE, VA-VAE), taesd",
         "tokenizers",
         TOKENIZERS,
     )

@@ -86,9 +86,9 @@ class FAETokenizer:
     """
 
     Section = None
-    encodes = ("encoder", "compressor")
-    decodes = ("feature_decoder", "pixel_decoder")
-    trained = {
+    encodes: tuple[str, ...] = ("encoder", "compressor")
+    decodes: tuple[str, ...] = ("feature_decoder", "pixel_decoder")
+    trained: Mapping[str, tuple[tuple[str, ...], str]] = {
         "compressor": (("features",), "autoencoder/compressor"),
         "feature_decoder": (("features",), "autoencoder/feature_decoder"),
         "pixel_decoder": (("pixels", "finetune"), "pixel_decoder"),
@@ -133,7 +133,7 @@ class FAETokenizer:
 
     def looped(self, dtype: str = "") -> FAETokenizer:
         """With blocks compiled once, for programs that run few times; decoders in `dtype` where it is given."""
-        made = object.__new__(FAETokenizer)
+        made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         for part in ("compressor", "feature_decoder", "pixel_decoder"):
             setattr(made, part, looped(getattr(self, part), dtype if part in self.decodes else ""))

@@ -68,8 +68,8 @@ def state(coarsest: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
     return made
 
 
-def before_014(made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same with attention named as diffusers did before its version 0.14 (stabilityai/sd-vae-ft-mse)."""
+def older(made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with attention named as older versions of diffusers did (stabilityai/sd-vae-ft-mse)."""
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}
     for name, array in made.items():

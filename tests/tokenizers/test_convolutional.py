@@ -43,7 +43,7 @@ def test_every_layout_of_a_file_gives_the_same_parameters(tmp_path: Path):
     state = kl_files.state(coarsest=True)
     ours, *theirs = (
         small_kl(kl_files.write(tmp_path / layout.__name__, layout(state)), attention="coarsest")
-        for layout in (dict, kl_files.before_014, kl_files.latent_diffusion)
+        for layout in (dict, kl_files.older, kl_files.latent_diffusion)
     )
     kept = 0
     for part in (*ours.encodes, *ours.decodes):

@@ -40,6 +40,7 @@ METRICS = {
     "clip_score": "fae_jax.evaluation.metrics.clip_score:ClipScore",
     "digit_pairs": "fae_jax.evaluation.metrics.digit_pairs:DigitPairs",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
+    "lpips": "fae_jax.evaluation.metrics.lpips:Lpips",
 }
 
 

@@ -116,7 +116,8 @@ class Fidelity:
     def update(self, batch: Batch) -> None:
         """Raises ValueError: the images are no reconstructions, or as `psnr` and `ssim`."""
         if batch.originals is None:
-            raise ValueError("the metric 'fidelity' compares reconstructions with their originals; samples have none")
+            names = ", ".join(self.distances)
+            raise ValueError(f"{names} compare reconstructions with their originals; samples have none")
         for name, distance in self.distances.items():
             self._values[name].append(distance(batch.originals, batch.images))
 

@@ -74,6 +74,7 @@ class Reconstruction:
                 f"{self.fae.config.tokenizer.kind!r} has no pixel decoder that reads features; leave it ()"
             )
         self.streams.source("heldout")
+        take_in((), self.fields.metrics, self.fae.config.evaluation.metrics, ())  # whose weights may be missing
 
     def run(self) -> Outcome:
         fields, evaluators = self.fae.config.evaluation, self.streams.evaluators

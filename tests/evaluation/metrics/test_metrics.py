@@ -18,6 +18,8 @@ from fae_jax.evaluation.metrics import (
     take_in,
 )
 from fae_jax.evaluation.metrics.fdr6 import IMAGENET, FDr6Section
+from fae_jax.extractors.lpips import LPIPS
+from fae_jax.extractors.networks import Network
 
 NAMES = [composition.sentences[0] for composition in compositions()[:10]]  # "a zero", …
 
@@ -68,6 +70,9 @@ def test_batches_and_merges_do_not_change_a_score(digits, name, monkeypatch):
     )
     pooled = lambda params, tokens, mask: np.ones((len(tokens), width))
     monkeypatch.setattr(clip_score, "_tower", lambda name: (tower, pooled))
+    monkeypatch.setattr(Network, "check", lambda self, weights="": None)
+    monkeypatch.setattr(Network, "load", lambda self, weights="": {"by": np.float32(2)})
+    monkeypatch.setattr(LPIPS, "distance", lambda self, params, a, b: params["by"] * abs(a - b).mean((1, 2, 3)))
     real = {split: take_in(cut(getattr(digits, split), []), [name], SECTION, NAMES) for split in ("train", "heldout")}
     samples = dataclasses.replace(digits.heldout, images=np.roll(digits.heldout.images, 3, axis=0))
     (whole,) = cut(samples, [])
