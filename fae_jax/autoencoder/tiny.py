@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fae_jax.nn.convolution import conv, doubled, group_norm
+from fae_jax.nn.convolutions import conv, doubled, make_group_norm
 from fae_jax.weights import flatten
 from fae_jax.weights.mapping import CONVOLUTION, KEEP, NameMap, Part, Rule
 
@@ -37,7 +37,7 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
         hidden = conv(4 * WIDTH, "pool_0", side=1, bias=False, dtype=self.dtype)(x)
-        hidden = nn.relu(group_norm(4, 1e-5, "pool_1")(hidden))
+        hidden = nn.relu(make_group_norm(4, 1e-5, "pool_1")(hidden))
         return conv(WIDTH, "pool_3", side=1, bias=False, dtype=self.dtype)(hidden)
 
 

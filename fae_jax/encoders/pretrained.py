@@ -126,6 +126,11 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     )
 
 
+def find_anything(source: str) -> Files:
+    """`find_files` of whatever network's weights; their fields are empty where no config.json stands beside them."""
+    return find_files(source, Published(repository="", fields={}))
+
+
 _FREE = {"classes": 0, "classifier": "cls", "projection": 0, "pooling": "none", "norm_epsilon": 0.0}
 
 

@@ -17,13 +17,12 @@ from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.foreign import known_reference
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, numbers_of, results, take_in
-from fae_jax.evaluation.streams import Evaluators, drawn
+from fae_jax.evaluation.streams import Evaluators, asked, drawn
 from fae_jax.evaluation.views import evenly, walk
 from fae_jax.files.progress import say
 from fae_jax.model import FAE
 from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.sampling import choose_labels
 from fae_jax.training.optimizer import best_params
 from fae_jax.training.state import TrainState
 
@@ -70,10 +69,11 @@ class During:
         fields = self._fields.during
         self._evaluators = Evaluators(lambda: Looks(self._fae))
         self._settings = self._fae.settings(steps=fields.steps)
-        classes = range(max(len(self._fae.classes), 1))
-        policy = self._fae.config.sampling.labels
-        self._labels = choose_labels(classes, fields.samples, policy, self._fields.seed)
-        self._decoders = {part: experiment.parts.params(part) for part in self._fae.tokenizer.decodes}
+        self._labels, self._prompts, self._names = asked(
+            self._fae, lambda: experiment.images.source("heldout"), fields.samples
+        )
+        text = ("text",) if self._fae.reads_text else ()
+        self._frozen = {part: experiment.parts.params(part) for part in (*self._fae.tokenizer.decodes, *text)}
         self._real = self._reference(experiment)
 
     def _reference(self, experiment: Experiment) -> Mapping[str, Metric]:
@@ -92,10 +92,10 @@ class During:
         return take_in(batches, chosen, self._fields.metrics, source.classes)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        params = {**self._decoders, "generator": best_params(state, "generator")}
-        how = {"seed": self._fields.seed, "params": params}
+        params = {**self._frozen, "generator": best_params(state, "generator")}
+        how: dict[str, Any] = {"seed": self._fields.seed, "params": params, "prompts": self._prompts}
         samples = drawn(self._fae, self._labels, self._settings, self._evaluators, **how)
-        taken = take_in(samples, self._fields.during.metrics, self._fields.metrics, self._fae.classes)
+        taken = take_in(samples, self._fields.during.metrics, self._fields.metrics, self._names)
         scores, _ = results(taken, {"reference": self._real})
         return {f"scores/{name}": value for name, value in numbers_of(scores)}
 

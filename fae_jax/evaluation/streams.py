@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.data.replacement import Readable
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, by_prefix, with_prefix
@@ -23,7 +24,7 @@ from fae_jax.files.writing import whole_file
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import wait_for_all
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.sampling import Drawing, share
+from fae_jax.stages.sampling import Drawing, choose_labels, share
 
 
 class Evaluators:
@@ -62,14 +63,39 @@ def sampled(drawing: Drawing, evaluators: Evaluators) -> Iterator[Batch]:
         yield Batch(images=images, labels=labels, index=index, look=evaluators.of(images))
 
 
+def asked(
+    fae: FAE, heldout: Callable[[], Source], count: int
+) -> tuple[Int[np.ndarray, " n"], Sequence[str] | None, Sequence[str]]:
+    """What `count` samples to be scored are of: labels, the prompts that they number or None, and their names.
+
+    Classes are chosen as `sampling.labels` says. A generator that reads text is given captions of held-out images, in
+    order: of each image its first, then of each its second.
+    """
+    config = fae.config
+    if not fae.reads_text:
+        classes = range(max(len(fae.classes), 1))
+        return choose_labels(classes, count, config.sampling.labels, config.evaluation.seed), None, fae.classes
+    source = Readable(heldout())
+    texts = [tuple(source[place]["captions"]) or ("",) for place in range(min(count, len(source)))]
+    prompts = [texts[i % len(texts)][i // len(texts) % len(texts[i % len(texts)])] for i in range(count)]
+    return np.arange(count, dtype=np.int32), prompts, prompts
+
+
 def drawn(
-    fae: FAE, labels: Int[np.ndarray, " n"], settings: Any, evaluators: Evaluators, **how: Any
+    fae: FAE,
+    labels: Int[np.ndarray, " n"],
+    settings: Any,
+    evaluators: Evaluators,
+    *,
+    prompts: Sequence[str] | None = None,
+    **how: Any,
 ) -> Iterator[Batch]:
     """Samples for metrics that are kept nowhere: this host's share of one for each label; `how` as `FAE.images`."""
     place, last = share(len(labels))
     if place == last:
         return
-    condition = fae.generator.condition.request(labels[place:last])
+    request = labels[place:last] if prompts is None else [prompts[label] for label in labels[place:last]]
+    condition = fae.generator.condition.request(request)
     for piece in fae.images(condition, settings, first=place, **how):
         images = to_uint8(piece)
         index = np.arange(place, place + len(images))
@@ -125,12 +151,11 @@ class Streams:
                 )
             seen += count
 
-    def drawing(self, name: str, labels: Int[np.ndarray, " n"], *, guidance: Any, sampler: str, seed: int) -> Drawing:
-        """Samples that are kept in samples/NAME when they are drawn. An empty sampler is the configured."""
+    def drawing(self, name: str, labels: Int[np.ndarray, " n"], *, sampler: str, **how: Any) -> Drawing:
+        """Samples that are kept in samples/NAME when they are drawn. An empty sampler is the configured; `how` as
+        `Drawing` takes it."""
         folder = self._experiment.workdir.samples / (name + self._experiment.suffix)
-        return Drawing(
-            fae=self.fae, folder=folder, labels=labels, guidance=guidance, sampler=sampler or None, seed=seed
-        )
+        return Drawing(fae=self.fae, folder=folder, labels=labels, sampler=sampler or None, **how)
 
     def together(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
         """The metrics after what all hosts took in, in their order, on each of them."""

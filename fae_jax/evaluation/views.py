@@ -51,6 +51,11 @@ class View:
         return self.kept(self._batch["label"])
 
     @property
+    def index(self) -> Int[np.ndarray, " b"]:
+        """Position of each row's image in its source."""
+        return self._batch["index"]
+
+    @property
     def captions(self) -> list[list[str]]:
         """Of each image, all its captions."""
         return [json.loads(text) for text in self.kept(self._batch["captions"])]
@@ -70,7 +75,7 @@ class View:
     @functools.cached_property
     def latents(self) -> Float[Array, "b n c"]:
         """z, the posterior's mean."""
-        if not hasattr(self.fae.tokenizer, "compress"):
+        if not hasattr(self.fae.tokenizer, "encoder"):
             return _tokens(self.fae.encode(to_pixels(self.fae.spread(self._batch["image"]))))
         return _tokens(self.fae.compress(self._map(self.features)))
 

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path as LocalPath
 from typing import Any
 
+from fae_jax.autoencoder.decoders import PixelDecoderSection
+from fae_jax.autoencoder.released import OPTIONS
 from fae_jax.bundle import described, trained_parts
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
@@ -66,6 +68,12 @@ def write_diffusers(
         kind = getattr(config, name).kind
         if kind not in kinds:
             raise ValueError(f"the format diffusers does not know the {name} {kind!r}: use bundle or stablehlo")
+    unread = {name for name in OPTIONS if getattr(config.pixel_decoder, name) != getattr(PixelDecoderSection, name)}
+    if unread:
+        raise ValueError(
+            f"the format diffusers knows the defaults of pixel_decoder.{', '.join(sorted(unread))} alone: use bundle "
+            "or stablehlo"
+        )
     if config.generator.kind != "flow_matching" or config.generator.flow_matching.network != "dit":
         raise ValueError("the format diffusers knows the network dit of flow_matching alone: use bundle or stablehlo")
     for section, fields in PLAIN.items():

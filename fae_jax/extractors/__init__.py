@@ -24,6 +24,8 @@ EXTRACTORS = {
     "inception": "fae_jax.extractors.inception:INCEPTION",
     "inception_clean": "fae_jax.extractors.inception:INCEPTION_CLEAN",
     "convnextv2_b": "fae_jax.extractors.convnext:CONVNEXTV2_B",
+    "convnext_s": "fae_jax.extractors.convnext:CONVNEXT_S",
+    "dino_s8": "fae_jax.extractors.dino:DINO_S8",
     "lpips_vgg": "fae_jax.extractors.lpips:VGG",
     "lpips_alex": "fae_jax.extractors.lpips:ALEX",
     "lpips_squeeze": "fae_jax.extractors.lpips:SQUEEZE",

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fae_jax.extractors import Extractor, check_images
-from fae_jax.extractors.networks import CONVOLUTION, Network
+from fae_jax.extractors.networks import Network
 from fae_jax.nn.convolutions import convolve, max_pool
 from fae_jax.weights import hash_tree, unflatten
-from fae_jax.weights.mapping import Layout, NameMap, Part, Rule, linear
+from fae_jax.weights.mapping import CONVOLUTION, Layout, NameMap, Part, Rule, linear
 from fae_jax.weights.releases import Release
 
 SHIFT = np.asarray([-0.030, -0.088, -0.188], np.float32)

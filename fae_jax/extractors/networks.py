@@ -13,13 +13,9 @@ from typing import Any
 import numpy as np
 
 from fae_jax.weights import Tensors, flatten, mapping, unflatten
-from fae_jax.weights.mapping import Layout, NameMap
+from fae_jax.weights.mapping import NameMap
 from fae_jax.weights.releases import Release, read_arrays
 from fae_jax.weights.tensors import Tensor
-
-CONVOLUTION = Layout(  # (out, in, y, x) there, (y, x, in, out) here
-    lambda shape: (shape[3], shape[2], shape[0], shape[1]), lambda array: array.transpose(2, 3, 1, 0)
-)
 
 
 class _Arrays(Tensors):

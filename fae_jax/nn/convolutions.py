@@ -1,4 +1,4 @@
-"""Convolutions, their poolings and group norm over (b, y, x, c), as pure functions of {"kernel", "bias"}.
+"""Convolutions, poolings and group norm over (b, y, x, c): pure functions of {"kernel", "bias"}, and modules.
 
 GroupNorm(x) = (x − m) / √(v + ε) γ + β,   m, v over the grid and the channels of one group          (1)
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,3 +70,38 @@ def group_norm(
     centred = split - split.mean((1, 2, 4), keepdims=True)
     normed = centred * jax.lax.rsqrt((centred**2).mean((1, 2, 4), keepdims=True) + epsilon)
     return normed.reshape(x.shape) * params["scale"] + params["bias"]
+
+
+def conv(
+    width: int,
+    name: str,
+    *,
+    side: int = 3,
+    stride: int = 1,
+    padding: Any = "SAME",
+    bias: bool = True,
+    dtype: Any = jnp.float32,
+) -> nn.Conv:
+    """A module that convolves `side` × `side`, whose product in float32 is one (see `fae_jax.nn.dense`). Weights of
+    frozen networks are read, never drawn: fresh ones are zeros."""
+    return nn.Conv(
+        width,
+        (side, side),
+        strides=stride,
+        padding=padding,
+        use_bias=bias,
+        dtype=dtype,
+        precision=precision(dtype),
+        kernel_init=nn.initializers.zeros,
+        name=name,
+    )
+
+
+def make_group_norm(groups: int, epsilon: float, name: str) -> nn.GroupNorm:
+    """A module of equation (1); the mean is taken off before squaring."""
+    return nn.GroupNorm(groups, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+def doubled(x: Float[Array, "b y x c"]) -> Float[Array, "b 2*y 2*x c"]:
+    """Every cell four times."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -41,8 +41,11 @@ def unpatchify(tokens: Float[Array, "b n p"], grid: tuple[int, int], patch: int)
     return rearrange(tokens, "b (y x) (p q c) -> b (y p) (x q) c", y=y, x=x, p=patch, q=patch)
 
 
-def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
+def sincos_table(width: int, grid: tuple[int, int], extent: int = 0) -> Float[np.ndarray, "n d"]:
     """The fixed 2-D sine-cosine position table of MAE, DiT and SiT; the first half of the channels carries x.
+
+    Args:
+      extent: rows and columns count from 0 to so many, whatever the grid; 0 = to the grid's own.
 
     Raises:
       ValueError: `width` is not a multiple of 4.
@@ -50,7 +53,8 @@ def sincos_table(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "n d"]:
     if width % 4:
         raise ValueError(f"a 2-D sine-cosine table needs a width that is a multiple of 4, got {width}")
     frequencies = 10000.0 ** (-np.arange(width // 4, dtype=np.float64) / (width / 4))
-    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    places = (np.arange(side) * ((extent or side) / side) for side in grid)
+    rows, columns = np.meshgrid(*places, indexing="ij")
 
     def encode(position: np.ndarray) -> np.ndarray:
         angle = np.outer(position.reshape(-1), frequencies)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fae_jax.conditions import make_condition
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.config import check
 from fae_jax.encoders import Encoder, registry
 from fae_jax.encoders.frozen import outline
@@ -37,8 +37,8 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def forward_multiply_adds(config: Any, parts: Collection[str], tokenizer: Any = None) -> dict[str, int]:
-    """Multiply-adds of one image through each of `parts`: those of the tokenizer, "generator" (its loss), and all
-    that "encode" and "decode" run.
+    """Multiply-adds of one image through each of `parts`: those of the tokenizer, "generator" (its loss), "text" (one
+    caption through its tower), and all that "encode" and "decode" run.
 
     Args:
       tokenizer: the experiment's, where it is made already; otherwise its outline is.
@@ -73,6 +73,10 @@ def _part(config: Any, tokenizer: Any, part: str) -> int:
     latents = jax.ShapeDtypeStruct((1, tokens, tokenizer.channels), jnp.float32)
     if part == "generator":
         return _generator(config, tokenizer, latents)
+    if part == "text":
+        condition = make_condition(config)
+        asked = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in condition.reads.items()}
+        return multiply_adds(condition.encode, condition.outline.params, asked)
     if part == "encoder":
         return _encoder(config, tokenizer)
     module = getattr(tokenizer, part)
@@ -142,15 +146,18 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
         raise ValueError(f"stage {stage!r} is unknown; choose one of {', '.join((*STAGES, 'sample'))}")
     if stage == "sample":
         tokenizer = tokenizer or tokenizer_kind(config).outline(config)
-        generator = _made(config, tokenizer)
+        generator, text = _made(config, tokenizer), ("text",) if reads_text(config) else ()
         if not hasattr(generator, "velocity"):
-            decoding = forward_multiply_adds(config, ("decode",), tokenizer)["decode"]
-            return 2 * (_sample(config, tokenizer) + decoding)
-        counts = forward_multiply_adds(config, ("generator", "decode"), tokenizer)
-        return 2 * (generator.evaluations(config.sampling) * counts["generator"] + counts["decode"])
+            counts = forward_multiply_adds(config, ("decode", *text), tokenizer)
+            return 2 * (_sample(config, tokenizer) + counts["decode"] + counts.get("text", 0))
+        counts = forward_multiply_adds(config, ("generator", "decode", *text), tokenizer)
+        evaluations = generator.evaluations(config.sampling)
+        return 2 * (evaluations * counts["generator"] + counts["decode"] + counts.get("text", 0))
     trained, frozen = STAGES[stage]
     if config.data.features and stage != "cache":
         frozen = tuple(name for name in frozen if name != "encoder")
+    if stage == "generator" and reads_text(config):
+        frozen = ("text",)
     counts = forward_multiply_adds(config, trained + frozen, tokenizer)
     return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen))
 

@@ -84,7 +84,7 @@ class Experiment:
             return False
         if stage.is_there is not None:
             return stage.is_there(self, record)
-        if record.finished == 0:
+        if record.finished == 0 and not record.checkpoint:  # there was nothing to train
             return True
         enough = record.finished >= stage.section(self.config).steps
         return enough and self.checkpoints(stage).listing(record.finished) == record.checkpoint

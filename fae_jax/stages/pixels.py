@@ -24,6 +24,7 @@ from jaxtyping import Array
 
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
 from fae_jax.losses.pixel import Opponent, Term, Weighed, adapt, check_losses, pixel_loss, pixel_terms, psnr
+from fae_jax.losses.pixel.presets import PRESETS, chosen_losses
 from fae_jax.nn.embeddings import patchify
 from fae_jax.parallel.xla_flags import jit_once
 from fae_jax.parts import Parts
@@ -31,6 +32,7 @@ from fae_jax.section import above, at_least, like, one_of, option
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers.fae import FAETokenizer
+from fae_jax.tokenizers.released import given
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, Report, TrainState
 from fae_jax.training.task import Preview
@@ -43,10 +45,13 @@ Input = Callable[[Mapping[str, Any], Mapping[str, Any], Array], Array]
 class PixelsSection(TrainingSection):
     """Stage Ib."""
 
-    steps: int = like(TrainingSection, "steps", 1_000_000)
+    steps: int = option(1_000_000, "optimizer steps; 0 = none, with init_from", at_least(0))
     batch: int = like(TrainingSection, "batch", 512)
     weight_decay: float = like(TrainingSection, "weight_decay", 1e-4)
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
+    init_from: str = option(
+        "", "a released AutoencoderRAE to start from: folder or hub name; empty = from scratch", path=True
+    )
     noise: float = option(
         0.4, "standard deviation of the noise added to the features (paper, for DINOv2)", at_least(0)
     )
@@ -57,13 +62,20 @@ class PixelsSection(TrainingSection):
     noise_drawn: bool = option(False, "σ of each image is drawn between 0 and noise (RAE's τ)")
     losses: tuple[Any, ...] = option(
         (("l2", 1.0),),
-        "(term, weight) or (term, weight, first step), …, on pixels in [-1, 1]: l1, l2, gan",
+        "(term, weight) or (term, weight, first step), … on pixels in [-1, 1]: l1, l2, lpips, convnext, gan",
         check_losses,
+    )
+    preset: str = option(
+        "",
+        f"a named list of losses with their settings, in the place of losses: {', '.join(PRESETS)}",
+        one_of("", *PRESETS),
     )
 
     def check(self) -> None:
         super().check()
         check_starts(self)
+        if not self.steps and not self.init_from:
+            raise ValueError("steps=0 trains nothing: it goes with init_from alone")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +89,7 @@ class FinetuneSection(TrainingSection):
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.999,))
     posterior: str = option("sample", "what is decoded of a latent: a sample, or its mean", one_of("sample", "mean"))
     losses: tuple[Any, ...] = like(PixelsSection, "losses", (("l2", 1.0),))
+    preset: str = like(PixelsSection, "preset", "")
 
     def check(self) -> None:
         super().check()
@@ -84,11 +97,13 @@ class FinetuneSection(TrainingSection):
 
 
 def check_starts(section: Any) -> None:
-    """Refuses a term that would begin when the stage is over.
+    """Refuses a term that would begin when the stage is over, and losses beside a preset.
 
     Raises:
-      ValueError: it names the term and both steps.
+      ValueError: it names the term and both steps, or both fields.
     """
+    if section.preset and section.losses != (("l2", 1.0),):
+        raise ValueError(f"losses={section.losses!r} are given beside preset={section.preset!r}; leave one of them")
     for name, _, *start in section.losses:
         if start and start[0] >= section.steps:
             raise ValueError(
@@ -172,7 +187,8 @@ def _input(stage: str, parts: Parts) -> Input:
 
 def terms_of(stage: str, config: Any) -> tuple[Weighed, ...]:
     """The terms of a stage's loss."""
-    return pixel_terms(getattr(config, stage).losses, config.pixel_losses, config.compute)
+    losses, sections = chosen_losses(getattr(config, stage), config.pixel_losses)
+    return pixel_terms(losses, sections, config.compute)
 
 
 def opponents(terms: Sequence[Weighed]) -> dict[str, tuple[Opponent, int]]:
@@ -205,11 +221,15 @@ def check(stage: str, config: Any) -> None:
                 f"field pixel_losses.{name}.start={start} is beyond the end of stage {stage}, {stage}.steps="
                 f"{section.steps}"
             )
+    missing = []
     for network, weights in networks(stage, config).values():
         try:
             network.check(weights)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"stage {stage}: {error}; {stage}.losses=(('l1', 1.0),) trains without") from None
+            missing.append(str(error))
+    if missing:
+        without = f'{stage}.losses=(("l1", 1.0),){f" and no {stage}.preset" if section.preset else ""} trains without'
+        raise FileNotFoundError(f"stage {stage}: {'; '.join(missing)}; {without}")
 
 
 def players(stage: str, parts: Parts) -> dict[str, Player]:
@@ -277,6 +297,7 @@ PIXELS = Stage(
     reads="features and images",
     networks=functools.partial(networks, "pixels"),
     check=functools.partial(check, "pixels"),
+    given=given,
     preview=functools.partial(preview, "pixels"),
 )
 FINETUNE = Stage(

@@ -13,6 +13,7 @@ import numpy as np
 from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.loader import ORDER
 from fae_jax.data.stores.latent_loader import LatentLoader
+from fae_jax.encoders.pretrained import find_anything
 from fae_jax.files.writing import json_hash
 from fae_jax.parallel.chips import peak_flops
 from fae_jax.parallel.hosts import fetch, is_first, wait_for_all
@@ -27,7 +28,7 @@ from fae_jax.training.goodput import Phases
 from fae_jax.training.loop import train
 from fae_jax.training.state import TrainState
 from fae_jax.training.task import Task
-from fae_jax.weights import hash_tree, open_tensors
+from fae_jax.weights import hash_tree
 
 
 def batches(experiment: Experiment, stage: Stage) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
@@ -97,7 +98,7 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
         check_lineage(stage.name, experiment.workdir, record, made_of)
     else:
         source = getattr(stage.section(experiment.config), "init_from", "") if stage.given else ""
-        begun_with = {"init_from": open_tensors(source).hash()} if source else {}
+        begun_with = {"init_from": find_anything(source).tensors.hash()} if source else {}
         record = Record(made_of=made_of, facts={**facts, **begun_with})
         if is_first():
             write_record(experiment.workdir, folder, record)
@@ -108,7 +109,7 @@ def begin(experiment: Experiment, stage: Stage, frozen: Mapping[str, Any]) -> Re
 def finish(experiment: Experiment, stage: Stage, record: Record, step: int) -> None:
     """Marks the stage as done; its last checkpoint is on disk."""
     if is_first():
-        left = experiment.checkpoints(stage).listing(step) if step else ""
+        left = experiment.checkpoints(stage).listing(step)
         done = dataclasses.replace(record, finished=step, checkpoint=left)
         write_record(experiment.workdir, stage.folder or stage.name, done)
 

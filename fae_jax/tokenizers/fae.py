@@ -71,9 +71,9 @@ class Facts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Facts:
-        """Inverse of `dataclasses.asdict` and JSON."""
+        """Inverse of `dataclasses.asdict` and JSON; what else stands there is left out."""
         lists = {name: tuple(values[name]) for name in ("grid", "mean", "std")}
-        return cls(**{**values, **lists})
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)} | lists)
 
 
 class FAETokenizer:

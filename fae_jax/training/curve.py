@@ -71,7 +71,7 @@ class Curve:
         while len(self._waiting) > left:
             step, metrics = self._waiting.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            self._progress.update(step, next((v for name, v in values.items() if name.endswith("loss")), None))
+            self._progress.update(step, values.get("loss"))
             told = self._told.pop(step, {})
             if told or step % self._every == 0 or step in (1, self._task.section.steps):
                 spent = goodput.added(self._earlier, self._phases.seconds())

@@ -62,6 +62,9 @@ def train(task: Task, directory: Path, mesh: Mesh, config: Any, phases: Phases |
         restored = checkpoints.restore(abstract_state(task.players, mesh))
         start, state = restored if restored else (0, create_state(task.players, task.seed, mesh, task.start()))
         if start >= steps:
+            if not restored:  # what it starts from is what it leaves
+                checkpoints.finish(start, state)
+                checkpoints.close()
             return _learned(state, steps, task)
         step_function = compile_step(
             task.players, task.section.microbatches, task.seed, mesh, config.compute.gradients

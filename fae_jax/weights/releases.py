@@ -57,7 +57,7 @@ class Release:
     Attributes:
       name: of its folder in the cache.
       urls: where the same bytes are; the first that answers is taken.
-      sha256: of these bytes, hexadecimal.
+      sha256: of these bytes, hexadecimal; "" where whoever publishes them gives none.
     """
 
     name: str
@@ -107,8 +107,8 @@ class Release:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder.parent) as scratch:
             target = Path(scratch) / self.urls[0].rsplit("/", 1)[-1]
-            url = self._fetch(target)
-            return self._keep(convert(target), url, self.sha256), target.stat().st_size
+            url, digest = self._fetch(target)
+            return self._keep(convert(target), url, digest), target.stat().st_size
 
     def _keep(self, params: Mapping[str, Any], source: str, sha256: str) -> Path:
         save_tree(self._folder / FILE, params)
@@ -116,8 +116,8 @@ class Release:
         write_json(self._folder / ORIGIN, {"source": source, "sha256": sha256, "hash": digest})  # last: all is there
         return self._folder
 
-    def _fetch(self, target: Path) -> str:
-        """Writes the published file; returns the address that gave it."""
+    def _fetch(self, target: Path) -> tuple[str, str]:
+        """Writes the published file; returns the address that gave it, and its hash."""
         problems = []
         for url in self.urls:
             try:
@@ -126,8 +126,8 @@ class Release:
                 reason = getattr(error, "reason", error)
                 problems.append(f"{url}: {reason}")
                 continue
-            if digest == self.sha256:
-                return url
+            if digest == (self.sha256 or digest):
+                return url, digest
             problems.append(f"{url}: its hash is {digest[:12]}… instead of {self.sha256[:12]}…")
         raise OSError(
             f"{self.name} could not be fetched ({'; '.join(problems)}); if you get the "

@@ -57,6 +57,9 @@ class Untrained(Shapes):
     [
         ({"compressor.kind": "transformer"}, "does not know the compressor 'transformer': use bundle or stablehlo"),
         ({}, "needs a generator"),
+        ({"generator.flow_matching.dit.patch": 2}, "does not know generator.flow_matching.dit.patch=2: use bundle"),
+        ({"sampling.guidance": ((0.0, 1.0, 1.4, "internal"),)}, "classifier-free guidance: set sampling.sampler"),
+        ({"sampling.sampler": "adams_bashforth"}, "knows euler, heun and euler_maruyama"),
     ],
 )
 def test_what_the_code_does_not_know_is_refused(tmp_path: Path, changes: dict, message: str):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from fae_jax.extractors.convnext import CONVNEXTV2_B
+from fae_jax.extractors.convnext import CONVNEXT_S, CONVNEXTV2_B
 from fae_jax.weights import flatten, open_tensors, write_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "encoders")]
@@ -63,3 +63,45 @@ def test_every_tap_is_that_of_transformers(tmp_path):
 def test_weights_that_are_not_there():
     with pytest.raises(FileNotFoundError, match="'nowhere.safetensors' are not a file"):
         CONVNEXTV2_B("convnextv2_b", "nowhere.safetensors")
+
+
+@pytest.mark.parity
+def test_the_first_convnext_as_torchvision_names_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    import torch.nn.functional as F
+
+    small = dataclasses.replace(CONVNEXT_S, depths=(1, 1, 2, 1), widths=(8, 16, 24, 32), classes=7)
+    assert sum(np.prod(leaf.shape) for leaf in flatten(CONVNEXT_S.shapes()).values()) == 50_223_688  # torchvision's
+    rng = np.random.default_rng(0)
+    w = {name: 0.3 * rng.normal(size=shape).astype(np.float32) for name, shape in small.network._expected().items()}
+    np.savez(tmp_path / "weights.npz", **w)
+    images = rng.uniform(-1, 1, (2, 48, 40, 3)).astype(np.float32)
+    got = jax.jit(small.read)(small.network.load(str(tmp_path / "weights.npz")), jax.numpy.asarray(images))
+    w = {name: torch.from_numpy(array) for name, array in w.items()}
+
+    def norm(name, x):
+        return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+
+    def over_channels(name, x):
+        return norm(name, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def conv(name, x, **how):
+        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **how)
+
+    def dense(name, x):
+        return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 2 + 0.5
+    x = F.interpolate(x, size=224, mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = over_channels("features.0.1", conv("features.0.0", (x - mean) / std, stride=4))
+    for stage, depth in enumerate(small.depths):
+        if stage:
+            x = conv(f"features.{2 * stage}.1", over_channels(f"features.{2 * stage}.0", x), stride=2)
+        for block in range(depth):
+            own = f"features.{2 * stage + 1}.{block}"
+            y = conv(f"{own}.block.0", x, padding=3, groups=x.shape[1]).permute(0, 2, 3, 1)
+            y = dense(f"{own}.block.5", F.gelu(dense(f"{own}.block.3", norm(f"{own}.block.2", y))))
+            x = x + w[f"{own}.layer_scale"] * y.permute(0, 3, 1, 2)
+    want = dense("classifier.2", norm("classifier.0", x.mean((2, 3)))).numpy()
+    assert np.abs(got["logits"] - want).max() < 1e-4 * np.abs(want).max()

@@ -12,6 +12,8 @@ from PIL import Image
 from running import TINY, fae
 
 from fae_jax.bundle import Bundle
+from fae_jax.cli.program import main
+from fae_jax.conditions.text import Text
 from fae_jax.data.pixels import to_uint8
 from fae_jax.data.stores.latents import LatentSource, read_header
 from fae_jax.model import FAE
@@ -56,7 +58,9 @@ def samples(run: Path, name: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_every_stage_trains_on_captioned_images_and_sentences_are_drawn(tmp_path: Path, finished: Path) -> None:
+def test_every_stage_trains_on_captioned_images_and_sentences_are_drawn(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     captions = write_shards(tmp_path / "shards")
     fae("prepare", "cc12m", tmp_path / "shards", "--out", tmp_path / "prepared", "--min_side", 8)
     shutil.copytree(finished / "encoder", tmp_path / "run" / "encoder")
@@ -83,47 +87,50 @@ def test_every_stage_trains_on_captioned_images_and_sentences_are_drawn(tmp_path
     run = tmp_path / "run"
     (run / "config.json").unlink()  # which says that nothing is made of text
     words += [f"--config.{name}={value}" for name, value in TEXT.items()]
-    _, err = fae("train", "generator", *words, "--config.condition.text.tower=minilm_l7", code=2)
-    assert len(err.splitlines()) == 1 and "text tower 'minilm_l7' is unknown; did you mean 'minilm_l6'" in err
-    _, err = fae("train", "generator", *words, "--config.condition.text.weights=missing", code=2)
-    assert len(err.splitlines()) == 1 and "missing' are not a file" in err
-    fae("train", "generator", *words, "--config.checkpoint.pause_at=4", code=1)
-    fae("train", "generator", "--workdir", run)
+    with pytest.raises(ValueError, match="text tower 'minilm_l7' is unknown; did you mean 'minilm_l6'"):
+        Text(tower="minilm_l7").check()
+    with pytest.raises(FileNotFoundError, match="weights 'missing.safetensors' are not a file"):
+        Text(tower="minilm_l6", weights="missing.safetensors").check()
+    fae("train", "generator", *words)
     assert read_record(Workdir(run), "generator").made_of.keys() >= {"text tower", "latents"}
+    _sentences_are_drawn(run, finished, tmp_path, capsys)
+
+
+def _sentences_are_drawn(run: Path, finished: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def sample(name: str, *words: object, code: int = 0, workdir: Path = run) -> str:
+        given = ["sample", "--workdir", workdir, "--name", name, *words]
+        assert main(list(map(str, given))) == code
+        return capsys.readouterr().err
 
     odd = ["a cat", "", "東京 🙂 — ümlaut", "word " * 2000]
-    (tmp_path / "prompts.txt").write_text("\n".join(odd) + "\n", encoding="utf-8")
-    _, err = fae("sample", "--workdir", run, "--prompts", tmp_path / "prompts.txt", "--format", "png")
-    assert "prompt 4 has 2,002 tokens: 12 are read" in err
-    drawn = samples(run, "samples")
-    assert len(drawn) == 4 and json.loads((run / "samples" / "samples" / "prompts.json").read_text()) == odd
-    told = json.loads((run / "samples" / "samples" / "settings.json").read_text())["text"]
+    (scratch / "prompts.txt").write_text("\n".join(odd) + "\n", encoding="utf-8")
+    assert "prompt 4 has 2,002 tokens: 12 are read" in sample("odd", "--prompts", scratch / "prompts.txt")
+    assert len(samples(run, "odd")) == 4 and json.loads((run / "samples/odd/prompts.json").read_text()) == odd
+    told = json.loads((run / "samples/odd/settings.json").read_text())["text"]
     assert told["tower"] == "minilm_l6" and told["prompts_cut"] == 1 and len(told["weights"]) == 64
-    fae("sample", "--workdir", run, "--name", "one", "--prompt", "a cat", "--prompt", "a dog")
-    np.testing.assert_array_equal(samples(run, "one")[0], drawn[0])
-    guided = ["--guidance", "3", "--prompt", "a cat", "--prompt", "a dog"]
-    fae("sample", "--workdir", run, "--name", "guided", *guided)
-    fae("sample", "--workdir", run, "--name", "away", *guided, "--negative_prompt", "a dog")
-    assert np.abs(samples(run, "away").astype(int) - samples(run, "guided")).max() > 0
-    np.testing.assert_array_equal(samples(run, "away")[1] == samples(run, "one")[1], True)  # away from itself
+    two = ["--prompt", "a cat", "--prompt", "a dog", "--format", "png"]
+    sample("plain", *two, "--guidance", "none")
+    assert (run / "samples/plain/images/000001-a_dog.png").is_file()
+    sample("away", *two, "--guidance", "3", "--negative_prompt", "a dog")
+    plain, away = (samples(run, name).astype(int) for name in ("plain", "away"))
+    assert np.abs(away[0] - plain[0]).max() > 0 and np.abs(away[1] - plain[1]).max() <= 1  # away from itself
     for bad, text in (
         (["--classes", "0"], "this model draws from text: give --prompt or --prompts"),
         (["--prompt", "a", "--classes", "0"], "give --classes or prompts, not both"),
-        (["--prompts", tmp_path / "none.txt"], "there is no such file"),
-        (["--prompts", run / "samples" / "one" / "grid.png"], "is not UTF-8"),
+        (["--prompts", scratch / "none.txt"], "there is no such file"),
+        (["--prompts", run / "samples/plain/grid.png"], "is not UTF-8"),
     ):
-        _, err = fae("sample", "--workdir", run, *bad, code=2)
+        err = sample("bad", *bad, code=2)
         assert len(err.splitlines()) == 1 and text in err, err
-    _, err = fae("sample", "--workdir", finished, "--prompt", "a cat", code=2)
+    err = sample("bad", "--prompt", "a cat", code=2, workdir=finished)
     assert len(err.splitlines()) == 1 and "this model draws by class: leave prompts out, give --classes" in err
 
-    fae("export", "--workdir", run, "--out", tmp_path / "bundle")
-    bundle = Bundle(tmp_path / "bundle")
-    made = FAE(bundle).generate(prompts=["a cat", "a dog"], guidance=3.0, negative_prompt="a dog")
-    assert np.abs(to_uint8(made).astype(int) - samples(run, "away")).max() <= 1
-    content = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert main(["export", "--workdir", str(run), "--out", str(scratch / "bundle")]) == 0
+    made = FAE(Bundle(scratch / "bundle")).generate(prompts=["a cat", "a dog"], guidance=3.0, negative_prompt="a dog")
+    assert np.abs(to_uint8(made).astype(int) - away).max() <= 1
+    content = json.loads((scratch / "bundle" / "bundle.json").read_text())
     assert content["text"]["weights"] == told["weights"]
     content["text"]["weights"] = "0" * 64
-    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(content))
+    (scratch / "bundle" / "bundle.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="was trained with the text tower"):
-        FAE(Bundle(tmp_path / "bundle")).generate(prompts=["a cat"])
+        FAE(Bundle(scratch / "bundle")).generate(prompts=["a cat"])

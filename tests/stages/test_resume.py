@@ -194,3 +194,38 @@ def test_time_is_counted_over_restarts_and_by_phase(finished: Path):
     row = read_metrics(finished / "generator" / "metrics.jsonl")[-1]
     assert row["seconds"] == pytest.approx(sum(row[f"seconds_{name}"] for name in phases))
     assert row["goodput"] == pytest.approx(row["seconds_step"] / row["seconds"])
+
+
+ADVERSARIAL = (
+    '--config.pixels.losses=(("l1",1.0),("gan",0.5,3))',
+    "--config.pixel_losses.gan.adaptive=True",
+    "--config.pixel_losses.gan.lecam=0.01",
+    "--config.pixel_losses.gan.channels=32",
+    "--config.pixel_losses.gan.stages=1",
+    "--config.pixel_losses.gan.start=2",
+    "--config.pixel_losses.gan.ema=(0.9,)",
+)
+
+
+@pytest.mark.slow
+def test_a_decoder_and_its_discriminator_killed_twice_come_out_the_same(finished: Path, tmp_path: Path):
+    """Both players, what losses remember, and their schedules; killed where one player trains, and both."""
+    for name in ("whole", "killed"):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        shutil.copytree(finished / "encoder", workdir / "encoder")
+    options = ("--config", TINY, "--config.checkpoint.every=1", *ADVERSARIAL)
+    fae("train", "pixels", *options, "--workdir", tmp_path / "whole")
+    workdir, landed = tmp_path / "killed", 0
+    for step in (1, 4):
+        process = start("train", "pixels", *options, "--workdir", workdir)
+        signal_when(process, lambda step=step: progress(workdir, "pixels") >= step, signal.SIGKILL)
+        landed += process.returncode == -signal.SIGKILL
+    fae("train", "pixels", *options, "--workdir", workdir)
+    assert landed == 2
+    assert curve(workdir, "pixels") == curve(tmp_path / "whole", "pixels")
+    ours, theirs = saved_state(workdir, "pixels"), saved_state(tmp_path / "whole", "pixels")
+    assert_same_arrays(ours, theirs)
+    assert {"players/gan/memory/real", "players/pixel_decoder/memory/gan"} < ours.keys()
+    last = json.loads((workdir / "pixels" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["gan_weight"] > 0 and last["gan/loss"] > 0

@@ -14,6 +14,7 @@ from fae_jax.kinds import own
 
 KINDS = {
     "digits": "fae_jax.data.sources.digits:DigitsSource",
+    "digit_captions": "fae_jax.data.sources.digit_captions:DigitCaptionsSource",
     "folder": "fae_jax.data.sources.folder:FolderSource",
     "tar": "fae_jax.data.sources.tars:TarSource",
     "tfds": "fae_jax.data.sources.tfds:TfdsSource",
@@ -38,7 +39,7 @@ def open_source(
 
     Args:
       kind: a key of `KINDS`.
-      path: where the images are; None for the digits, which bring their own.
+      path: where the images are; None for those of digits, which bring their own.
       split: "train" or "heldout".
       holdout: the share of each class that is held out, in [0, 1).
       seed: decides which images are held out.
@@ -56,7 +57,7 @@ def open_source(
     if not 0 <= holdout < 1:
         raise ValueError(f"the held-out share must be at least 0 and below 1, got {holdout}")
     more: dict[str, Any] = {"columns": columns} if kind in WITH_COLUMNS else {}
-    if kind != "digits":
+    if not kind.startswith("digit"):
         if not path:
             raise ValueError(f"a source of kind {kind!r} needs a path")
         more["path"] = storage.from_root(path)

@@ -11,7 +11,7 @@ with the Gaussian window of Wang et al. (2004), 11×11 and σ = 1.5, kept inside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,19 +79,35 @@ def ssim(images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y 
     return values.mean(axis=(1, 2, 3))
 
 
+def squared_error(
+    images: Shaped[np.ndarray, "n y x c"], others: Shaped[np.ndarray, "n y x c"]
+) -> Float[np.ndarray, " n"]:
+    """Mean squared difference of each image's pixels in [0, 1]; arguments and errors as in `psnr`."""
+    first, second = _pair(images, others)
+    return np.mean((first - second) ** 2, axis=(1, 2, 3))
+
+
 class Fidelity:
     """Reconstructions beside their originals.
 
-    Its scores: `psnr` and `ssim`, means over images; `psnr_lowest`, `ssim_lowest`; `mean_squared_error`.
+    Its scores, for each of `distances`: the mean over images by its name, and the worst image's, NAME_lowest where
+    higher values are better and NAME_highest elsewhere; of the squared error the mean alone, which says no more than
+    PSNR.
+
+    Attributes:
+      distances: name → a function of originals and reconstructions, uint8, to a number for each image.
     """
 
     compares = "originals"
-    higher = ("psnr", "psnr_lowest", "ssim", "ssim_lowest")
+    higher: tuple[str, ...] = ("psnr", "psnr_lowest", "ssim", "ssim_lowest")
+    distances: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+        "psnr": psnr,
+        "ssim": ssim,
+        "mean_squared_error": squared_error,
+    }
 
     def __init__(self) -> None:
-        self._count = 0
-        self._sums = np.zeros(3)  # of PSNR, SSIM and mean squared error
-        self._lowest = np.array([PSNR_CEILING, 1.0])
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in self.distances}
 
     @classmethod
     def build(cls, section: None, classes: Sequence[str]) -> Fidelity:
@@ -101,32 +117,31 @@ class Fidelity:
         """Raises ValueError: the images are no reconstructions, or as `psnr` and `ssim`."""
         if batch.originals is None:
             raise ValueError("the metric 'fidelity' compares reconstructions with their originals; samples have none")
-        first, second = _pair(batch.originals, batch.images)
-        errors = np.mean((first - second) ** 2, axis=(1, 2, 3))
-        values = np.stack([psnr(batch.originals, batch.images), ssim(batch.originals, batch.images), errors])
-        self._count += len(errors)
-        self._sums += values.sum(axis=1)
-        self._lowest = np.minimum(self._lowest, values[:2].min(axis=1))
+        for name, distance in self.distances.items():
+            self._values[name].append(distance(batch.originals, batch.images))
 
     def merge(self, other: Fidelity) -> None:
-        self._count += other._count
-        self._sums += other._sums
-        self._lowest = np.minimum(self._lowest, other._lowest)
+        for name, parts in other._values.items():
+            self._values[name] += parts
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"count": np.asarray(self._count), "sums": self._sums, "lowest": self._lowest}
+        return self.each()
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self._count, self._sums, self._lowest = int(state["count"]), state["sums"].copy(), state["lowest"].copy()
+        self._values = {name: [state[name]] for name in self.distances}
+
+    def each(self) -> dict[str, Float[np.ndarray, " n"]]:
+        """The distances of each image, in the order in which they came."""
+        return {name: np.concatenate([*parts, []]) for name, parts in self._values.items()}
 
     def result(self, real: Mapping[str, Fidelity]) -> dict[str, Any]:
-        if not self._count:
-            raise ValueError("no image was reconstructed, so there is no score; check the held-out split")
-        decibels, similarity, error = (self._sums / self._count).tolist()
-        return {
-            "psnr": decibels,
-            "psnr_lowest": float(self._lowest[0]),
-            "ssim": similarity,
-            "ssim_lowest": float(self._lowest[1]),
-            "mean_squared_error": error,
-        }
+        scores: dict[str, Any] = {}
+        for name, values in self.each().items():
+            if not len(values):
+                raise ValueError("no image was reconstructed, so there is no score; check the held-out split")
+            scores[name] = float(values.mean())
+            if name in self.higher:
+                scores[f"{name}_lowest"] = float(values.min())
+            elif name != "mean_squared_error":
+                scores[f"{name}_highest"] = float(values.max())
+        return scores

@@ -35,7 +35,7 @@ from fae_jax.data.sources.listing import NOTHING_HELD_OUT
 from fae_jax.evaluation.metrics import METRICS
 from fae_jax.evaluation.origin import keep_other, origin_of
 from fae_jax.evaluation.streams import Streams
-from fae_jax.files.writing import write_result
+from fae_jax.files.writing import write_json, write_result
 from fae_jax.kinds import find, names
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import is_first
@@ -62,12 +62,14 @@ class Outcome(NamedTuple):
     Attributes:
       result: of `evaluation/TASK.json`; the page shows whatever it holds.
       figures: of `evaluation/figures/NAME.png`, name → (image, caption).
+      each: of `evaluation/images/TASK.json`, what is said of each image, plain JSON values; not written where empty.
       origin: what decides the numbers, for `origin` in the result, beside what is in every task's.
     """
 
     result: dict[str, Any]
     figures: Mapping[str, tuple[Image.Image, str]] = {}
     origin: Mapping[str, Any] = {}
+    each: Mapping[str, Any] = {}
 
 
 @runtime_checkable
@@ -166,6 +168,8 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
                 file = experiment.workdir.evaluation / f"{name}.json"
                 keep_other(file, origin)
                 write_result(file, results[name])
+                if outcome.each:
+                    write_json(file.parent / "images" / file.name, {"origin": origin["digest"], **outcome.each})
             if is_first():
                 write_sizes(fae, root)
         return results

@@ -1,6 +1,7 @@
 """Are the samples what was asked for, do they look like unseen real images, and are they new?
 
-For one or several sets of samples (unguided, guided), of classes as `sampling.labels` says:
+For one or several sets of samples (unguided, guided), of classes as `sampling.labels` says, or of captions of
+held-out images where the generator reads text:
 
     recognised   share of samples that the judge takes for the class asked for
     frechet      samples ↔ held-out beside as many train ↔ held-out, in the encoder's features
@@ -22,17 +23,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fae_jax.conditions import make_condition
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.sources.listing import SPLITS
 from fae_jax.diffusion.samplers import SAMPLERS
 from fae_jax.evaluation.foreign import known_reference
 from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, results, take_in
 from fae_jax.evaluation.origin import metric_settings
-from fae_jax.evaluation.streams import Streams, sampled
+from fae_jax.evaluation.streams import Streams, asked, sampled
 from fae_jax.evaluation.tasks import Outcome, check_heldout
 from fae_jax.model import FAE
 from fae_jax.section import one_of, option
-from fae_jax.stages.sampling import choose_labels
 from fae_jax.tokenizers import tokenizer_kind
 
 SETS = {"unguided": None, "guided": "config"}  # sets of samples and their guidance
@@ -75,11 +75,12 @@ class Generation:
 
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.fae.classes
-        policy = self.fae.config.sampling.labels
-        labels = choose_labels(range(len(self.fae.classes)), fields.samples, policy, fields.seed)
+        labels, prompts, names = asked(self.fae, lambda: self.streams.source("heldout"), fields.samples)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
         drawings = {
-            name: self.streams.drawing(name, labels, guidance=guidance, sampler=samplers[name], seed=fields.seed)
+            name: self.streams.drawing(
+                name, labels, prompts=prompts, guidance=guidance, sampler=samplers[name], seed=fields.seed
+            )
             for name, guidance in SETS.items()
         }
         real, reference = real_side(self.fae, self.streams, fields.generation.metrics, len(labels))
@@ -87,7 +88,7 @@ class Generation:
         figures: dict[str, Any] = {}
         for name, drawing in drawings.items():
             samples = sampled(drawing, self.streams.evaluators)
-            metrics = taken(self.fae, self.streams, samples, fields.generation.metrics)
+            metrics = taken(self.fae, self.streams, samples, fields.generation.metrics, names)
             scores, figures = results(metrics, real)
             sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
@@ -117,7 +118,13 @@ def check_possible(config: Any, chosen: Sequence[str]) -> None:
     """
     if _from_images(config, chosen):
         check_heldout(config)
-    if not make_condition(config).classes:
+    if reads_text(config):
+        if not config.data.captions:
+            raise ValueError("it asks for captions, and data.captions=False has none")
+        if "recognised" in chosen:
+            raise ValueError("recognised judges classes, and this generator reads text: leave it out of the metrics")
+        check_heldout(config)
+    elif not make_condition(config).classes:
         raise ValueError(
             f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
             "from it with `fae sample`"
@@ -168,10 +175,12 @@ def real_side(
         rest = [name for name in chosen if compares(name) == "reference"]
         real["reference"], about = known_reference(apart, rest, (size, size), config, streams.evaluators)
     for split in SPLITS if own else ():
-        real[split] = taken(fae, streams, streams.batches(split, "real images", samples), own)
+        real[split] = taken(fae, streams, streams.batches(split, "real images", samples), own, fae.classes)
     return real, about
 
 
-def taken(fae: FAE, streams: Streams, batches: Iterator[Batch], chosen: Sequence[str]) -> dict[str, Metric]:
-    """The metrics after a stream, over all hosts."""
-    return streams.together(take_in(batches, chosen, fae.config.evaluation.metrics, fae.classes))
+def taken(
+    fae: FAE, streams: Streams, batches: Iterator[Batch], chosen: Sequence[str], names: Sequence[str]
+) -> dict[str, Metric]:
+    """The metrics after a stream, over all hosts; `names` are what labels stand for."""
+    return streams.together(take_in(batches, chosen, fae.config.evaluation.metrics, names))

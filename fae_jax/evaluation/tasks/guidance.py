@@ -23,14 +23,14 @@ from fae_jax.data.sources.listing import SPLITS
 from fae_jax.diffusion.guidance import KINDS, make_schedule
 from fae_jax.evaluation.metrics import known_metrics, numbers_of, results
 from fae_jax.evaluation.origin import metric_settings
-from fae_jax.evaluation.streams import Streams, drawn
+from fae_jax.evaluation.streams import Streams, asked, drawn
 from fae_jax.evaluation.tasks import Outcome, higher_is_better
 from fae_jax.evaluation.tasks.generation import check_possible, check_real, real_side, taken
 from fae_jax.files.progress import say
 from fae_jax.model import FAE
 from fae_jax.section import Check, are_numbers, as_dict, at_least, at_most, one_of, option
 from fae_jax.stages.figures import line_chart
-from fae_jax.stages.sampling import choose_labels, own_sampling
+from fae_jax.stages.sampling import own_sampling
 
 
 def _are(what: str, low: float, high: float) -> Check:
@@ -78,7 +78,8 @@ class GuidanceSweep:
     def run(self) -> Outcome:
         fae, fields, evaluation = self.fae, self.fields, self.fae.config.evaluation
         settings = fae.settings()
-        labels = choose_labels(range(len(fae.classes)), fields.samples, settings.labels, evaluation.seed)
+        labels, prompts, names = asked(fae, lambda: self.streams.source("heldout"), fields.samples)
+        how: dict[str, Any] = {"seed": evaluation.seed, "prompts": prompts}
         real, reference = real_side(fae, self.streams, fields.metrics, fields.samples)
         emas: list[str | None] = [str(decay) for decay in fields.emas or fae.config.generator.ema] or [None]
         every = itertools.product(emas, fields.highs, fields.weights)
@@ -88,10 +89,8 @@ class GuidanceSweep:
         points: dict[str, dict[str, Any]] = {}
         for number, (ema, weight, high) in enumerate(grid, 1):
             intervals = make_schedule(((0.0, high, weight, fields.kind),))
-            samples = drawn(
-                fae, labels, settings, self.streams.evaluators, guidance=intervals, seed=evaluation.seed, ema=ema
-            )
-            scores, _ = results(taken(fae, self.streams, samples, fields.metrics), real)
+            samples = drawn(fae, labels, settings, self.streams.evaluators, guidance=intervals, ema=ema, **how)
+            scores, _ = results(taken(fae, self.streams, samples, fields.metrics, names), real)
             by, value = next(numbers_of(scores))
             schedule = fae.settings(guidance=intervals)
             point = {"ema": ema, "weight": weight, "high": high, "value": value}

@@ -29,6 +29,7 @@ PIXEL_LOSSES = {
     "l1": "fae_jax.losses.pixel.absolute:l1",
     "l2": "fae_jax.losses.pixel.squared:l2",
     "lpips": "fae_jax.losses.pixel.lpips:Perceptual",
+    "convnext": "fae_jax.losses.pixel.convnext:Logits",
     "gan": "fae_jax.losses.pixel.gan:Adversarial",
 }
 HIGHEST = 1e4  # a_k

@@ -28,17 +28,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fae_jax.losses.pixel import Opponent, Term
+from fae_jax.losses.pixel.augment import NUMBERS, augment
+from fae_jax.losses.pixel.heads import DinoDiscriminator
 from fae_jax.losses.pixel.patch import GROUPS, PatchDiscriminator
 from fae_jax.section import at_least, decays, numbers, one_of, option, share
 
 LOSSES = ("hinge", "non_saturating", "vanilla")
+REAL, FAKE, DECODING = 11, 12, 13  # what numbers are drawn for; the key itself draws the features' noise
+
+
+def odd(value: Any) -> str | None:
+    """A check: a window with a middle."""
+    return None if value > 0 and value % 2 else "must be an odd number"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdversarialSection:
     """The discriminator, its loss and its training."""
 
-    network: str = option("patch", "the discriminator: patch (PatchGAN)", one_of("patch"))
+    network: str = option(
+        "patch",
+        "the discriminator: patch (PatchGAN), or dino (heads on a frozen DINO ViT-S/8)",
+        one_of("patch", "dino"),
+    )
     loss: str = option("hinge", "hinge, non_saturating or vanilla", one_of(*LOSSES))
     adaptive: bool = option(
         False, "weigh by the ratio of gradients at the decoder's last projection, beside the weight"
@@ -47,6 +59,8 @@ class AdversarialSection:
     lecam: float = option(0.0, "weight of LeCam's regularisation", at_least(0))
     lecam_decay: float = option(0.999, "decay of LeCam's averages of logits", share)
     r1: float = option(0.0, "weight of the gradient penalty on images (R1)", at_least(0))
+    augment: bool = option(False, "the discriminator sees images moved and recoloured at random (DiffAug)")
+    cutout: float = option(0.0, "augment: share of each side that a blank rectangle takes", share)
     rounded: bool = option(False, "the discriminator sees decoded images in 8 bits, as images are")
     learning_rate: float = option(
         1e-4,
@@ -60,6 +74,10 @@ class AdversarialSection:
     ema: tuple[Any, ...] = option((), "decays of averages of the discriminator's parameters", decays)
     channels: int = option(128, "patch: channels of the first stage", at_least(GROUPS))
     stages: int = option(3, "patch: how often the grid is halved", at_least(1))
+    size: int = option(9, "dino: tokens that a head's second convolution sees", odd)
+    weights: str = option(
+        "", "dino: a file of its weights; empty = what `fae weights pull dino_s8` brought", path=True
+    )
 
     def check(self) -> None:
         if self.channels % GROUPS:
@@ -101,8 +119,17 @@ class Adversarial(Term):
     def build(cls, section: AdversarialSection, compute: Any) -> Adversarial:
         """See `fae_jax.losses.pixel`."""
         dtype = jnp.dtype(compute.dtype)
-        network = PatchDiscriminator(channels=section.channels, stages=section.stages, dtype=dtype)
+        if section.network == "patch":
+            network: Any = PatchDiscriminator(channels=section.channels, stages=section.stages, dtype=dtype)
+        else:
+            within = {**compute.products, "scan": compute.scan, "remat": compute.remat}
+            network = DinoDiscriminator(size=section.size, compute=within)
         return cls(section=section, network=network)
+
+    @property
+    def networks(self) -> Mapping[str, tuple[Any, str]]:  # type: ignore[override]
+        dino = getattr(self.network, "dino", None)
+        return {dino.name: (dino.network, self.section.weights)} if dino else {}
 
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
@@ -120,25 +147,31 @@ class Adversarial(Term):
             start=None if own.start < 0 else own.start,
         )
 
-    def _logits(self, params: Any, images: Array, given: Mapping[str, Any]) -> tuple[Array, Any]:
+    def _logits(
+        self, params: Any, images: Array, given: Mapping[str, Any], keys: Array, purpose: int
+    ) -> tuple[Array, Any]:
+        """D of images, augmented where the section says so by numbers that are drawn for a purpose."""
+        if self.section.augment:
+            drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, purpose), (NUMBERS,)))(keys)
+            images = augment(images, drawn, self.section.cutout)
         return self.network.logits(params, images, given, given["memory"]["gan"]["network"])
 
     def __call__(self, decoded: Array, images: Array, given: Mapping[str, Any], keys: Array) -> Array:
         """The decoder's loss."""
-        return decoder_loss(self.section.loss, self._logits(given["gan"], decoded, given)[0])
+        return decoder_loss(self.section.loss, self._logits(given["gan"], decoded, given, keys, DECODING)[0])
 
     def discriminate(
         self, params: Any, decoded: Array, images: Array, given: Mapping[str, Any], keys: Array
     ) -> tuple[Array, dict[str, Array], Any]:
         """D's loss, what it reports, and what its memory is made of."""
         own, memory = self.section, given["memory"]["gan"]
-        real, kept = self._logits(params, images, given)
-        fake, _ = self._logits(params, rounded(decoded) if own.rounded else decoded, given)
+        real, kept = self._logits(params, images, given, keys, REAL)
+        fake, _ = self._logits(params, rounded(decoded) if own.rounded else decoded, given, keys, FAKE)
         loss = discriminator_loss(own.loss, real, fake)
         if own.lecam:
             loss += own.lecam * lecam(real, fake, memory)
         if own.r1:
-            slope = jax.grad(lambda y: self._logits(params, y, given)[0].sum())(images)
+            slope = jax.grad(lambda y: self._logits(params, y, given, keys, REAL)[0].sum())(images)
             loss += own.r1 / 2 * jnp.mean(jnp.sum(slope**2, axis=(1, 2, 3)))
         means = {"real": jnp.mean(real), "fake": jnp.mean(fake)}
         return loss, {f"logits_{name}": value for name, value in means.items()}, {**means, "network": kept}

@@ -10,6 +10,8 @@ AdaptiveMaxPool2d, cell i of 16 is the maximum over rows ⌊i h / 16⌋ … ⌈(
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,17 +23,23 @@ from fae_jax.nn.convolutions import blur_pool, convolve, group_norm, init_convol
 PATCHES, GROUPS, SLOPE = 16, 32, 0.1
 
 
+def _largest(parts: Sequence[Array]) -> Array:
+    # Not jnp.max: its gradient looks for the element that equals the maximum, and divides by 0 where a compiler that
+    # computes the elements twice rounds them differently.
+    return functools.reduce(jnp.maximum, parts)
+
+
 def _adaptive_max(x: Array) -> Array:
     for axis in (1, 2):
         n = x.shape[axis]
         if n % PATCHES == 0:
-            x = x.reshape(*x.shape[:axis], PATCHES, n // PATCHES, *x.shape[axis + 1 :]).max(axis + 1)
+            x = x.reshape(*x.shape[:axis], PATCHES, n // PATCHES, *x.shape[axis + 1 :])
+            x = _largest([x.take(place, axis + 1) for place in range(n // PATCHES)])
         elif PATCHES % n == 0:
             x = x.repeat(PATCHES // n, axis)
         else:
-            cells = [(i * n // PATCHES, -(-(i + 1) * n // PATCHES)) for i in range(PATCHES)]
-            parts = [jax.lax.slice_in_dim(x, low, high, axis=axis).max(axis, keepdims=True) for low, high in cells]
-            x = jnp.concatenate(parts, axis=axis)
+            cells = [range(i * n // PATCHES, -(-(i + 1) * n // PATCHES)) for i in range(PATCHES)]
+            x = jnp.stack([_largest([x.take(place, axis) for place in cell]) for cell in cells], axis=axis)
     return x
 
 

@@ -74,6 +74,31 @@ def test_ssim_is_that_of_plain_loops():
     np.testing.assert_allclose(ssim(first, second), expected, rtol=1e-9)
 
 
+@pytest.mark.parity
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    first = make_images(2)
+    second = noisy(first, 3, 40.0)
+    fields = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = [
+        metrics.structural_similarity(a, b, data_range=255, channel_axis=-1, **fields)
+        for a, b in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(first, second), expected, rtol=1e-9)
+
+
+def test_the_distances_of_each_image_are_kept_through_state_and_merging():
+    images = make_images(7, 10)
+    whole, parts = scores(images, noisy(images, 8, 25.0)), []
+    for part in (slice(0, 4), slice(4, 10)):
+        parts.append(Fidelity())
+        parts[-1].restore(scores(images[part], noisy(images, 8, 25.0)[part]).state())
+    parts[0].merge(parts[1])
+    each = parts[0].each()
+    assert list(each) == ["psnr", "ssim", "mean_squared_error"] and len(each["psnr"]) == 10
+    assert parts[0].result({}) == whole.result({})
+
+
 def test_ssim_of_a_image_and_itself_and_its_negative():
     images = make_images(4)
     np.testing.assert_allclose(ssim(images, images), 1.0)

@@ -62,6 +62,7 @@ def begun(p):
 
 def test_the_middle_head_reads_a_velocity_and_leaves_the_last_one_alone():
     module, params = made(middle=2)
+    assert [reference.depth_of(params[name]) for name in ("blocks", "upper_blocks")] == [2, 1]
     x, _, condition = begun(params)
     x = blocks(params, "blocks", x, condition, 2)
     middle = end(params, "middle", "middle_velocity", x, condition)
