@@ -226,7 +226,8 @@ def test_one_step_beats_one_euler_step_of_flow_matching_on_eight_gaussians():
         params = trained(each, data, 1500)
         drawn = np.asarray(each.sample(params, keys, label, one))[:, 0]
         distance[name] = energy_distance(drawn, real)
-    assert distance["mean"] < 0.1 * distance["euler"] and distance["improved"] < 0.1 * distance["euler"], distance
+    # seen: 0.92 by Euler, 0.0095 and 0.0086 by averages
+    assert distance["mean"] < 0.05 * distance["euler"] and distance["improved"] < 0.05 * distance["euler"], distance
 
 
 @pytest.mark.parity

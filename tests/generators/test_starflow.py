@@ -88,6 +88,7 @@ class Counted(CausalTransformer):
         return CausalTransformer.next(self, *given)
 
 
+@pytest.mark.slow
 def test_blocks_of_tokens_equal_one_by_one_in_fewer_counted_evaluations():
     made = flow(denoise=False, shallow_blocks=1)
     networks = {

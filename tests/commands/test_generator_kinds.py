@@ -1,0 +1,95 @@
+"""STARFlow and MeanFlow through the commands, beside the stages that flow matching's experiment left."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import TINY, assert_same_arrays, curve, fae, lines, saved_state, signal_when, start
+
+import fae_jax
+from fae_jax.cli.program import main
+from fae_jax.data.pixels import to_uint8
+
+SIZES = {"width": 16, "depth": 1, "heads": 2, "hidden": 32}
+KINDS = {
+    "starflow": {**SIZES, "shallow_blocks": 2, "shallow_depth": 1, "block": 4, "iterations": 2},
+    "mean_flow": {"guidance": "asked", **{f"dit.{name}": value for name, value in SIZES.items()}},
+}
+EVALUATIONS = {"starflow": 2 * (8 + 1) + 2 * 8 + 3, "mean_flow": 4}
+
+
+def words(kind: str, **more: object) -> list[str]:
+    fields = {f"generator.{kind}.{name}": value for name, value in KINDS[kind].items()}
+    fields |= {"generator.kind": kind, "sampling.guidance": "((0.0, 1.0, 2.0),)", **more}
+    return ["--config", str(TINY), *(f"--config.{name}={value}" for name, value in fields.items())]
+
+
+def before_the_generator(finished: Path, workdir: Path) -> Path:
+    """All stages before it, of an experiment with another generator."""
+    shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("generator", "samples", "evaluation"))
+    (workdir / "config.json").unlink()  # the experiment's, not that of the encoder's folder
+    return workdir
+
+
+def told(folder: Path) -> Any:
+    return json.loads((folder / "settings.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
+    kind: str, finished: Path, tmp_path: Path
+):
+    whole, killed = (before_the_generator(finished, tmp_path / name) for name in ("whole", "killed"))
+    train = ("train", "generator", *words(kind, **{"generator.steps": 60}))  # so many that the kill is in time
+    fae(*train, "--workdir", whole)
+    rows = killed / "generator" / "metrics.jsonl"
+    code, err = signal_when(start(*train, "--workdir", killed), lambda: lines(rows) >= 4, signal.SIGKILL)
+    assert code == -signal.SIGKILL, err
+    fae("train", "generator", "--workdir", killed)
+    assert curve(killed, "generator") == curve(whole, "generator")
+    assert_same_arrays(saved_state(killed, "generator"), saved_state(whole, "generator"))
+
+    fae("sample", "--workdir", whole, "--number", 7)
+    drawn, settings = whole / "samples" / "samples", told(whole / "samples" / "samples")
+    assert settings["function_evaluations"] == EVALUATIONS[kind]
+    assert "sampler" not in settings and ("steps" in settings) == (kind == "mean_flow")
+    fae("export", "--workdir", whole, "--out", tmp_path / "bundle")
+    bundle = fae_jax.load(str(tmp_path / "bundle"))
+    with np.load(drawn / "samples.npz") as kept:  # drawn in batches of five, and these in one of two
+        difference = to_uint8(bundle.generate([0, 1])).astype(int) - kept["arr_0"][:2]
+    assert np.abs(difference).max() <= 1
+    fae("evaluate", "--workdir", whole, "--task", "generation", "--config.evaluation.samples=10")
+    sets = json.loads((whole / "evaluation" / "generation.json").read_text())["sets"]
+    assert sets["guided"]["sampling"]["function_evaluations"] == EVALUATIONS[kind]
+    out, _ = fae("compile", *words(kind), "--stage", "generator", "--stage", "sample")
+    assert out.count("fits") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "fields", "problem"),
+    [
+        ("mean_flow", {"sampling.steps": 0}, "field sampling.steps must be at least 1, got 0"),
+        (
+            "mean_flow",
+            {"sampling.guidance": "((0.9, 1.0, 0.9), (0.0, 0.7, 2.5))"},
+            "field sampling.guidance must be one",
+        ),
+        ("mean_flow", {"generator.mean_flow.mix": 1.0}, "field generator.mean_flow.mix=1.0 must be below 1"),
+        ("starflow", {"condition.kind": "none"}, "field sampling.guidance guides towards a condition"),
+        ("starflow", {"generator.starflow.block": 3}, "field generator.starflow.block=3 must divide the 16 tokens"),
+        ("starflow", {"generator.starflow.iterations": 5}, "field generator.starflow.iterations=5 are more than"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    kind: str, fields: dict, problem: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    workdir = before_the_generator(finished, tmp_path / "run")
+    assert main(["train", "generator", *words(kind, **fields), "--workdir", str(workdir)]) == 2
+    err = capsys.readouterr().err
+    assert problem in err and len(err.splitlines()) == 1 and not (workdir / "generator").exists()
