@@ -6,6 +6,9 @@
 
 The images and sentences are those of fae_jax.data.sources.digit_captions: a fifth of the pairs of digits is held out,
 and the report draws from their sentences. The network is the paper's MMDiT at a hundredth of its size.
+
+Expected: not reached yet. The decoders give held-out pairs back so that the judge reads 94 % of them; a look at 1,200
+steps of the generator drew 24 % of held-out sentences right at guidance 3, 13 % against another sentence.
 """
 
 from ml_collections import ConfigDict

@@ -113,8 +113,10 @@ class StarFlow:
         """From the section `generator.starflow`.
 
         Raises:
-          ValueError: `block` does not divide the tokens.
+          ValueError: `block` does not divide the tokens, or the condition is a text.
         """
+        if hasattr(condition, "encode"):
+            raise ValueError("generator.kind=starflow embeds a class, and this generator reads text: choose another")
         tokens = grid[0] * grid[1]
         if tokens % section.block:
             raise ValueError(f"field generator.starflow.block={section.block} must divide the {tokens} tokens")
