@@ -222,7 +222,7 @@ class FlowMatching:
         if of_kind(schedule, "internal") and not self.has_middle:
             raise ValueError(
                 "field sampling.guidance holds internal guidance, and the generator has no head at a middle block: "
-                "train one with generator.flow_matching.dit.middle=8, or leave it out"
+                "train one with middle=8 in the network's section, or leave it out"
             )
         if of_kind(schedule, "auto") and not settings.guide:
             raise ValueError(NO_GUIDE)

@@ -60,12 +60,17 @@ class Player:
 
 @flax.struct.dataclass
 class PlayerState:
-    """Parameters, optimizer state and the loss's memory of one player; averages of parameters lie in the optimizer
-    state."""
+    """Parameters and optimizer state of one player; averages lie in the optimizer state."""
 
     params: Any
     optimizer: Any
-    memory: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class RememberingState(PlayerState):
+    """The same of a player whose loss has a memory; the others' checkpoints are as they always were."""
+
+    memory: Any
 
 
 @flax.struct.dataclass
@@ -97,7 +102,8 @@ def initial_state(players: Mapping[str, Player], seed: int, given: Mapping[str, 
             params = given[name]
         else:
             params = player.init(jax.random.fold_in(jax.random.key(seed), place))
-        return PlayerState(params=params, optimizer=player.optimizer.init(params), memory=player.memory())
+        own, memory = PlayerState(params=params, optimizer=player.optimizer.init(params)), player.memory()
+        return RememberingState(params=own.params, optimizer=own.optimizer, memory=memory) if memory else own
 
     zero = lambda: jnp.zeros((), jnp.int32)
     started = {name: start(place, name, player) for place, (name, player) in enumerate(players.items())}

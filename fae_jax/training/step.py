@@ -13,6 +13,7 @@ nor devices change what an example sees.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxtyping import Array
 from fae_jax.nn.dense import weight_gradients
 from fae_jax.parallel.mesh import batch_sharding
 from fae_jax.parallel.rules import constrained, shardings
-from fae_jax.training.state import Player, PlayerState, Report, TrainState, state_shardings
+from fae_jax.training.state import Player, PlayerState, RememberingState, Report, TrainState, state_shardings
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
 
@@ -34,6 +35,10 @@ def example_keys(seed: int, step: Array, batch: int) -> Array:
     """A key per example of the global batch at `step`: (batch,) typed keys."""
     base = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(base, jnp.arange(batch))
+
+
+def _memory(own: PlayerState) -> Any:
+    return own.memory if isinstance(own, RememberingState) else {}
 
 
 def _gradients(
@@ -46,7 +51,7 @@ def _gradients(
     place: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """Equation (1): name → (mean gradient, loss, metrics, measured) over `parts` microbatches."""
-    seen = {**frozen, "memory": {name: own.memory for name, own in state.players.items()}}
+    seen = {**frozen, "memory": {name: _memory(own) for name, own in state.players.items()}}
 
     def differentiate(batch: Mapping[str, Any], keys: Array) -> dict[str, Any]:
         made = {}
@@ -106,12 +111,13 @@ def train_step(
         norm = optax.tree.norm(gradient)
         finite = finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimizer = player.optimizer.update(gradient, own.optimizer, own.params)
-        memory = player.remember(own.memory, measured, state.step)
-        for leaf in jax.tree.leaves(memory):  # what is remembered wrongly would spoil every step to come
-            finite = finite & jnp.isfinite(leaf).all()
-        stepped[name] = PlayerState(
-            params=optax.apply_updates(own.params, updates), optimizer=optimizer, memory=memory
-        )
+        new = {"params": optax.apply_updates(own.params, updates), "optimizer": optimizer}
+        if isinstance(own, RememberingState):
+            memory = player.remember(own.memory, measured, state.step)
+            new["memory"] = memory
+            for leaf in jax.tree.leaves(memory):  # what is remembered wrongly would spoil every step to come
+                finite = finite & jnp.isfinite(leaf).all()
+        stepped[name] = dataclasses.replace(own, **new)
         if player.start:
             begun = state.step >= player.start
             stepped[name] = jax.tree.map(lambda new, old, begun=begun: jnp.where(begun, new, old), stepped[name], own)

@@ -61,3 +61,19 @@ def test_a_batch_that_does_not_divide_names_its_field(stage: str, field: str, mo
 def test_a_stage_that_is_none_is_refused():
     with pytest.raises(ValueError, match="stage 'encoder' cannot be compiled; choose one of features"):
         lower(CONFIG, "encoder", make_mesh())
+
+
+@pytest.mark.slow
+def test_a_tower_of_text_is_beside_the_generator_without_its_weights():
+    text = {"condition.kind": "text", "condition.text.tower": "minilm_l6", "condition.text.length": "7"}
+    sizes = {"width": "16", "depth": "2", "heads": "2", "hidden": "24"}
+    text |= {f"generator.flow_matching.mmdit.{name}": value for name, value in sizes.items()}
+    config = override(
+        CONFIG, [*text.items(), ("generator.flow_matching.network", "mmdit"), ("data.captions", "True")]
+    )
+    programs = {stage: lower(config, stage, make_mesh()) for stage in ("generator", "sample")}
+    _, frozen = programs["generator"].state
+    assert set(frozen) == {"text"} and per_device(frozen) == 4 * 22_565_376  # without its pooler
+    for program in programs.values():
+        inputs = program.lowered.as_text().split("@main(", 1)[1].split(") ->", 1)[0]
+        assert f"tensor<{program.batch}x7xi32>" in inputs and f"tensor<{program.batch}x7xi1>" in inputs

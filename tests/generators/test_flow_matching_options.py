@@ -147,7 +147,7 @@ def test_a_weight_of_one_is_the_conditional_field_bitwise():
 @pytest.mark.parametrize(
     ("guidance", "condition", "message"),
     [
-        (((0.0, 1.0, 1.4, "internal"),), None, "no head at a middle block: train one with generator.flow_matching"),
+        (((0.0, 1.0, 1.4, "internal"),), None, "no head at a middle block: train one with middle=8"),
         (((0.0, 1.0, 1.4, "auto"),), None, "name the weaker network's directory in sampling.guide"),
         (((0.0, 1.0, 1.4),), Nothing(), r"knows none \(condition.kind=none\): set --config.sampling.guidance='\(\)'"),
         (((0.0, 1.0, 1.4, "internl"),), None, "guidance 'internl' is unknown; did you mean 'internal'"),

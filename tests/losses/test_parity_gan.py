@@ -148,6 +148,8 @@ def test_dino_discriminator_with_spectral_norms_over_two_steps():
             with torch.no_grad():
                 a = block(own["first"], layers["first"], seen[which].transpose(1, 2))
                 want.append(layers["out"]((block(own["second"], layers["second"], a) + a) / 2**0.5).flatten(1))
+            for name, layer in layers.items():
+                np.testing.assert_allclose(memory[f"head_{place}"][name], layer.weight_u, atol=1e-5)
         want = torch.cat(want, 1).numpy()
         assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
 

@@ -16,7 +16,7 @@ from fae_jax.training.step import compile_step  # noqa: E402
 
 # Neither L1 nor pixels of 8 bits: where they jump, the last bit of a sum decides.
 GAN = {"adaptive": True, "lecam": 0.1, "lecam_decay": 0.5, "augment": True, "learning_rate": 1e-3}
-PLAYERS = pixel_players((("l2", 1.0), ("gan", 0.5, 2)), gan=GAN, batch=16, learning_rate=1e-3)
+PLAYERS = pixel_players((("l2", 1.0), ("gan", 0.5, 2)), gan=GAN, linear=True, batch=16, learning_rate=1e-3)
 
 
 def curve(devices, parts):

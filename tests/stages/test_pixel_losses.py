@@ -111,7 +111,6 @@ def test_decoders_paint_patches_of_16_from_grids_of_three_sizes(image: int, grid
     config = changed(("data.image_size", str(image)), ("encoder.patch", "16"))
     tokenizer = FAETokenizer.outline(config)
     assert tokenizer.grid == (grid, grid) and tokenizer.pixel_decoder.patch == 16
-    shapes = tokenizer.shapes("pixel_decoder")
     features = jax.ShapeDtypeStruct((1, grid * grid, tokenizer.width), "float32")
-    made = jax.eval_shape(lambda params, x: tokenizer.pixel_decoder.apply({"params": params}, x), shapes, features)
+    made, _ = jax.eval_shape(tokenizer.pixel_decoder.init_with_output, jax.random.key(0), features)
     assert made.shape == (1, image, image, 3)

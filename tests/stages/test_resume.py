@@ -208,8 +208,8 @@ ADVERSARIAL = (
 
 
 @pytest.mark.slow
-def test_a_decoder_and_its_discriminator_killed_at_every_step_come_out_the_same(finished: Path, tmp_path: Path):
-    """Both players, what losses remember, and their schedules; killed before the discriminator begins too."""
+def test_a_decoder_and_its_discriminator_killed_twice_come_out_the_same(finished: Path, tmp_path: Path):
+    """Both players, what losses remember, and their schedules; killed where one player trains, and both."""
     for name in ("whole", "killed"):
         workdir = tmp_path / name
         workdir.mkdir()
@@ -217,12 +217,12 @@ def test_a_decoder_and_its_discriminator_killed_at_every_step_come_out_the_same(
     options = ("--config", TINY, "--config.checkpoint.every=1", *ADVERSARIAL)
     fae("train", "pixels", *options, "--workdir", tmp_path / "whole")
     workdir, landed = tmp_path / "killed", 0
-    for step in range(1, STEPS):
+    for step in (1, 4):
         process = start("train", "pixels", *options, "--workdir", workdir)
         signal_when(process, lambda step=step: progress(workdir, "pixels") >= step, signal.SIGKILL)
         landed += process.returncode == -signal.SIGKILL
     fae("train", "pixels", *options, "--workdir", workdir)
-    assert landed >= STEPS - 3
+    assert landed == 2
     assert curve(workdir, "pixels") == curve(tmp_path / "whole", "pixels")
     ours, theirs = saved_state(workdir, "pixels"), saved_state(tmp_path / "whole", "pixels")
     assert_same_arrays(ours, theirs)

@@ -37,6 +37,7 @@ METRICS = {
     "cmmd": "fae_jax.evaluation.metrics.cmmd:Cmmd",
     "fdr6": "fae_jax.evaluation.metrics.fdr6:FDr6",
     "nearest": "fae_jax.evaluation.metrics.nearest:Nearest",
+    "clip_score": "fae_jax.evaluation.metrics.clip_score:ClipScore",
     "digit_pairs": "fae_jax.evaluation.metrics.digit_pairs:DigitPairs",
     "fidelity": "fae_jax.evaluation.metrics.fidelity:Fidelity",
     "lpips": "fae_jax.evaluation.metrics.lpips:Lpips",

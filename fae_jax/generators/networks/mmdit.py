@@ -29,6 +29,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -140,10 +141,15 @@ class MMDiTSection:
         one_of("tokens", "pooled"),
     )
     time_scale: float = option(1.0, "factor of times before they are embedded (SD3: 1000)")
+    middle: int = option(
+        0, "block after which a second head reads a velocity, for internal guidance; 0 = none", at_least(0)
+    )
 
     def check(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} must divide width={self.width}")
+        if self.middle >= self.depth:
+            raise ValueError(f"middle={self.middle} must be below depth={self.depth}")
 
 
 class MMDiT(nn.Module):
@@ -152,7 +158,7 @@ class MMDiT(nn.Module):
 
     Attributes:
       grid: rows and columns of image tokens.
-      width, …, time_scale: see `MMDiTSection`.
+      width, …, middle: see `MMDiTSection`.
       dtype, residual: dtypes of the matrix products and of the residual streams; all else is float32.
     """
 
@@ -168,6 +174,7 @@ class MMDiT(nn.Module):
     rotary: bool = True
     conditioning: str = "tokens"
     time_scale: float = 1.0
+    middle: int = 0
     dtype: jnp.dtype = jnp.float32
     residual: jnp.dtype = jnp.float32
     kernel: str = "auto"
@@ -196,16 +203,26 @@ class MMDiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: Float[Array, "b n c"], time: Float[Array, "b ..."], text: Mapping[str, Array]
-    ) -> Float[Array, "b n c"]:
+        self,
+        latents: Float[Array, "b n c"],
+        time: Float[Array, "b ..."],
+        text: Mapping[str, Array],
+        middle: bool = False,
+    ) -> Any:
         """See the class.
 
+        Args:
+          middle: also return what the second head reads, (velocity, velocity of block `middle`).
+
         Raises:
-          ValueError: the number of image tokens is not the grid's, or `heads` does not divide `width`.
+          ValueError: the number of image tokens is not the grid's, `heads` does not divide `width`, or there is no
+            second head.
         """
         check_tokens(latents.shape[1], self.grid)
+        if middle and not self.middle:
+            raise ValueError("there is no head at a middle block: middle=0")
         head_width, length = split_width(self.width, self.heads), text["tokens"].shape[1]
-        zeros, init = nn.initializers.zeros, nn.initializers.xavier_uniform()
+        init = nn.initializers.xavier_uniform()
         x = Dense(self.width, dtype=self.dtype, kernel_init=init, name="embed")(latents).astype(self.residual)
         x = x + sincos_table(self.width, self.grid).astype(self.residual)
         y = Dense(self.width, dtype=self.dtype, kernel_init=init, name="text_embed")(text["tokens"])
@@ -224,17 +241,27 @@ class MMDiT(nn.Module):
         rotary = rotary_table(head_width, self.grid, prefix=length) if self.rotary else None
         tokens, shared = jnp.concatenate([y, x], axis=1), (condition, seen, rotary)
         inner = functools.partial(MMDiTBlock, **fields, last=False)
-        tokens, _ = stack(inner, self.depth - 1, tokens, *shared, scan=self.scan, remat=self.remat)
+        lower = self.middle or self.depth - 1
+        tokens, _ = stack(inner, lower, tokens, *shared, scan=self.scan, remat=self.remat)
+        at_middle, upper = tokens[:, length:], self.depth - 1 - lower
+        if upper:
+            tokens, _ = stack(inner, upper, tokens, *shared, scan=self.scan, remat=self.remat, name="upper_blocks")
         policy = REMAT_POLICIES[self.remat]
         block = MMDiTBlock if policy is None else nn.remat(MMDiTBlock, policy=policy)
         x = block(**fields, last=True, name="last_block")(tokens, *shared)
+        velocity = self._velocity("last", "to_velocity", latents.shape[-1], x, condition)
+        if self.is_initializing() and self.middle or middle:
+            return velocity, self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition)
+        return velocity
+
+    def _velocity(self, name: str, out: str, channels: int, x: Array, condition: Array) -> Float[Array, "b n c"]:
+        """The network's end, equation (3) or (4); its linear starts at zero."""
+        zeros = nn.initializers.zeros
         if self.conditioning == "tokens":
-            table = self.param("last_table", nn.initializers.normal(self.width**-0.5), (2, self.width))
+            table = self.param(f"{name}_table", nn.initializers.normal(self.width**-0.5), (2, self.width))
             shift, scale = table[0] + condition, table[1] + condition
         else:
-            last_modulation = Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(nn.silu(condition))
-            shift, scale = jnp.split(last_modulation, 2, axis=-1)
-        out = Dense(latents.shape[-1], kernel_init=zeros, name="to_velocity")
-        return out(modulate(make_norm(self.norm, affine=False, name="last_norm")(x), shift, scale)).astype(
-            jnp.float32
-        )
+            modulation = Dense(2 * self.width, kernel_init=zeros, name=f"{name}_modulation")(nn.silu(condition))
+            shift, scale = jnp.split(modulation, 2, axis=-1)
+        normed = make_norm(self.norm, affine=False, name=f"{name}_norm")(x)
+        return Dense(channels, kernel_init=zeros, name=out)(modulate(normed, shift, scale)).astype(jnp.float32)

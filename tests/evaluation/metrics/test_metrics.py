@@ -1,13 +1,16 @@
 """The contract: parts of a stream taken in by several metrics and merged are the stream, whatever the batches."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fae_jax.data.sources.digit_captions import compositions
 from fae_jax.evaluation.metrics import (
     METRICS,
     Batch,
+    clip_score,
     compared_with,
     kid,
     known_metrics,
@@ -18,7 +21,7 @@ from fae_jax.evaluation.metrics.fdr6 import IMAGENET, FDr6Section
 from fae_jax.extractors.lpips import LPIPS
 from fae_jax.extractors.networks import Network
 
-NAMES = [str(digit) for digit in range(10)]
+NAMES = [composition.sentences[0] for composition in compositions()[:10]]  # "a zero", …
 
 
 def looked(name: str, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,6 +67,12 @@ def test_batches_and_merges_do_not_change_a_score(digits, name, monkeypatch):
     monkeypatch.setattr(Network, "check", lambda self, weights="": None)
     monkeypatch.setattr(Network, "load", lambda self, weights="": {"by": np.float32(2)})
     monkeypatch.setattr(LPIPS, "distance", lambda self, params, a, b: params["by"] * abs(a - b).mean((1, 2, 3)))
+    width = digits.train.taps("encoder")["mean"].shape[1]
+    tower = SimpleNamespace(
+        name="", weights_hash="", length=1, params={}, tokenize=lambda texts: (np.ones(len(texts)),) * 2
+    )
+    pooled = lambda params, tokens, mask: np.ones((len(tokens), width))
+    monkeypatch.setattr(clip_score, "_tower", lambda name: (tower, pooled))
     real = {split: take_in(cut(getattr(digits, split), []), [name], SECTION, NAMES) for split in ("train", "heldout")}
     samples = dataclasses.replace(digits.heldout, images=np.roll(digits.heldout.images, 3, axis=0))
     (whole,) = cut(samples, [])

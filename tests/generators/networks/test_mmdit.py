@@ -84,6 +84,35 @@ def test_is_its_equations_and_padding_changes_nothing():
     assert np.abs(np.asarray(run({**text, "tokens": text["tokens"] + 0.1}) - out))[:2].max() > 1e-3
 
 
+def test_a_head_in_the_middle_reads_the_images_tokens_there():
+    module, (latents, time, text) = small(middle=1), inputs()
+    params = parameters(module, latents, time, text)
+    assert [reference.depth_of(params[name]) for name in ("blocks", "upper_blocks")] == [1, 1]
+    last, middle = jax.jit(lambda: module.apply({"params": params}, latents, time, text, middle=True))()
+    z, y = (
+        np.asarray(latents[:1], np.float64),
+        linear(params["text_embed"], np.asarray(text["tokens"][:1], np.float64)),
+    )
+    x = linear(params["embed"], z) + reference.sincos(16, GRID)
+    told = reference.time_embedding(params["time"], np.zeros(1), 1.0) + linear(params["pooled"], y.mean(axis=1))
+    both = np.concatenate([y, x], axis=1)
+    ends = {}
+    for name in ("blocks", "upper_blocks"):
+        both = streams_of(layer(params[name]["block"], 0), both, told, 2, GRID, 5, False)
+        ends[name] = both[:, 5:]
+    ends["last"] = streams_of(params["last_block"], both, told, 2, GRID, 5, True)
+    for ours, read, name, out in (
+        (middle, "blocks", "middle", "middle_velocity"),
+        (last, "last", "last", "to_velocity"),
+    ):
+        shift, scale = (row + told[:, None] for row in np.asarray(params[f"{name}_table"], np.float64))
+        assert_close(ours[:1], linear(params[out], (1 + scale) * rms_norm({}, ends[read]) + shift), 1e-5)
+    with pytest.raises(ValueError, match="no head at a middle block"):
+        small().init(jax.random.key(0), latents, time, text, middle=True)
+    with pytest.raises(ValueError, match="middle=3 must be below depth=3"):
+        MMDiTSection(depth=3, middle=3).check()
+
+
 @pytest.mark.parametrize(
     ("width", "depth", "heads", "hidden", "side", "channels", "together"),
     [(1024, 16, 16, 2816, 16, 32, 603_326_496), (1536, 24, 24, 4096, 24, 64, 2_016_955_456)],
