@@ -246,3 +246,33 @@ def test_a_flow_and_its_loss_equal_pytorch_written_from_the_paper():
     np.testing.assert_allclose(e, u.numpy(), atol=1e-4)
     np.testing.assert_allclose(ours, change.numpy(), atol=1e-4)
     assert float(np.abs(u.numpy() - x[:, ::-1]).max()) > 0.5
+
+
+class Sentence(ClassLabel):
+    """A condition of five tokens, as a text's."""
+
+    def told(self, tokens: jax.Array) -> dict[str, jax.Array]:
+        count = len(tokens)
+        return {"tokens": tokens, "mask": jnp.ones((count, 5), bool), "pooled": tokens.mean(1)}
+
+    def none(self, count: int) -> dict[str, jax.Array]:
+        return self.told(jnp.zeros((count, 5, 6)))
+
+
+@pytest.mark.slow
+def test_the_deep_block_reads_every_token_of_a_text():
+    made = dataclasses.replace(flow(shallow_blocks=1, denoise=False), condition=Sentence(classes=0))
+    params = weights(made)
+    tokens, e = jax.random.normal(jax.random.key(4), (2, 5, 6)), jax.random.normal(jax.random.key(2), (2, 8, 3))
+    condition = made.condition.told(tokens)
+
+    @jax.jit
+    def there_and_back(condition: Any) -> tuple[jax.Array, jax.Array]:
+        x = made.inverse(params, e, condition, jnp.ones(8))
+        return x, made.forward(params, x, condition)[0]
+
+    x, back = there_and_back(condition)
+    np.testing.assert_allclose(back, e, atol=1e-4)
+    other, _ = there_and_back({**condition, "tokens": tokens.at[0, 3].add(1.0)})
+    moved = np.abs(np.asarray(other - x)).max(axis=(1, 2))
+    assert moved[0] > 1e-3 and moved[1] == 0
