@@ -210,7 +210,7 @@ def test_every_command_of_the_page_can_be_asked_for(finished):
         if getattr(arguments, "task", None):
             check_tasks(check(load_config("quickstart")), arguments.task)
         if verb == "sample":
-            parse_classes(arguments.classes, ["ant", "bee", "cat", "dog"])
+            parse_classes(arguments.classes or "all", ["ant", "bee", "cat", "dog"])
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(finished, monkeypatch):
