@@ -5,7 +5,7 @@ z = fae.encode(images)                           # images in [−1, 1]
 features = fae.reconstruct_features(z)           # in the encoder's own space: its heads accept them
 images = fae.decode(z)
 images = fae.generate(labels=[207, 360], guidance=2.5, seed=0)
-images = fae.generate(prompts=["a dog beside a fountain"])     # of a model that reads text
+images = fae.generate(prompts=["a dog beside a fountain"])     # a model that reads text
 
 It knows no working directory and no data: `fae_jax.parts.Parts` say what it is made of, and each part is read when
 first used.

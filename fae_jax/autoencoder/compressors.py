@@ -141,7 +141,7 @@ class IdentityCompressor(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PoolingSection:
-    """Of the pooling compressor."""
+    """Sizes of the pooling compressor."""
 
     patch: int = option(2, "rows and columns of tokens that are pooled into one; the generator's patch", at_least(1))
 

@@ -38,7 +38,7 @@ from fae_jax.nn.embeddings import PositionTable, check_tokens, rotary_table, sin
 from fae_jax.nn.norms import make_norm
 from fae_jax.section import above, at_least, one_of, option
 
-EXTENT = 16  # of a fixed table: a finer grid has smaller steps, not larger places
+EXTENT = 16  # side of a fixed table: a finer grid has smaller steps, not larger places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

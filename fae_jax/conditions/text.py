@@ -169,7 +169,7 @@ class Text:
 
     @functools.cached_property
     def _shapes(self) -> dict[str, Any]:
-        """Of what a network is told of one example."""
+        """Shapes of what a network is told about one example."""
         asked = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in self.reads.items()}
         return jax.eval_shape(self.encode, self.outline.params, asked)
 

@@ -98,7 +98,7 @@ def _are_arguments(schedule: Any) -> bool:
 
 
 def of_kind(schedule: Schedule, kind: str) -> Schedule:
-    """Of a schedule as `make_schedule` leaves it, the intervals of one kind, without their kind."""
+    """The intervals of one kind, without it, in a schedule as `make_schedule` leaves it."""
     return tuple(plain for plain, own in map(split, schedule) if own == kind)
 
 

@@ -237,6 +237,6 @@ NO_GUIDE = "field sampling.guidance holds autoguidance: name the weaker network'
 
 
 def _cosine(a: Float[Array, "b n c"], b: Float[Array, "b n c"]) -> Float[Array, "b n"]:
-    """Of the angle between vectors of channels; the floor is PyTorch's."""
+    """Cosine of the angle between vectors of channels; the floor is PyTorch's."""
     norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
     return jnp.sum(a * b, axis=-1) / jnp.maximum(norms, 1e-8)

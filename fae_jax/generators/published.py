@@ -34,7 +34,7 @@ from fae_jax.weights.mapping import LINEAR, Layout, NameMap, Part, Rule, convolu
 from fae_jax.weights.tensors import Tensors
 
 FIRST = "x_embedder.proj.weight"
-HEADS = {width: heads for width, _, heads in SIZES.values()}  # of their models, by width
+HEADS = {width: heads for width, _, heads in SIZES.values()}  # their models have, by width
 IN_FILE = "blocks.{layer}"
 
 

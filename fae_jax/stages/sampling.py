@@ -50,7 +50,7 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
 
 
 def own_sampling(config: Any) -> dict[str, Any]:
-    """Of a generator's own section, the fields that only sampling reads."""
+    """The fields of a generator's own section that only sampling reads."""
     section = getattr(config.generator, config.generator.kind, None)
     fields = dataclasses.fields(section) if section else ()
     return {field.name: getattr(section, field.name) for field in fields if field.metadata["operational"]}

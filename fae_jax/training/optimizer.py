@@ -102,7 +102,7 @@ def make_optimizer(section: TrainingSection) -> optax.GradientTransformation:
     chain = [optax.clip_by_global_norm(section.clip)] if section.clip else []
     rate, (b1, b2), decay = learning_rate(section), section.betas, section.weight_decay
     if section.optimizer == "muon":
-        sides = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)  # of (…, d, p); the axes before count blocks
+        sides = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)  # axes (…, d, p); those before count blocks
         of_matrices = muon(
             rate,
             beta=section.momentum,

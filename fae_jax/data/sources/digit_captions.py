@@ -107,8 +107,8 @@ class DigitCaptionsSource:
         small = digits.images.reshape(-1, HALF, 2, HALF, 2).mean((2, 4)).round().astype(np.uint8)
         self.images = np.zeros((len(self.labels), SIZE, SIZE), np.uint8)
         for image, label in zip(self.images, self.labels, strict=True):
-            layout, shown = compositions()[label]
-            for (y, x), digit in zip(PLACES[layout], shown, strict=True):
+            layout, written = compositions()[label]
+            for (y, x), digit in zip(PLACES[layout], written, strict=True):
                 image[y : y + HALF, x : x + HALF] = small[random.choice(places[digit])]
         self.fingerprint = listing_hash(f"digit captions {digits.fingerprint}", self.labels, self.images.reshape(-1))
 

@@ -51,7 +51,7 @@ SIZES = {
 
 
 def inner_width(width: int, feed_forward: str) -> int:
-    """Of the feed-forward: four times as wide, or ⅔ of that where it is gated, which has a third matrix."""
+    """Inner width of the feed-forward: four times as wide, or ⅔ of that where it is gated, which has a third matrix."""
     return int(2 / 3 * (4 * width)) if feed_forward in GATED else 4 * width
 
 
@@ -82,7 +82,7 @@ class DiTBlock(nn.Module):
     ) -> Float[Array, "b n d"]:
         width = x.shape[-1]
         zeros, of_tokens = nn.initializers.zeros, condition.ndim == 3
-        dtype = self.dtype if of_tokens else jnp.float32  # of tokens it is a product as large as the block's own
+        dtype = self.dtype if of_tokens else jnp.float32  # a product over all tokens, as large as the block's own
         modulation = Dense(6 * width, dtype=dtype, kernel_init=zeros, name="modulation")(nn.silu(condition))
         modulation = modulation if of_tokens else tag(modulation, "modulation")
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
