@@ -339,7 +339,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="tar shards with classes")
-    parser.add_argument("--kinds", help="of source, separated by commas; default: all")
+    parser.add_argument("--kinds", help="kinds of source, separated by commas; default: all")
     parser.add_argument("--workers_list", type=lambda text: [int(w) for w in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--enlarge", metavar="WIDTHxHEIGHT", help="resize the images of --data first")
@@ -352,7 +352,7 @@ def main() -> None:
     hidden = (("measure", str), ("path", str), ("kind", str), ("workers", int), ("count", int), ("cold", int))
     for name, kind in hidden:
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, default=2, help="of ours, in each worker")
+    parser.add_argument("--threads", type=int, default=2, help="threads of our loader, in each worker")
     arguments = parser.parse_args()
     if arguments.measure:
         measures = {"ours": measure_ours, "torch_uint8": measure_torch, "torch_float": measure_torch}

@@ -135,7 +135,9 @@ def plot(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no compilation after so many")
-    parser.add_argument("--weights", action="append", default=[], metavar="CONFIG=FILE", help="of its encoder")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="CONFIG=FILE", help="weights of its encoder"
+    )
     options = parser.parse_args()
     rows = measure(options.seconds, dict(word.split("=", 1) for word in options.weights))
     page = DOCS / "scaling.md"

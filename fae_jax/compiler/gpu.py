@@ -13,7 +13,7 @@ from fae_jax.parallel.topologies import SHAPES
 
 GPUS = {chip.name: chip for chip in CHIPS if chip.name not in SHAPES}
 STANDS_IN = "v5p:1x1x1"
-SHARE = 0.75  # of a GPU's memory that JAX takes where XLA_PYTHON_CLIENT_MEM_FRACTION does not say otherwise
+SHARE = 0.75  # share of a GPU's memory that JAX takes where XLA_PYTHON_CLIENT_MEM_FRACTION does not say otherwise
 METHOD = f"state exact, temporaries estimated by the TPU compiler ({STANDS_IN}); JAX takes {SHARE:.0%} of the memory"
 
 

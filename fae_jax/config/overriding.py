@@ -91,7 +91,7 @@ def from_root(config: Any) -> ConfigDict:
 
 
 def _from_root(value: Any) -> Any:
-    if isinstance(value, tuple):  # of a mixture: (source, path, weight)
+    if isinstance(value, tuple):  # a mixture: (source, path, weight)
         return tuple(
             (part[0], _from_root(part[1]), *part[2:]) if isinstance(part, tuple) and len(part) > 1 else part
             for part in value

@@ -11,7 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from fae_jax.data.jpeg import decode_plain_jpeg
 
-MAX_PIXELS = 2**26  # of an image: more would take a gigabyte a thread; ImageNet's largest has 61 million
+MAX_PIXELS = 2**26  # in one image: more would take a gigabyte a thread; ImageNet's largest has 61 million
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow has 18 more, some of which start other programs

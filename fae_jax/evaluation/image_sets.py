@@ -61,7 +61,7 @@ class ImageSet(abc.ABC):
             seen += len(images)
             progress(seen, self.count)
             yield images, labels
-        self.count = seen  # of a data source those that cannot be decoded are left out, and named
+        self.count = seen  # a data source's that cannot be decoded are left out, and named
         self.sha256 = digest.hexdigest()
 
     @abc.abstractmethod

@@ -178,7 +178,7 @@ class Streams:
                     whole[name] = part
         wait_for_all("every host's scores are read")
         (folder / f"{jax.process_index()}.npz").unlink()
-        with contextlib.suppress(OSError):  # of the hosts the last one removes it; in a bucket there is none
+        with contextlib.suppress(OSError):  # the last host removes it; in a bucket there is none
             folder.rmdir()
         return whole
 

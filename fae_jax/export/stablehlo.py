@@ -40,7 +40,7 @@ from fae_jax.parts import Parts
 from fae_jax.weights import flatten
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-FEW_STEPS = 8  # of the program beside the configured one, where nobody says otherwise
+FEW_STEPS = 8  # steps of the program beside the configured one, where nobody says otherwise
 Program = tuple[Callable[..., Any], tuple[str, ...], Any]
 
 

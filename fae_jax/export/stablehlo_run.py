@@ -107,8 +107,8 @@ class Model:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draws images with the model in this folder.")
     parser.add_argument("--labels", required=True, help="classes, separated by commas")
-    parser.add_argument("--seed", type=int, default=0, help="of all noise (default 0)")
-    parser.add_argument("--steps", type=int, help="of the few-step program (default: the model's own sampler)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_argument("--steps", type=int, help="steps of the few-step program (default: the model's own sampler)")
     parser.add_argument("--out", required=True, help="file to write: images (n, height, width, 3), uint8")
     given = parser.parse_args()
     try:

@@ -33,7 +33,7 @@ class Settings:
 
     zone: str = option(REQUIRED, "as gcloud names it: us-east5-b")
     type: str = option(REQUIRED, "the slice, as gcloud names it: v6e-64")
-    version: str = option(REQUIRED, "of the machines' software, as gcloud names it: v2-alpha-tpuv6e")
+    version: str = option(REQUIRED, "the machines' software, as gcloud names it: v2-alpha-tpuv6e")
     project: str = option("", "Google Cloud project; default: gcloud's own")
     queued: bool = option(True, "a queued resource, which waits for its turn; False creates the VM at once or fails")
     spot: bool = option(False, "cheaper, preempted at any time; the slice is then made again and the run continues")

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
 KINDS = ("nearest", "bilinear", "bicubic", "lanczos")
-_BITS = 22  # of PIL's weights behind the point
+_BITS = 22  # fractional bits of PIL's weights
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 
 

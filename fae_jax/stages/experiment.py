@@ -39,7 +39,7 @@ class Experiment:
         self.origin = origin
         self.scorer: Callable[[Experiment], Score | None] | None = None  # gives what scores a generator in training
         # Set before `parts` is asked for:
-        self.step: int | None = None  # of the generator's checkpoint, where one is asked for
+        self.step: int | None = None  # the generator's checkpoint, where one is asked for
         self.apart = False  # whether each host computes by itself, with whole parameters on its own devices
 
     @functools.cached_property

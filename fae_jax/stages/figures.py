@@ -25,7 +25,14 @@ CAPTION_KEY = "Description"
 GRID_ROWS, GRID_COLUMNS = 20, 12  # classes, and images of each, in a grid by class
 LETTERING = (124, 130, 141, 255)
 ALARM = (217, 72, 62, 255)
-LINES = ((46, 113, 204), (217, 120, 33), (46, 152, 96), (150, 86, 186), (196, 66, 90), (110, 110, 40))  # of a chart
+LINES = (
+    (46, 113, 204),
+    (217, 120, 33),
+    (46, 152, 96),
+    (150, 86, 186),
+    (196, 66, 90),
+    (110, 110, 40),
+)  # colours of a chart
 
 
 def cell_size(height: int, width: int, longest: int) -> tuple[int, int]:

@@ -110,7 +110,8 @@ def given(parts: Parts) -> dict[str, Any]:
 
 def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
     """Samples, the classes in turn or of the first captions, by the configured sampler and guidance, of one noise at
-    every step; None where `logging.preview_every` is 0, where no stage has trained what decodes them, and on several hosts."""
+    every step; None where `logging.preview_every` is 0, where no stage has trained what decodes them, and on several
+    hosts."""
     fae, section = FAE(parts), parts.config.logging
     if not section.preview_every or jax.process_count() > 1:
         return None

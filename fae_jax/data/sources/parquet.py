@@ -21,7 +21,7 @@ from fae_jax.data.sources.stored import StoredImage, StoredSource
 from fae_jax.files import storage
 from fae_jax.files.storage import StoredFile
 
-KEPT_GROUPS = 8  # of all files that are read
+KEPT_GROUPS = 8  # over all files that are read
 
 
 class ParquetSource(StoredSource):

@@ -28,7 +28,7 @@ TAPS = (
     "fd_loss_siglip2:pooled",
     "fd_loss_clip:cls",
 )
-IMAGENET = (1.68, 56.87, 14.19, 0.04, 0.60, 5.60)  # of the 50,000 validation images at 256²
+IMAGENET = (1.68, 56.87, 14.19, 0.04, 0.60, 5.60)  # the 50,000 validation images at 256²
 
 
 def _six(value: Any) -> str | None:

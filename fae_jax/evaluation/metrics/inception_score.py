@@ -46,7 +46,7 @@ class InceptionScore:
     def __init__(self, split: int = InceptionScoreSection().split) -> None:
         self.split = split
         self._seen = 0
-        self._sums: dict[int, np.ndarray] = {}  # of each split: Σ p(c) over samples, Σ p log p, their number
+        self._sums: dict[int, np.ndarray] = {}  # split: Σ p(c) over samples, Σ p log p, their number
 
     @classmethod
     def build(cls, section: InceptionScoreSection | None, classes: Sequence[str]) -> InceptionScore:

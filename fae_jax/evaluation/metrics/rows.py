@@ -27,7 +27,7 @@ from fae_jax.section import option
 
 LIMIT = 50_000  # vectors kept of a stream
 JOINED = 4096  # vectors of several batches become one array: many small ones among others leave holes in memory
-BLOCK = 2048  # of each set in a block of distances
+BLOCK = 2048  # rows of each set in a block of distances
 EQUAL = 1e-13
 
 

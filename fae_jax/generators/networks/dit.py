@@ -51,7 +51,7 @@ SIZES = {
 
 
 def inner_width(width: int, feed_forward: str) -> int:
-    """Inner width of the feed-forward: four times as wide, or ⅔ of that where it is gated, which has a third matrix."""
+    """Width inside the feed-forward: 4 × `width`, or ⅔ of that where it is gated, which has a third matrix."""
     return int(2 / 3 * (4 * width)) if feed_forward in GATED else 4 * width
 
 
