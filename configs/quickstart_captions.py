@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.condition.kind = "text"
     config.condition.text.tower = "minilm_l6"
     config.condition.text.length = 10  # the longest sentence
+    config.condition.text.skip = 5  # MiniLM's last block has mixed the words of a sentence
     config.generator.flow_matching.network = "mmdit"
     mmdit = config.generator.flow_matching.mmdit
     mmdit.width = 128

@@ -40,6 +40,7 @@ class TextConditionSection:
     weights: str = option("", "its file, folder or hub name; empty = the tower's own", path=True)
     tokenizer: str = option("", "its tokenizer's file or folder; empty = beside the weights", path=True)
     length: int = option(0, "tokens that are read of a text, longer ones are cut; 0 = the tower's own", at_least(0))
+    skip: int = option(0, "the tower's last blocks that are left out: earlier ones keep words apart", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Text:
     network is told: {"tokens": float32 (b, n, d), "mask": bool (b, n), "pooled": float32 (b, p)}.
 
     Attributes:
-      tower, weights, tokenizer, length: see `TextConditionSection`.
+      tower, weights, tokenizer, length, skip: see `TextConditionSection`.
       dtype: of the tower's products.
       dropout: share of examples that are trained without their text.
       instead: one example of what `encode` gives, which takes the place of "nothing"; None for nothing.
@@ -58,6 +59,7 @@ class Text:
     weights: str = ""
     tokenizer: str = ""
     length: int = 0
+    skip: int = 0
     dtype: str = "float32"
     dropout: float = 0.0
     instead: Any = None
@@ -75,7 +77,8 @@ class Text:
     @property
     def _request(self) -> tuple[tuple[str, Any], ...]:
         given = {"weights": self.weights or None, "length": self.length or None, "tokenizer": self.tokenizer or None}
-        return tuple({**given, "dtype": self.dtype}.items())
+        skip = {"skip": self.skip} if self.skip else {}  # towers of other packages need not know it
+        return tuple({**given, "dtype": self.dtype, **skip}.items())
 
     @property
     def outline(self) -> TextEncoder:
@@ -109,9 +112,10 @@ class Text:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Which tower it is: its name, the hash of its weights, tokens that are read."""
+        """Which tower it is: its name, the hash of its weights, tokens that are read, blocks that are left out."""
         tower = self.opened()
-        return {"tower": tower.name, "weights": tower.weights_hash, "tokens": tower.length}
+        left_out = {"skip": self.skip} if self.skip else {}
+        return {"tower": tower.name, "weights": tower.weights_hash, "tokens": tower.length, **left_out}
 
     # What is asked for
 

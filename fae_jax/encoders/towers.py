@@ -34,6 +34,7 @@ def build_text(
     scan: bool = True,
     revision: str | None = None,
     place: Callable[[Any], Any] | None = None,
+    skip: int = 0,
     abstract: bool = False,
 ) -> TextEncoder:
     """Reads a published text tower.
@@ -41,11 +42,12 @@ def build_text(
     Args:
       weights, dtype, parameter_dtype, scan, revision, place: as in `fae_jax.encoders.pretrained.build`.
       length: tokens a caption may have; None for the tower's own limit, or where that is none or long for `LENGTHS`.
+      skip: the last blocks to leave out; the last norm, where there is one, stays.
       abstract: read neither weights nor tokenizer: the parameters are shapes, the hash is empty.
       tokenizer: a file or folder; None for what lies beside the weights.
 
     Raises:
-      ValueError: the weights do not fit, or `length` is beyond the tower's limit.
+      ValueError: the weights do not fit, `length` is beyond the tower's limit, or `skip` leaves no block.
       FileNotFoundError, OSError: see `find_files`; there is no tokenizer.
     """
     files = None if abstract and entry is not None and not weights else find_files(weights, entry, revision=revision)
@@ -58,9 +60,14 @@ def build_text(
     assert length is not None, "a tower without a limit is in LENGTHS"
     if limit is not None and length > limit:
         raise ValueError(f"length={length} is beyond what the text tower {name!r} takes: {limit} tokens")
+    if not 0 <= skip < config.depth:
+        raise ValueError(f"skip={skip} leaves no block of the text tower {name!r}, which has {config.depth}")
     module = text.module(dtype=jnp.dtype(dtype), scan=scan)
+    module = module.clone(config=dataclasses.replace(config, depth=config.depth - skip))
 
     def apply(params: Any, tokens: jax.Array, mask: jax.Array | None = None) -> TextOutput:
+        blocks = jax.tree.map(lambda leaf: leaf[: config.depth - skip], params["blocks"])
+        params = {**params, "blocks": blocks}
         # CLIP and SigLIP were trained on padded captions without a mask; the others mask padding
         return module.apply({"params": params}, tokens, mask if text.family in LENGTHS else None)
 

@@ -148,8 +148,12 @@ def test_minilm_with_its_own_weights():
     np.testing.assert_array_equal(mask, theirs["attention_mask"].bool())
     assert tower.tokenize.count(captions[3]) == 302
     with torch.no_grad():
-        out = model(**theirs).last_hidden_state
-    weight = theirs["attention_mask"][..., None]
+        every = model(**theirs, output_hidden_states=True).hidden_states
+    out, weight = every[-1], theirs["attention_mask"][..., None]
     pooled = torch.nn.functional.normalize((out * weight).sum(1) / weight.sum(1), dim=1)
     ours = tower.apply(tower.params, jnp.asarray(tokens), jnp.asarray(mask))
     assert distance(ours.tokens, out) < 1e-4 and distance(ours.pooled, pooled) < 1e-4
+    earlier = create_text("minilm_l6", weights=None, length=24, skip=2)
+    assert distance(earlier.apply(tower.params, jnp.asarray(tokens), jnp.asarray(mask)).tokens, every[4]) < 1e-4
+    with pytest.raises(ValueError, match="skip=6 leaves no block of the text tower 'minilm_l6', which has 6"):
+        create_text("minilm_l6", weights=None, skip=6)
