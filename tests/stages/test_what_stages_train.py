@@ -89,7 +89,7 @@ def test_noise_for_the_pixel_decoder_is_absolute_or_relative(relative: bool, sta
     tokenizer = FAETokenizer.build(config, facts)
     features = jnp.full((64, 16, 16), 3.0)
     level = noise_level(tokenizer, config.pixels)
-    noised = noisy_features(tokenizer, level, {}, {"features": features}, keys(64))
+    noised = noisy_features(tokenizer, level, False, {}, {"features": features}, keys(64))
     assert float((noised - tokenizer.space.enter(features)).std()) == pytest.approx(sigma, rel=0.03)
 
 
@@ -170,7 +170,7 @@ def test_finetune_begins_where_pixels_ended(finished: Path):
     images = to_pixels(batch["image"])
     step_keys = example_keys(experiment.seed("finetune"), jnp.asarray(0), 8)
     decoded = parts.tokenizer.pixel_decoder.apply(
-        {"params": params}, returned_features(parts.tokenizer, frozen, batch, step_keys)
+        {"params": params}, returned_features(parts.tokenizer, "sample", frozen, batch, step_keys)
     )
     assert json.loads(curve(finished, "finetune")[0])["loss"] == pytest.approx(
         float(jnp.mean((decoded - images) ** 2)), rel=1e-4
