@@ -226,6 +226,7 @@ def test_a_decoder_and_its_discriminator_killed_twice_come_out_the_same(finished
     assert curve(workdir, "pixels") == curve(tmp_path / "whole", "pixels")
     ours, theirs = saved_state(workdir, "pixels"), saved_state(tmp_path / "whole", "pixels")
     assert_same_arrays(ours, theirs)
-    assert {"players/gan/memory/real", "players/pixel_decoder/memory/gan"} < ours.keys()
+    for remembered in ("['gan']['memory']['real']", "['pixel_decoder']['memory']['gan']"):
+        assert any(path.endswith(remembered) for path in ours), list(ours)
     last = json.loads((workdir / "pixels" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["gan_weight"] > 0 and last["gan/loss"] > 0
