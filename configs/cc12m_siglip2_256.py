@@ -15,43 +15,13 @@ half of a chip's bf16 peak: v4 3,831 · v5p 2,295 · v6e 1,148 · H100 or H200 1
 
 from ml_collections import ConfigDict
 
-from fae_jax.config import default_config
+from fae_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = default_config()
+    config = load_config("cc12m_dinov2g_256")
     config.name = "cc12m_siglip2_256"
-    config.data.source = "tar"  # img2dataset's shards, or the index that `fae prepare` made of them
-    config.data.path = "prepared/cc12m"
-    config.data.captions = True
-    config.data.image_size = 256
-    config.data.workers = 16
-
     config.encoder.name = "siglip2_g16_256"
     config.encoder.feature_norm = "standardise"
-    config.compressor.latent_width = 32
     config.pixels.noise_relative = True  # "scaled by the norm": in units of this encoder's features
-
-    config.condition.kind = "text"
-    config.condition.text.tower = "flan_t5_xl"
-    config.condition.dropout = 0.1
-    config.generator.flow_matching.network = "mmdit"
-    mmdit = config.generator.flow_matching.mmdit
-    mmdit.width = 1024
-    mmdit.depth = 16
-    mmdit.heads = 16
-    mmdit.hidden = 2816
-    config.generator.steps = 1_000_000
-    config.generator.batch = 512
-    config.generator.learning_rate = 1e-4
-    config.generator.schedule = "constant"
-    config.generator.warmup = 0
-    config.generator.flow_matching.train_shift = 0.4
-    config.sampling.shift = 0.4
-    config.sampling.sampler = "euler"
-    config.sampling.steps = 250
-    config.sampling.guidance = ((0.0, 0.9, 1.5),)
-    config.evaluation.generation.metrics = ("fid",)
-    config.evaluation.samples = 30_000
-    config.compute.remat = "full"
     return config

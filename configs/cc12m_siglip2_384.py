@@ -15,43 +15,18 @@ stages at half of a chip's bf16 peak: v4 10,615 · v5p 6,359 · v6e 3,180 · H10
 
 from ml_collections import ConfigDict
 
-from fae_jax.config import default_config
+from fae_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = default_config()
+    config = load_config("cc12m_siglip2_256")
     config.name = "cc12m_siglip2_384"
-    config.data.source = "tar"  # img2dataset's shards, or the index that `fae prepare` made of them
-    config.data.path = "prepared/cc12m"
-    config.data.captions = True
     config.data.image_size = 384
-    config.data.workers = 16
-
     config.encoder.name = "siglip2_g16_384"
-    config.encoder.feature_norm = "standardise"
     config.compressor.latent_width = 64
-    config.pixels.noise_relative = True  # "scaled by the norm": in units of this encoder's features
-
-    config.condition.kind = "text"
-    config.condition.text.tower = "flan_t5_xl"
-    config.condition.dropout = 0.1
-    config.generator.flow_matching.network = "mmdit"
     mmdit = config.generator.flow_matching.mmdit
     mmdit.width = 1536
     mmdit.depth = 24
     mmdit.heads = 24
     mmdit.hidden = 4096
-    config.generator.steps = 1_000_000
-    config.generator.batch = 512
-    config.generator.learning_rate = 1e-4
-    config.generator.schedule = "constant"
-    config.generator.warmup = 0
-    config.generator.flow_matching.train_shift = 0.4
-    config.sampling.shift = 0.4
-    config.sampling.sampler = "euler"
-    config.sampling.steps = 250
-    config.sampling.guidance = ((0.0, 0.9, 1.5),)
-    config.evaluation.generation.metrics = ("fid",)
-    config.evaluation.samples = 30_000
-    config.compute.remat = "full"
     return config

@@ -71,6 +71,18 @@ class TextConfig:
     projection: int = 0
 
 
+def fitting(tokens: Int[Array, "b n"], limit: int) -> int:
+    """n, which a tower's table of positions has to reach.
+
+    Raises:
+      ValueError: there are more tokens than its `limit`.
+    """
+    length = tokens.shape[1]
+    if length > limit:
+        raise ValueError(f"a caption of {length} tokens does not fit this text tower; it takes {limit}")
+    return length
+
+
 class TextTower(nn.Module):
     """Equations (1) and (2): token numbers (b, n), n ≤ config.length → `TextOutput`, float32."""
 
@@ -88,9 +100,7 @@ class TextTower(nn.Module):
           ValueError: there are more tokens than places.
         """
         config, small = self.config, nn.initializers.normal(0.02)
-        length = tokens.shape[1]
-        if length > config.length:
-            raise ValueError(f"a caption of {length} tokens does not fit this text tower; it takes {config.length}")
+        length = fitting(tokens, config.length)
         table = self.param("token_table", small, (config.vocabulary, config.width))
         places = self.param("position_table", small, (config.length, config.width))
         x = (jnp.take(table, tokens, axis=0) + places[:length]).astype(jnp.float32)
@@ -244,9 +254,7 @@ class BertEncoder(nn.Module):
           ValueError: there are more tokens than places.
         """
         config, small = self.config, nn.initializers.normal(0.02)
-        length = tokens.shape[1]
-        if length > config.length:
-            raise ValueError(f"a caption of {length} tokens does not fit this text tower; it takes {config.length}")
+        length = fitting(tokens, config.length)
         table = self.param("token_table", small, (config.vocabulary, config.width))
         places = self.param("position_table", small, (config.length, config.width))
         segments = self.param("segment_table", small, (config.segments, config.width))
