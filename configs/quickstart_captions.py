@@ -40,6 +40,10 @@ def get_config() -> ConfigDict:
     mmdit.hidden = 344
     mmdit.time_scale = 1000.0
     config.generator.steps = 1500
+    config.generator.optimizer = "muon"
+    config.generator.learning_rate = 2e-3
+
+    config.sampling.guidance = ((0.0, 1.0, 3.0),)
 
     config.evaluation.samples = 400
     config.evaluation.generation.metrics = ("digit_pairs", "frechet", "nearest")

@@ -7,11 +7,12 @@ A composition is a layout and its digits: one in the middle; two beside each oth
     above     100    "a three above an eight", "an eight below a three"
 
 and two alike "two nines side by side", "two nines, one above the other". Held out are whole compositions, so that a
-generator meets their sentences for the first time: for k of the 10 differences the pairs (a, a + difference mod 10),
+generator meets their sentences for the first time, though every word of them in others. In either layout these are
 
-    k = max(1, round(10 · holdout)) in either layout,                                                  (1)
+    k = max(1, round(10 · holdout)) of the ten pairs of two alike,                                    (1)
+    for k of the nine differences d from 1 to 9, all ten pairs (a, a + d mod 10),                     (2)
 
-so that every digit is trained on in every place beside 10 − k others. Held-out images are of held-out digits too.
+so that every digit is trained on in every place beside at least 9 − k others. Held-out images are of held-out digits.
 """
 
 from __future__ import annotations
@@ -79,16 +80,21 @@ def by_sentence() -> dict[str, Composition]:
 
 
 def held_out(holdout: float, seed: int) -> np.ndarray:
-    """Which compositions are held out, equation (1): (210,) bool; none where `holdout` is 0."""
+    """Which compositions are held out, equations (1) and (2): (210,) bool; none where `holdout` is 0."""
     count = max(1, round(10 * holdout)) if holdout else 0
     random = np.random.default_rng(seed)
-    differences = {layout: set(random.permutation(10)[:count].tolist()) for layout in ("beside", "above")}
-    return np.array(
-        [
-            layout in differences and (digits[1] - digits[0]) % 10 in differences[layout]
-            for layout, digits in compositions()
-        ]
+    alike, differences = (
+        {layout: set(random.permutation(range(first, 10))[:count].tolist()) for layout in ("beside", "above")}
+        for first in (0, 1)
     )
+
+    def chosen(layout: str, digits: tuple[int, ...]) -> bool:
+        if layout not in alike:
+            return False
+        difference = (digits[1] - digits[0]) % 10
+        return difference in differences[layout] if difference else digits[0] in alike[layout]
+
+    return np.array([chosen(*composition) for composition in compositions()])
 
 
 class DigitCaptionsSource:

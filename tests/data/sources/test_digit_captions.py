@@ -26,13 +26,18 @@ def test_every_sentence_says_one_thing():
 
 def test_whole_compositions_are_held_out_and_every_digit_is_trained_in_every_place():
     held = held_out(0.2, 3)
-    assert held.sum() == 40 and not held[:10].any() and not held_out(0.0, 3).any()
+    assert held.sum() == 44 and not held[:10].any() and not held_out(0.0, 3).any()
+    words = {"held out": set(), "trained": set()}
+    for composition, gone in zip(compositions(), held, strict=True):
+        words["held out" if gone else "trained"].update(" ".join(composition.sentences).replace(",", "").split())
+    assert words["held out"] <= words["trained"]
     for layout in ("beside", "above"):
         kept = [
             digits for (kind, digits), gone in zip(compositions(), held, strict=True) if kind == layout and not gone
         ]
+        assert sum(a == b for a, b in kept) == 8
         for place in range(2):
-            assert np.bincount([digits[place] for digits in kept]).tolist() == [8] * 10
+            assert np.bincount([digits[place] for digits in kept if len(set(digits)) == 2]).tolist() == [7] * 10
     train = open_source("digit_captions", split="train", **OPEN)
     assert set(train.labels.tolist()) == set(np.flatnonzero(~held).tolist())
     again = open_source("digit_captions", split="train", **OPEN)
@@ -59,11 +64,12 @@ def test_the_judge_reads_what_the_sentences_say_and_nothing_else(heldout):
         return metric.result({})
 
     right = score(sentences)
-    assert right["accuracy"] > 0.9 and right["judge"]["trusted"] and right["sentences"] == 40
+    assert right["accuracy"] > 0.9 and right["judge"]["trusted"] and right["sentences"] == 44
     assert set(right["accuracy_per_layout"]) == {"beside", "above"} and right["shuffled"] < 0.1
     swapped = {by_sentence()[sentence]: sentence for sentence in by_sentence()}
     turned = [swapped[layout, digits[::-1]] for layout, digits in (by_sentence()[sentence] for sentence in sentences)]
-    assert score(turned)["accuracy"] < 0.1  # the order counts
+    alike = np.mean([len(set(by_sentence()[sentence].digits)) == 1 for sentence in sentences])
+    assert score(turned)["accuracy"] < alike + 0.02  # the order counts
     with pytest.raises(ValueError, match="reads sentences of the source digit_captions, and 'a cat' is none"):
         DigitPairs.build(None, ["a cat"]).update(
             Batch(images=images[:1], labels=np.zeros(1, int), look=lambda name: {})
