@@ -3,8 +3,8 @@
 A composition is a layout and its digits: one in the middle; two beside each other, a left of b; two above each other.
 
     alone     10     "a seven"
-    beside    100    "a three beside an eight", "a three to the left of an eight", "an eight to the right of a three"
-    above     100    "a three above an eight", "an eight below a three"
+    beside    100    "a three beside an eight", "a three to the left of an eight"
+    above     100    "a three above an eight", "a three on top of an eight"
 
 and two alike "two nines side by side", "two nines, one above the other". Held out are whole compositions, so that a
 generator meets their sentences for the first time, though every word of them in others. In either layout these are
@@ -52,9 +52,8 @@ class Composition(NamedTuple):
             beside = (f"{both} side by side", f"{both}, one beside the other")
             return beside if self.layout == "beside" else (f"{both}, one above the other",)
         if self.layout == "beside":
-            sides = (f"{one} to the left of {other}", f"{other} to the right of {one}")
-            return (f"{one} beside {other}", *sides)
-        return (f"{one} above {other}", f"{other} below {one}")
+            return (f"{one} beside {other}", f"{one} to the left of {other}")
+        return (f"{one} above {other}", f"{one} on top of {other}")
 
 
 def _with_article(digit: int) -> str:

@@ -18,9 +18,9 @@ def heldout():
 
 def test_every_sentence_says_one_thing():
     assert len(compositions()) == 210
-    assert sum(len(composition.sentences) for composition in compositions()) == len(by_sentence()) == 490
-    assert by_sentence()["an eight to the right of a three"] == ("beside", (3, 8))
-    assert by_sentence()["a three above an eight"] == by_sentence()["an eight below a three"] == ("above", (3, 8))
+    assert sum(len(composition.sentences) for composition in compositions()) == len(by_sentence()) == 400
+    assert by_sentence()["a three to the left of an eight"] == ("beside", (3, 8))
+    assert by_sentence()["an eight above a three"] == by_sentence()["an eight on top of a three"] == ("above", (8, 3))
     assert by_sentence()["two sixes side by side"] == ("beside", (6, 6))
 
 
