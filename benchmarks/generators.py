@@ -85,7 +85,7 @@ ARMS: dict[str, tuple[Fields, Ways]] = {
     ),
     "Muon": ({"generator.optimizer": "muon"}, {**UNGUIDED, **INTERVAL}),
     "mean flow": (
-        MEAN | {"generator.mean_flow.guidance": "asked"},
+        MEAN | {"generator.mean_flow.guidance": "asked", "sampling.guidance": "((0.0, 1.0, 2.0),)"},
         {
             f"{n} step{'s' * (n > 1)}{guided and ', guided'}": (
                 (lambda w: ((0.0, 1.0, w),)) if guided else None,
