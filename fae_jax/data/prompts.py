@@ -19,8 +19,10 @@ from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 
+from fae_jax.data.sources.coco import read_captions
 from fae_jax.files.moving import remove_folder
 from fae_jax.files.paths import Path, as_path
+from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_file
 from fae_jax.kinds import find, names
 
@@ -146,6 +148,22 @@ class DPG:
 
 def write_png(path: Path, image: UInt8[np.ndarray, "y x 3"]) -> None:
     write_file(path, lambda file: Image.fromarray(image).save(file, "PNG"))
+
+
+def draw_coco(path: str, count: int, seed: int) -> tuple[list[str], dict[str, Any]]:
+    """`count` captions of COCO's `captions_val2014.json`, drawn without replacement, and how they were.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it holds no captions, or fewer.
+    """
+    listed, _ = read_captions(path)
+    captions = [caption for own in listed.values() for caption in own]
+    if count > len(captions):
+        raise ValueError(f"{path} holds {len(captions):,} captions, and {count:,} are asked for: draw fewer")
+    places = np.random.default_rng(seed).choice(len(captions), count, replace=False)
+    about = {"of": len(captions), "sha256": sha256(path), "drawn": "without replacement", "seed": seed}
+    return [captions[place] for place in places], about
 
 
 class ByPrompt:
