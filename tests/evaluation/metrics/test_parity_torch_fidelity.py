@@ -1,4 +1,4 @@
-"""Scores of given features against torch-fidelity's arithmetic (0.4.0); of its networks and images nothing is used."""
+"""Scores of given features against torch-fidelity 0.4.0's arithmetic; none of its networks and images are used."""
 
 import importlib.util
 import sys
