@@ -42,12 +42,19 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[
         *find_packages(include=["fae_jax", "fae_jax.*"]),
-        *("fae_jax.configs", "fae_jax.configs.paper", "fae_jax.configs.sweeps", "fae_jax.pytorch"),
+        *(
+            "fae_jax.configs",
+            "fae_jax.configs.paper",
+            "fae_jax.configs.protocols",
+            "fae_jax.configs.sweeps",
+            "fae_jax.pytorch",
+        ),
     ],
     package_dir={
         "fae_jax": "fae_jax",
         "fae_jax.configs": "configs",
         "fae_jax.configs.paper": "configs/paper",
+        "fae_jax.configs.protocols": "configs/protocols",
         "fae_jax.configs.sweeps": "configs/sweeps",
         "fae_jax.pytorch": "docs/pytorch",
     },

@@ -1,11 +1,13 @@
 """The two halves of an FAE as diffusers' models; what they compute is in `read_bundle.py`, which `fae export` puts in
 front of this, since diffusers fetches one file of code for each component."""
 
+import math
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
-from read_bundle import FAE
+from read_bundle import FAE, normal, threefry
 
 
 class FAEPart(ModelMixin, ConfigMixin):
@@ -50,6 +52,18 @@ class FAEAutoencoder(FAEPart):
 
     def decode(self, latents):
         return DecoderOutput(sample=self.fae.decode(latents.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    def noise(self, seed, place):
+        """What fae_jax begins image `place` of a seed with, (1, c, rows, columns)."""
+        mean = self.config.content["latents"]["statistics"]["mean"]
+        z = normal(threefry((0, seed), 0, place), 0, (math.prod(self.fae.grid), len(mean)))
+        return z.unflatten(0, self.fae.grid).permute(2, 0, 1)[None].to(next(self.parameters()))
+
+    def unstandardised(self, latents):
+        """A generator's latents (b, c, rows, columns) as `decode` takes them."""
+        statistics = self.config.content["latents"]["statistics"]
+        mean, variance = (torch.tensor(statistics[name]).to(latents)[:, None, None] for name in ("mean", "variance"))
+        return latents * variance.sqrt() + mean
 
 
 class FAETransformer(FAEPart):

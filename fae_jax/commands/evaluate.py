@@ -3,7 +3,8 @@
 fae evaluate --workdir W --task generation reconstruction
     A trained FAE: in W/evaluation and on W/report.html. Tasks: generation, reconstruction, or how well the latent
     still understands (probe, retrieval, zero_shot, semantics). With --checkpoint N the samples are of step N of
-    the generator, also while it trains: evaluation/TASK-step-N.json.
+    the generator, also while it trains: evaluation/TASK-step-N.json. With --protocol imagenet_50k or coco_30k as a
+    published table has it.
 
 fae evaluate --samples S --reference R --metrics fid sfid
     Anybody's samples: an .npz file (arr_0, as for ADM's evaluator), a folder of images, tars, or a data source
@@ -21,6 +22,7 @@ from typing import Any
 
 from fae_jax.cli.opening import add_checkpoint_argument, add_experiment_arguments, open_experiment, watching
 from fae_jax.config import check, default_config, settle
+from fae_jax.config.overriding import load_protocol
 from fae_jax.evaluation.foreign import make_reference, score
 from fae_jax.evaluation.tasks import prepare, task_names
 from fae_jax.files.paths import as_path, check_folder
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     names = task_names()
     parser.add_argument("--task", nargs="+", choices=names, metavar="task", help=", ".join(names))
+    parser.add_argument(
+        "--protocol", metavar="P", help="a file of configs/protocols by name, or a file: fields, before --config.…"
+    )
     parser.add_argument("--samples", metavar="S", help="images to score, with no experiment")
     parser.add_argument("--reference", metavar="R", help="what they are compared with")
     parser.add_argument("--metrics", nargs="+", metavar="metric", help=f"of --samples; default: {' '.join(METRICS)}")
@@ -49,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    ours, theirs = ("workdir", "task", "checkpoint"), ("reference", "metrics", "out", "make_reference", "image_size")
+    ours, theirs = (
+        ("workdir", "task", "checkpoint", "protocol"),
+        ("reference", "metrics", "out", "make_reference", "image_size"),
+    )
     if arguments.samples is None:
         _refuse(arguments, theirs, "--samples")
         if arguments.workdir is None or arguments.task is None:
@@ -66,6 +74,8 @@ def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], without: str)
 
 
 def _score_model(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.protocol is not None:
+        arguments.overrides = [*load_protocol(arguments.protocol), *arguments.overrides]
     join_hosts()
     experiment = open_experiment(arguments)
     experiment.step, experiment.apart = arguments.checkpoint, True

@@ -1,6 +1,7 @@
 """Draws images from a trained generator, by class or by prompt: samples.npz, grid.png and settings.json in
 W/samples/NAME; with --format png also each image, as images/NUMBER-CLASS.png. Labels number the prompts, which are in
-prompts.json."""
+prompts.json. With --layout each prompt's images also lie where a benchmark's evaluator reads them, in
+W/samples/NAME/LAYOUT (`fae_jax.data.prompts`)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fae_jax.cli.opening import add_model_arguments, open_model, watching
+from fae_jax.data.prompts import ByPrompt, Layout, layout_names, open_layout, read_lines
 from fae_jax.files.names import nearest
-from fae_jax.files.paths import as_path
 from fae_jax.files.progress import say
 from fae_jax.model import FAE, MOST, guidance_schedule
 from fae_jax.parallel.startup import join_hosts
@@ -31,7 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", action="append", help="a text to draw, of a model that reads text; may be repeated"
     )
     parser.add_argument(
-        "--prompts", metavar="FILE", help="a UTF-8 file of prompts, one in a line; an empty line is none"
+        "--prompts",
+        metavar="FILE",
+        help="UTF-8 prompts, one in a line, an empty line for none; or what --layout says",
+    )
+    layouts = layout_names()
+    parser.add_argument(
+        "--layout", choices=layouts, metavar="L", help=f"the benchmark that --prompts is of: {', '.join(layouts)}"
+    )
+    parser.add_argument(
+        "--per_prompt", type=int, metavar="N", help="images of each prompt, in place of --number; of a layout its own"
     )
     parser.add_argument("--negative_prompt", default="", metavar="TEXT", help="what guidance leads away from")
     parser.add_argument(
@@ -85,31 +97,41 @@ def parse_classes(text: str, classes: Sequence[str]) -> list[int]:
     return chosen
 
 
-def read_prompts(arguments: argparse.Namespace) -> list[str] | None:
-    """What stands behind --prompt and in the file of --prompts; None where there is neither.
+def read_prompts(arguments: argparse.Namespace) -> tuple[list[str] | None, Layout | None]:
+    """What stands behind --prompt and --prompts, None where there is neither, and the layout where one is named.
 
     Raises:
-      ValueError: they come with classes, or the file is empty or not UTF-8.
+      ValueError: they come with classes, or a file does not hold what it should.
       FileNotFoundError: there is no such file.
     """
-    prompts = arguments.prompt
-    if arguments.prompts is not None:
-        path = as_path(arguments.prompts)
-        if not path.is_file():
-            raise FileNotFoundError(f"--prompts {arguments.prompts}: there is no such file")
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"--prompts {arguments.prompts} is not UTF-8 (byte {error.start}): save it as such"
-            ) from None
-        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
-        prompts = [*(prompts or []), *lines]
-        if not prompts:
-            raise ValueError(f"--prompts {arguments.prompts} is empty: write one prompt in a line")
+    prompts, path, layout = arguments.prompt, arguments.prompts, None
+    if arguments.layout is not None:
+        if path is None or prompts is not None:
+            raise ValueError(f"--layout {arguments.layout} says what --prompts is: give that, and no --prompt")
+        layout = open_layout(arguments.layout, path)
+        prompts = list(layout.prompts)
+    elif path is not None:
+        prompts = [*(prompts or []), *read_lines(path)]
     if prompts is not None and arguments.classes is not None:
         raise ValueError("give --classes or prompts, not both")
-    return prompts
+    return prompts, layout
+
+
+def images_of_each(arguments: argparse.Namespace, prompts: list[str] | None, layout: Layout | None) -> int | None:
+    """Images of each prompt, where they are drawn one prompt after the other.
+
+    Raises:
+      ValueError: there are no prompts, both numbers are given, or the layout's evaluator takes another number.
+    """
+    each = arguments.per_prompt if arguments.per_prompt is not None or layout is None else layout.usual
+    if each is None:
+        return None
+    if prompts is None or arguments.number is not None:
+        raise ValueError("--per_prompt goes with prompts; and with --layout it takes the place of --number")
+    if each < 1 or (layout is not None and each not in layout.counts):
+        known = f"{arguments.layout}'s evaluator does not take so many" if layout else "it must be at least 1"
+        raise ValueError(f"--per_prompt {each}: {known}" + (f"; leave it out for {layout.usual}" if layout else ""))
+    return each
 
 
 def cut_prompts(fae: FAE, prompts: Sequence[str]) -> list[str]:
@@ -123,9 +145,10 @@ def cut_prompts(fae: FAE, prompts: Sequence[str]) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    prompts = read_prompts(arguments)
+    prompts, layout = read_prompts(arguments)
+    each = images_of_each(arguments, prompts, layout)
     if arguments.number is None:
-        arguments.number = 100 if prompts is None else len(prompts)
+        arguments.number = 100 if prompts is None else len(prompts) * (each or 1)
     if not 1 <= arguments.number <= MOST:
         raise ValueError(f"--number must be from 1 to {MOST:,}, got {arguments.number}; several seeds draw more")
     if arguments.name in ("", ".", "..") or "/" in arguments.name:
@@ -141,6 +164,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = parse_classes(arguments.classes or "all", fae.classes) if prompts is None else range(len(prompts))
     fae.settings(sampler=arguments.sampler, steps=arguments.steps)
     folder = experiment.workdir.samples / arguments.name
+    policy = experiment.config.sampling.labels
+    if each and policy != "balanced":
+        raise ValueError(f"--per_prompt draws as many of each, and sampling.labels={policy}: set it to balanced")
+    labels = np.repeat(np.arange(len(prompts), dtype=np.int32), each) if prompts and each else None
 
     def progress(done: int) -> None:
         say(f"sample: {done} of {arguments.number}")
@@ -150,11 +177,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         folder=folder,
         prompts=prompts,
         negative_prompt=arguments.negative_prompt,
-        labels=choose_labels(chosen, arguments.number, experiment.config.sampling.labels, arguments.seed),
+        labels=choose_labels(chosen, arguments.number, policy, arguments.seed) if labels is None else labels,
         sampler=arguments.sampler,
         steps=arguments.steps,
         guidance=guidance,
         single=arguments.format == "png",
+        layout=None if layout is None or each is None else ByPrompt(layout, folder / arguments.layout, each),
         seed=arguments.seed,
         ema=ema,
         progress=progress,

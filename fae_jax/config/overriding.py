@@ -41,6 +41,23 @@ def load_config(path: str) -> ConfigDict:
     return read_declared(path, shipped_configs(), "configuration", read)
 
 
+def load_protocol(path: str) -> list[tuple[str, str]]:
+    """The fields that a protocol fixes, as `override` takes them: `get_protocol()` of a Python file; a bare name
+    means the file of that name in `configs/protocols`.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_config`.
+    """
+
+    def read(module: Any) -> list[tuple[str, str]]:
+        fields = module.get_protocol()
+        for name, value in fields.items():
+            _converted(name, value, describe(name).default)
+        return [(name, value if isinstance(value, str) else repr(value)) for name, value in fields.items()]
+
+    return read_declared(path, shipped_configs() / "protocols", "protocol", read)
+
+
 def read_declared(path: str, folder: Path, what: str, read: Callable[[Any], Read]) -> Read:
     """What `read` takes from a Python file; a bare name means the file of that name in `folder`.
 

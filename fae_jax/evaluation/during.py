@@ -69,7 +69,7 @@ class During:
         fields = self._fields.during
         self._evaluators = Evaluators(lambda: Looks(self._fae))
         self._settings = self._fae.settings(steps=fields.steps)
-        self._labels, self._prompts, self._names = asked(
+        self._labels, self._prompts, self._names, _ = asked(
             self._fae, lambda: experiment.images.source("heldout"), fields.samples
         )
         text = ("text",) if self._fae.reads_text else ()

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.data.prompts import draw_coco
 from fae_jax.data.replacement import Readable
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.looks import Looks
@@ -65,20 +66,26 @@ def sampled(drawing: Drawing, evaluators: Evaluators) -> Iterator[Batch]:
 
 def asked(
     fae: FAE, heldout: Callable[[], Source], count: int
-) -> tuple[Int[np.ndarray, " n"], Sequence[str] | None, Sequence[str]]:
-    """What `count` samples to be scored are of: labels, the prompts that they number or None, and their names.
+) -> tuple[Int[np.ndarray, " n"], Sequence[str] | None, Sequence[str], dict[str, Any]]:
+    """What `count` samples to be scored are of: labels, the prompts that they number or None, their names, and
+    {"captions": how they were drawn} where a file of captions is named.
 
-    Classes are chosen as `sampling.labels` says. A generator that reads text is given captions of held-out images, in
-    order: of each image its first, then of each its second.
+    Classes are chosen as `sampling.labels` says. A generator that reads text is given captions of that file, drawn by
+    `evaluation.seed`, or those of held-out images, in order: of each image its first, then of each its second.
     """
     config = fae.config
     if not fae.reads_text:
         classes = range(max(len(fae.classes), 1))
-        return choose_labels(classes, count, config.sampling.labels, config.evaluation.seed), None, fae.classes
+        return choose_labels(classes, count, config.sampling.labels, config.evaluation.seed), None, fae.classes, {}
+    captions = config.evaluation.generation.captions
+    if captions:
+        prompts, about = draw_coco(captions, count, config.evaluation.seed)
+        about = {"captions": {**about, "zero_shot": True, "trained_on": config.data.path}}
+        return np.arange(count, dtype=np.int32), prompts, prompts, about
     source = Readable(heldout())
     texts = [tuple(source[place]["captions"]) or ("",) for place in range(min(count, len(source)))]
     prompts = [texts[i % len(texts)][i // len(texts) % len(texts[i % len(texts)])] for i in range(count)]
-    return np.arange(count, dtype=np.int32), prompts, prompts
+    return np.arange(count, dtype=np.int32), prompts, prompts, {}
 
 
 def drawn(

@@ -1,13 +1,16 @@
 """A trained model as a folder that `diffusers` loads, with the PyTorch code that computes it.
 
-    model_index.json                         the pipeline's class and its two components
-    pipeline.py                              class labels → images
+    model_index.json                         the pipeline's class and its components
+    pipeline.py                              class labels → images, or texts → images
     vae/, transformer/                       config.json, weights, and modeling_fae.py
 
-None of diffusers' own classes computes an FAE (0.42). `AutoencoderRAE` decodes an encoder's features, not latents of
-them; its decoder has a GELU feed-forward, a fixed position table and a class token where ours has SwiGLU, a learned
-table and none. `DiTTransformer2DModel` has LayerNorm, GELU and a time embedding in each block; no RMSNorm, rotary
-positions or SwiGLU. So the code travels along: docs/pytorch, which this package neither imports nor needs.
+An MMDiT with SD3's options (`fae_jax.generators.sd3`) is diffusers' own `SD3Transformer2DModel`, and beside it lies
+scheduler/, a `FlowMatchEulerDiscreteScheduler` whose shift is 1 / sampling.shift.
+
+No other of diffusers' own classes (0.42) computes an FAE. `AutoencoderRAE` decodes an encoder's features, not
+latents of them; its decoder has a GELU feed-forward, a fixed position table and a class token where ours has SwiGLU,
+a learned table and none. `DiTTransformer2DModel` has LayerNorm, GELU and a time embedding in each block; no RMSNorm,
+rotary positions or SwiGLU. So the code travels along: docs/pytorch, which this package neither imports nor needs.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ from typing import Any
 from fae_jax.autoencoder.decoders import PixelDecoderSection
 from fae_jax.autoencoder.released import OPTIONS
 from fae_jax.bundle import described, trained_parts
+from fae_jax.conditions import reads_text
+from fae_jax.encoders.published import TEXT_TOWERS
 from fae_jax.files.moving import new_folder
 from fae_jax.files.paths import Path
 from fae_jax.files.storage import sha256
 from fae_jax.files.writing import write_atomically, write_json
+from fae_jax.generators.sd3 import differing, to_sd3
 from fae_jax.parallel.hosts import fetch
-from fae_jax.parts import Parts
+from fae_jax.parts import Parts, generator_of
 from fae_jax.weights import flatten, write_tensors
 
-COMPONENTS = {"vae": "FAEAutoencoder", "transformer": "FAETransformer"}
+SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 WRITTEN_FOR = "0.42.1"  # the version of diffusers that this was tried with
 PLAIN: dict[
     str, dict[str, Any]
@@ -63,6 +69,46 @@ def write_diffusers(
       ValueError: the folder is not empty, a part is not trained yet, there is no generator, or the PyTorch code does
         not know a kind that the model has.
     """
+    config, text = parts.config, reads_text(parts.config)
+    _check(parts, text)
+    names = {"transformer": ["generator"], "vae": [part for part in trained_parts(parts) if part != "generator"]}
+    if config.encoder.train:
+        names["vae"].insert(0, "encoder")
+    code = pytorch_files()
+    models = (code / "modeling_fae.py").read_text().replace("from read_bundle import FAE, normal, threefry\n", "")
+    modeling = (code / "read_bundle.py").read_text() + "\n\n" + models  # diffusers fetches one file of a component
+    kinds = {"vae": ["modeling_fae", "FAEAutoencoder"], "transformer": ["modeling_fae", "FAETransformer"]}
+    pipeline, script = "FAEPipeline", "pipeline.py"
+    if text:
+        kinds |= {"transformer": ["diffusers", "SD3Transformer2DModel"], "scheduler": ["diffusers", SCHEDULER]}
+        pipeline, script = "FAETextPipeline", "pipeline_text.py"
+    with new_folder(folder, last="model_index.json") as into:
+        for component, of in names.items():
+            trees = {part: fetch(parts.params(part, ema if part == "generator" else "")) for part in of}
+            if kinds[component][0] == "diffusers":
+                about, tensors = to_sd3(_network(parts), trees["generator"])
+            else:
+                tensors, content = flatten(trees), described(parts, ema, provenance)
+                if text:
+                    tower = TEXT_TOWERS.get(config.condition.text.tower)
+                    content["text"] |= {"repository": tower.repository if tower else ""}
+                about = {"content": content, "shapes": {name: list(leaf.shape) for name, leaf in tensors.items()}}
+                write_atomically(into / component / "modeling_fae.py", modeling)
+            write_tensors(into / component / "diffusion_pytorch_model.safetensors", tensors)
+            write_json(into / component / "config.json", _named(kinds[component][1], about))
+        if text:
+            about = {"num_train_timesteps": 1000, "shift": 1 / config.sampling.shift}
+            write_json(into / "scheduler" / "scheduler_config.json", _named(SCHEDULER, about))
+        shutil.copyfile(code / script, into / "pipeline.py")
+        write_atomically(into / "README.md", _card(config, provenance, text))
+        files = {str(path.relative_to(into)): sha256(path) for path in sorted(into.rglob("*")) if path.is_file()}
+        write_json(into / "files.json", files)
+        write_json(into / "model_index.json", _named(["pipeline", pipeline], kinds))
+    return folder
+
+
+def _check(parts: Parts, text: bool) -> None:
+    """Refuses what the PyTorch code does not know; see `write_diffusers`."""
     config = parts.config
     for name, kinds in READ.items():
         kind = getattr(config, name).kind
@@ -74,8 +120,11 @@ def write_diffusers(
             f"the format diffusers knows the defaults of pixel_decoder.{', '.join(sorted(unread))} alone: use bundle "
             "or stablehlo"
         )
-    if config.generator.kind != "flow_matching" or config.generator.flow_matching.network != "dit":
-        raise ValueError("the format diffusers knows the network dit of flow_matching alone: use bundle or stablehlo")
+    known = "mmdit" if text else "dit"
+    if config.generator.kind != "flow_matching" or config.generator.flow_matching.network != known:
+        raise ValueError(
+            "the format diffusers knows the networks dit and mmdit of flow_matching alone: use bundle or stablehlo"
+        )
     for section, fields in PLAIN.items():
         for name, value in fields.items():
             given = getattr(operator.attrgetter(section)(config), name)
@@ -83,40 +132,31 @@ def write_diffusers(
                 raise ValueError(
                     f"the format diffusers does not know {section}.{name}={given!r}: use bundle or stablehlo"
                 )
-    if config.sampling.sampler == "adams_bashforth" or any(len(each) > 3 for each in config.sampling.guidance):
+    samplers = ("euler",) if text else ("euler", "heun", "euler_maruyama")
+    if config.sampling.sampler not in samplers or any(len(each) > 3 for each in config.sampling.guidance):
         raise ValueError(
-            "the format diffusers knows euler, heun and euler_maruyama, and classifier-free guidance: set "
+            f"the format diffusers knows {', '.join(samplers)} here, and classifier-free guidance: set "
             "sampling.sampler and sampling.guidance, or use bundle or stablehlo"
+        )
+    if text and differing(_network(parts)):
+        raise ValueError(
+            "the format diffusers knows SD3's mmdit alone: use bundle, or train with generator.flow_matching.mmdit: "
+            f"{', '.join(differing(_network(parts)))}"
         )
     if not parts.has_generator:
         raise ValueError("the format diffusers needs a generator: run `fae train generator`, or use bundle")
-    names = {"vae": [part for part in trained_parts(parts) if part != "generator"], "transformer": ["generator"]}
-    if config.encoder.train:
-        names["vae"].insert(0, "encoder")
-    code = pytorch_files()
-    models = (code / "modeling_fae.py").read_text().replace("from read_bundle import FAE\n", "")
-    modeling = (code / "read_bundle.py").read_text() + "\n\n" + models  # diffusers fetches one file of a component
-    with new_folder(folder, last="model_index.json") as into:
-        for component, kind in COMPONENTS.items():
-            trees = {part: fetch(parts.params(part, ema if part == "generator" else "")) for part in names[component]}
-            tensors = flatten(trees)
-            content = described(parts, ema, provenance)
-            shapes = {name: list(leaf.shape) for name, leaf in tensors.items()}
-            about = {"_class_name": kind, "_diffusers_version": WRITTEN_FOR, "content": content, "shapes": shapes}
-            write_tensors(into / component / "diffusion_pytorch_model.safetensors", tensors)
-            write_json(into / component / "config.json", about)
-            write_atomically(into / component / "modeling_fae.py", modeling)
-        shutil.copyfile(code / "pipeline.py", into / "pipeline.py")
-        write_atomically(into / "README.md", _card(config, provenance))
-        index = {component: ["modeling_fae", kind] for component, kind in COMPONENTS.items()}
-        files = {str(path.relative_to(into)): sha256(path) for path in sorted(into.rglob("*")) if path.is_file()}
-        write_json(into / "files.json", files)
-        about = {"_class_name": ["pipeline", "FAEPipeline"], "_diffusers_version": WRITTEN_FOR, **index}
-        write_json(into / "model_index.json", about)
-    return folder
 
 
-def _card(config: Any, provenance: Mapping[str, Any] | None) -> str:
+def _network(parts: Parts) -> Any:
+    return getattr(generator_of(parts), "network", None)
+
+
+def _named(kind: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"_class_name": kind, "_diffusers_version": WRITTEN_FOR, **fields}
+
+
+def _card(config: Any, provenance: Mapping[str, Any] | None, text: bool) -> str:
+    asked = '["a dog beside a fountain"]' if text else "class_labels=[0, 1]"
     made_of = "\n".join(f"- {name}: `{value}`" for name, value in (provenance or {}).items())
     return f"""---
 library_name: diffusers
@@ -129,7 +169,7 @@ A Feature Auto-Encoder (arXiv 2512.07829), written by fae_jax. Its code is in th
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("this folder", trust_remote_code=True)
-images = pipe(class_labels=[0, 1], seed=0).images
+images = pipe({asked}, seed=0).images
 ```
 
 {made_of}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path as LocalPath
 
-from fae_jax.files.paths import Path, filesystem, is_remote
+from fae_jax.files.paths import Path, epath, filesystem, is_remote
 from fae_jax.files.retry import retried
 from fae_jax.files.writing import write_atomically
 
@@ -44,6 +44,14 @@ def copy_file(source: Path, target: Path) -> None:
             os.link(source, target)
         except OSError:  # the file system has no hard links
             shutil.copy2(source, target)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder and all below it, where it is there."""
+    if is_remote(folder):
+        epath.Path(folder).rmtree(missing_ok=True)
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

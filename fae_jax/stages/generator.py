@@ -21,7 +21,9 @@ from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
 from fae_jax.generators.networks.dit import DiT
+from fae_jax.generators.networks.mmdit import MMDiT
 from fae_jax.generators.published import read_published
+from fae_jax.generators.sd3 import read_sd3
 from fae_jax.model import FAE
 from fae_jax.parts import Parts, generator_of
 from fae_jax.section import like, option, plug
@@ -43,7 +45,10 @@ class GeneratorSection(TrainingSection):
     warmup: int = like(TrainingSection, "warmup", 0)
     ema: tuple[Any, ...] = like(TrainingSection, "ema", (0.9999,))
     init_from: str = option(
-        "", "a SiT or LightningDiT to start from: what `fae weights convert` wrote; empty = from scratch", path=True
+        "",
+        "what to start from: a SiT or LightningDiT that `fae weights convert` wrote, or the folder of diffusers' "
+        "SD3Transformer2DModel; empty = from scratch",
+        path=True,
     )
     kind: str = plug("flow_matching", ", ".join(GENERATORS), "generators", GENERATORS)
 
@@ -77,7 +82,7 @@ def given(parts: Parts) -> dict[str, Any]:
     """The parameters of `generator.init_from`, where one is named.
 
     Raises:
-      ValueError: it is another network, or of other latents or classes; see also `read_published`.
+      ValueError: it is another network, or of other latents or classes; see also `read_published` and `read_sd3`.
       FileNotFoundError: it is not there.
     """
     path = parts.config.generator.init_from
@@ -85,6 +90,8 @@ def given(parts: Parts) -> dict[str, Any]:
         return {}
     generator: Any = generator_of(parts)
     ours = getattr(generator, "network", None)
+    if isinstance(ours, MMDiT) and parts.config.generator.kind == "flow_matching":
+        return {"generator": read_sd3(path, generator)}
     theirs = read_published(path, heads=getattr(ours, "heads", 0))
     network: Any = theirs.generator.network
     if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":

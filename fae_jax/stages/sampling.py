@@ -21,6 +21,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.data.prompts import ByPrompt, write_png
 from fae_jax.diffusion.guidance import of_kind
 from fae_jax.files.image_archives import writing_images
 from fae_jax.files.paths import Path
@@ -71,6 +72,7 @@ class Drawing:
       prompts, negative_prompt: see `FAE.generate`.
       sampler, steps, guidance: see `FAE.generate`.
       single: as single files too, in place of those of an earlier drawing.
+      layout: what else takes in all images in order, and writes files in place of those of an earlier drawing.
       seed: of all noise.
       ema: see `FAE.generate`.
       progress: told how many images there are, after each batch.
@@ -85,6 +87,7 @@ class Drawing:
     steps: int | None = None
     guidance: Any = "config"
     single: bool = False
+    layout: ByPrompt | None = None
     seed: int = 0
     ema: str | None = ""
     progress: Callable[[int], None] | None = None
@@ -150,6 +153,8 @@ class Drawing:
         if self.single and is_first():
             for earlier in (self.folder / "images").glob("*-*.png"):
                 earlier.unlink()
+        if self.layout and is_first():
+            self.layout.clear()
         wait_for_all("earlier images removed")
         yield from self._kept() if is_first() else self._handed_over()
         wait_for_all("samples drawn")
@@ -182,10 +187,16 @@ class Drawing:
         """The first host's share, and then the others' put behind it."""
         size = self.fae.config.data.image_size
         grid = GridImages(self.labels)
-        with writing_images(self.folder / "samples.npz", self.labels, (size, size)) as add:
+        with writing_images(self.folder / "samples.npz", self.labels, (size, size)) as write:
+
+            def add(images: UInt8[np.ndarray, "k y x 3"]) -> None:
+                write(images)
+                grid.add(images)
+                if self.layout:
+                    self.layout.add(images)
+
             for place, images, labels in self._drawn():
                 add(images)
-                grid.add(images)
                 yield place, images, labels
             wait_for_all("every host's samples drawn")
             for host in range(1, jax.process_count()):
@@ -195,7 +206,6 @@ class Drawing:
                         rows = min(self.settings.batch, last - start)
                         images = np.frombuffer(file.read(rows * size * size * 3), np.uint8).reshape(-1, size, size, 3)
                         add(images)
-                        grid.add(images)
                 self._part(host).unlink()
         drawn = grid.draw([name[:NAME] for name in self.names])
         write_file(self.folder / "grid.png", lambda file: drawn.save(file, "PNG"))
@@ -218,7 +228,7 @@ class Drawing:
         names = [re.sub(r"[^\w.-]+", "_", name[:NAME]) for name in self.names]
         for number, (image, label) in enumerate(zip(images, labels, strict=True), place):
             path = self.folder / "images" / f"{number:06d}-{names[label]}.png"
-            write_file(path, lambda file, image=image: Image.fromarray(image).save(file, "PNG"))
+            write_png(path, image)
 
 
 class GridImages:

@@ -25,16 +25,22 @@ from fae_jax.weights.tree import check_finite, compare, flatten, unflatten
 Shape = tuple[int, ...]
 
 
+def _no_way_back(array: np.ndarray) -> np.ndarray:
+    raise NotImplementedError("this layout is only read")
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in the file: its shape there, given ours, and the way from there to here."""
+    """How a tensor lies in the file: its shape there, given ours, the way from there to here, and where it is needed
+    the way back."""
 
     shape_in_file: Callable[[Shape], Shape]
     read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray] = _no_way_back
 
 
-KEEP = Layout(lambda shape: shape, lambda array: array)
-LINEAR = Layout(lambda shape: shape[::-1], lambda array: array.T)  # (out, in) there, (in, out) here
+KEEP = Layout(lambda shape: shape, lambda array: array, lambda array: array)
+LINEAR = Layout(lambda shape: shape[::-1], lambda array: array.T, lambda array: array.T)  # (out, in) there
 CONVOLUTION = Layout(  # (out, in, y, x) there, (y, x, in, out) here
     lambda shape: (shape[3], shape[2], shape[0], shape[1]), lambda array: array.transpose(2, 3, 1, 0)
 )
@@ -52,6 +58,7 @@ def convolution(patch: int, channels: int) -> Layout:
     return Layout(
         lambda shape: (shape[-1], channels, patch, patch),
         lambda array: array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0]),
+        lambda array: array.reshape(patch, patch, channels, -1).transpose(3, 2, 0, 1),
     )
 
 
@@ -230,3 +237,15 @@ def load(
         else:
             params[rule.target] = jax.device_put(part((slice(None),) * len(shape)))
     return unflatten(params)
+
+
+def store(names: NameMap, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors that `load` would read into `params`, by the names of the file; every layout has a way back."""
+    leaves, tensors = flatten(params), {}
+    for rule in names.rules:
+        leaf = np.asarray(leaves[rule.target])
+        for part, side in zip(rule.parts, np.split(leaf, len(rule.parts), axis=-1), strict=True):
+            for layer in range(len(leaf)) if "{layer}" in part.name else (None,):
+                name = _in_file(names.prefixes[0], part, layer or 0)
+                tensors[name] = part.layout.write(side if layer is None else side[layer])
+    return tensors

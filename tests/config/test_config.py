@@ -25,6 +25,7 @@ from fae_jax.config import (
     to_json,
     with_values,
 )
+from fae_jax.config.overriding import load_protocol
 from fae_jax.nn.params import count
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parts import generator_of
@@ -60,6 +61,29 @@ def test_shipped_configurations_load_pass_the_check_and_survive_json(path: Path)
     assert differences(config, written) == differences(written, config) == []
     assert flatten(from_json(to_json(config, every=True))) == flatten(config)
     assert (path.read_text().split('"""')[1]).strip(), "the header says what the experiment is"
+
+
+@pytest.mark.parametrize("name", ["imagenet_50k", "coco_30k"])
+def test_a_protocol_sets_fields_that_may_differ_after_training_and_an_override_sets_them_anew(name: str):
+    protocol = load_protocol(name)
+    trained = settle(load_config("cc12m_dinov2g_256" if name == "coco_30k" else "imagenet256_dinov2g"), ())
+    scored = settle(trained, [*protocol, ("sampling.steps", "9")])
+    fields = scored.evaluation.generation
+    assert (fields.unguided_sampler, fields.guided_sampler) == ("euler_maruyama", "euler")
+    assert (scored.evaluation.samples, scored.sampling.steps) == (
+        {"imagenet_50k": 50_000, "coco_30k": 30_000}[name],
+        9,
+    )
+    assert "fid" in fields.metrics and scored.sampling.dtype == "float32"
+    assert all(is_operational(field) for field, _ in protocol)
+
+
+def test_a_protocol_of_ones_own_is_checked(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def get_protocol():\n    return {'sampling.stepps': 3}\n")
+    with pytest.raises(ValueError, match="protocol .*mine.py: .*sampling.stepps.*did you mean 'sampling.steps'"):
+        load_protocol(str(tmp_path / "mine.py"))
+    with pytest.raises(FileNotFoundError, match="imagenet_50k"):
+        load_protocol("imagenet_60k")
 
 
 def test_rows_of_the_papers_tables_differ_in_their_own_fields():

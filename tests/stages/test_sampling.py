@@ -13,6 +13,7 @@ from PIL import Image
 from running import ROOT, environment
 
 from fae_jax.data.pixels import to_uint8
+from fae_jax.data.prompts import ByPrompt, open_layout
 from fae_jax.stages import sampling
 from fae_jax.stages.figures import class_grid
 from fae_jax.stages.sampling import Drawing, choose_labels, share
@@ -77,6 +78,23 @@ def test_hosts_draw_one_set_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [path.name for path in singles][:2] == ["000000-class_0.png", "000001-class_1.png"] and len(singles) == 10
     with Image.open(singles[7]) as image:
         np.testing.assert_array_equal(image, kept[0][7])
+
+
+def test_a_layout_takes_in_what_every_host_drew_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sampling, "wait_for_all", lambda what: None)
+    monkeypatch.setattr(sampling.jax, "process_count", lambda: 2)
+    (tmp_path / "prompts").mkdir()
+    for name in "abc":
+        (tmp_path / "prompts" / f"{name}.txt").write_text(name)
+    for host in (1, 0):
+        monkeypatch.setattr(sampling, "is_first", lambda host=host: host == 0)
+        monkeypatch.setattr(sampling.jax, "process_index", lambda host=host: host)
+        layout = ByPrompt(open_layout("dpg", str(tmp_path / "prompts")), tmp_path / "dpg", 4)
+        made(tmp_path / "set", 12, layout=layout)
+    images = np.load(tmp_path / "set" / "samples.npz")["arr_0"]
+    for row, name in enumerate("abc"):
+        with Image.open(tmp_path / "dpg" / f"{name}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image)[32:, 32:], images[4 * row + 3])
 
 
 @pytest.mark.slow

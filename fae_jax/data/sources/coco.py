@@ -33,7 +33,7 @@ class CocoSource(StoredSource):
     def __init__(self, path: str, *, split: str, holdout: float, seed: int, images: str | None = None):
         self.classes = ()
         path = storage.from_root(path)
-        listed, self.skipped = _captions(path)
+        listed, self.skipped = read_captions(path)
         warn_of(self.skipped, path)
         names = list(listed)
         self.root = images or _folder(path, names[0])
@@ -52,8 +52,12 @@ class CocoSource(StoredSource):
         return StoredImage(storage.read_bytes(self.name(position)), -1, self.texts[position])
 
 
-def _captions(path: str) -> tuple[dict[str, list[str]], list[Skip]]:
-    """File name → captions, of the images that have one; and the images without."""
+def read_captions(path: str) -> tuple[dict[str, list[str]], list[Skip]]:
+    """File name → captions, of the images that have one; and the images without.
+
+    Raises:
+      FileNotFoundError, ValueError: see `CocoSource`.
+    """
     if not storage.exists(path):
         raise FileNotFoundError(f"the captions {path} do not exist; name COCO's JSON file of images and annotations")
     try:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fae_jax.conditions import make_condition, reads_text
+from fae_jax.data.sources.coco import read_captions
 from fae_jax.data.sources.listing import SPLITS
 from fae_jax.diffusion.samplers import SAMPLERS
 from fae_jax.evaluation.foreign import known_reference
@@ -48,6 +49,12 @@ class GenerationSection:
         "",
         "what metrics compare with, as --reference names it: ADM's .npz, one made once, images; empty = the training "
         "images, read each time",
+    )
+    captions: str = option(
+        "",
+        "COCO's captions_val2014.json, of which evaluation.seed draws evaluation.samples; empty = those of held-out "
+        "images",
+        path=True,
     )
     unguided_sampler: str = option(
         "euler_maruyama", "sampler of the unguided set, in the paper the SDE's; empty = sampling.sampler", SAMPLER
@@ -75,7 +82,7 @@ class Generation:
 
     def run(self) -> Outcome:
         fields, classes = self.fae.config.evaluation, self.fae.classes
-        labels, prompts, names = asked(self.fae, lambda: self.streams.source("heldout"), fields.samples)
+        labels, prompts, names, about = asked(self.fae, lambda: self.streams.source("heldout"), fields.samples)
         samplers = {"unguided": fields.generation.unguided_sampler, "guided": fields.generation.guided_sampler}
         drawings = {
             name: self.streams.drawing(
@@ -90,7 +97,7 @@ class Generation:
             samples = sampled(drawing, self.streams.evaluators)
             metrics = taken(self.fae, self.streams, samples, fields.generation.metrics, names)
             scores, figures = results(metrics, real)
-            sets[name] = {"count": len(labels), "sampling": drawing.origin, **scores}
+            sets[name] = {"count": len(labels), "sampling": {**drawing.origin, **about}, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
         origin = {
@@ -116,6 +123,14 @@ def check_possible(config: Any, chosen: Sequence[str]) -> None:
     Raises:
       ValueError: it says what to do.
     """
+    fields, compared = config.evaluation.generation, any(compares(name) == "reference" for name in chosen)
+    if fields.captions and not reads_text(config):
+        raise ValueError("this generator reads no text: leave evaluation.generation.captions out")
+    if fields.captions and compared and not fields.reference:
+        raise ValueError(
+            "evaluation.generation.captions is of other images than this experiment's: name those in "
+            "evaluation.generation.reference"
+        )
     if _from_images(config, chosen):
         check_heldout(config)
     if reads_text(config):
@@ -123,7 +138,8 @@ def check_possible(config: Any, chosen: Sequence[str]) -> None:
             raise ValueError("it asks for captions, and data.captions=False has none")
         if "recognised" in chosen:
             raise ValueError("recognised judges classes, and this generator reads text: leave it out of the metrics")
-        check_heldout(config)
+        if not fields.captions:
+            check_heldout(config)
     elif not make_condition(config).classes:
         raise ValueError(
             f"it asks for classes, and this generator knows none (condition.kind={config.condition.kind}): draw "
@@ -149,11 +165,13 @@ def check_encoder(config: Any, chosen: Sequence[str]) -> None:
 
 
 def check_real(streams: Streams, config: Any, chosen: Sequence[str]) -> None:
-    """Opens the images that metrics look at.
+    """Opens the captions that are asked for and the images that metrics look at.
 
     Raises:
       ValueError, FileNotFoundError: they are not there.
     """
+    if config.evaluation.generation.captions:
+        read_captions(config.evaluation.generation.captions)
     for split in SPLITS if _from_images(config, chosen) else ():
         streams.source(split)
 

@@ -78,7 +78,7 @@ class GuidanceSweep:
     def run(self) -> Outcome:
         fae, fields, evaluation = self.fae, self.fields, self.fae.config.evaluation
         settings = fae.settings()
-        labels, prompts, names = asked(fae, lambda: self.streams.source("heldout"), fields.samples)
+        labels, prompts, names, about = asked(fae, lambda: self.streams.source("heldout"), fields.samples)
         how: dict[str, Any] = {"seed": evaluation.seed, "prompts": prompts}
         real, reference = real_side(fae, self.streams, fields.metrics, fields.samples)
         emas: list[str | None] = [str(decay) for decay in fields.emas or fae.config.generator.ema] or [None]
@@ -109,6 +109,7 @@ class GuidanceSweep:
             "samples": fields.samples,
             "kind": fields.kind,
             "seed": evaluation.seed,
+            **about,
             "sampler": {
                 **own_sampling(fae.config),
                 **{name: value for name, value in as_dict(settings).items() if name not in ("batch", "guidance")},
