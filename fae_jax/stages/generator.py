@@ -85,10 +85,15 @@ def given(parts: Parts) -> dict[str, Any]:
         return {}
     generator: Any = generator_of(parts)
     ours = getattr(generator, "network", None)
-    theirs = read_published(path, heads=getattr(ours, "heads", 0))
+    kind = parts.config.generator.kind
+    if not isinstance(ours, DiT) or kind != "flow_matching":
+        name = type(ours).__name__.lower() if kind == "flow_matching" else kind
+        raise ValueError(
+            f"field generator.init_from={path} starts a dit of flow_matching, and this experiment trains {name}: "
+            "leave it empty"
+        )
+    theirs = read_published(path, heads=ours.heads)
     network: Any = theirs.generator.network
-    if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":
-        raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
     switches = [field.name for field in dataclasses.fields(DiT.Section) if field.name != "size"]
     wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]
     if wrong:
