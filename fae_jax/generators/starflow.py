@@ -113,10 +113,8 @@ class StarFlow:
         """From the section `generator.starflow`.
 
         Raises:
-          ValueError: `block` does not divide the tokens, or the condition is a text.
+          ValueError: `block` does not divide the tokens.
         """
-        if hasattr(condition, "encode"):
-            raise ValueError("generator.kind=starflow embeds a class, and this generator reads text: choose another")
         tokens = grid[0] * grid[1]
         if tokens % section.block:
             raise ValueError(f"field generator.starflow.block={section.block} must divide the {tokens} tokens")
@@ -214,12 +212,12 @@ class StarFlow:
             none = self.condition.none(count)
             both = jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)], axis=1), condition, none)
             condition = jax.tree.map(lambda leaf: rearrange(leaf, "b two ... -> (b two) ..."), both)
-        beginning, cache, prefix = apply(condition, count * twins, method="begin")
+        beginning, cache, seen = apply(condition, count * twins, method="begin")
 
         def iterate(start: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:
             u, cache = state
             before = jnp.repeat(jax.lax.dynamic_slice_in_dim(u, start, self.block, axis=1), twins, axis=0)
-            (shift, scale), cache = apply(before, cache, start, prefix, method="next")
+            (shift, scale), cache = apply(before, cache, start, seen, method="next")
             if weights is not None:
                 here = jax.lax.dynamic_slice_in_dim(weights, start, self.block)
                 shifts, scales = (rearrange(x, "(b two) n c -> two b n c", two=2) for x in (shift, scale))

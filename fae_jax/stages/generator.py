@@ -90,12 +90,17 @@ def given(parts: Parts) -> dict[str, Any]:
         return {}
     generator: Any = generator_of(parts)
     ours = getattr(generator, "network", None)
-    if isinstance(ours, MMDiT) and parts.config.generator.kind == "flow_matching":
+    kind = parts.config.generator.kind
+    if kind == "flow_matching" and isinstance(ours, MMDiT):
         return {"generator": read_sd3(path, generator)}
-    theirs = read_published(path, heads=getattr(ours, "heads", 0))
+    if kind != "flow_matching" or not isinstance(ours, DiT):
+        name = type(ours).__name__.lower() if kind == "flow_matching" else kind
+        raise ValueError(
+            f"field generator.init_from={path} starts a dit or mmdit of flow_matching, and this experiment trains "
+            f"{name}: leave it empty"
+        )
+    theirs = read_published(path, heads=ours.heads)
     network: Any = theirs.generator.network
-    if not isinstance(ours, DiT) or parts.config.generator.kind != "flow_matching":
-        raise ValueError(f"field generator.init_from={path} is a dit, and this experiment trains another network")
     switches = [field.name for field in dataclasses.fields(DiT.Section) if field.name != "size"]
     wrong = [f"{name}={getattr(network, name)}" for name in switches if getattr(network, name) != getattr(ours, name)]
     if wrong:

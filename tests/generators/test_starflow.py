@@ -24,9 +24,9 @@ PLAIN = types.SimpleNamespace(guidance=())
 GUIDED = types.SimpleNamespace(guidance=((0.0, 1.0, 2.5),))
 
 
-def flow(grid: tuple[int, int] = (2, 4), channels: int = 3, classes: int = 5, **fields: Any) -> StarFlow:
+def flow(grid: tuple[int, int] = (2, 4), channels: int = 3, condition: Any = None, **fields: Any) -> StarFlow:
     section = StarFlowSection(**{**SMALL, **fields})
-    condition = ClassLabel(classes=classes, dropout=0.1)
+    condition = condition or ClassLabel(classes=5, dropout=0.1)
     compute = ComputeSection(dtype="float32")
     return StarFlow.build(section, grid=grid, channels=channels, condition=condition, compute=compute)
 
@@ -249,30 +249,61 @@ def test_a_flow_and_its_loss_equal_pytorch_written_from_the_paper():
 
 
 class Sentence(ClassLabel):
-    """A condition of five tokens, as a text's."""
+    """A condition of tokens 6 wide, as a text's: the first of each are read, the others padding."""
 
-    def told(self, tokens: jax.Array) -> dict[str, jax.Array]:
-        count = len(tokens)
-        return {"tokens": tokens, "mask": jnp.ones((count, 5), bool), "pooled": tokens.mean(1)}
+    def told(self, tokens: jax.Array, lengths: list[int]) -> dict[str, jax.Array]:
+        mask = jnp.arange(tokens.shape[1]) < jnp.asarray(lengths)[:, None]
+        return {"tokens": tokens, "mask": mask, "pooled": tokens.mean(1)}
 
     def none(self, count: int) -> dict[str, jax.Array]:
-        return self.told(jnp.zeros((count, 5, 6)))
+        return self.told(jnp.zeros((count, 5, 6)), [0] * count)
+
+
+def reader(**fields: Any) -> StarFlow:
+    return flow(condition=Sentence(classes=0), shallow_blocks=1, **fields)
 
 
 @pytest.mark.slow
-def test_the_deep_block_reads_every_token_of_a_text():
-    made = dataclasses.replace(flow(shallow_blocks=1, denoise=False), condition=Sentence(classes=0))
-    params = weights(made)
-    tokens, e = jax.random.normal(jax.random.key(4), (2, 5, 6)), jax.random.normal(jax.random.key(2), (2, 8, 3))
-    condition = made.condition.told(tokens)
+def test_padding_of_a_text_changes_nothing_and_every_other_token_does():
+    made = reader()
+    params, tokens = weights(made), jax.random.normal(jax.random.key(4), (2, 5, 6))
+    x, lengths = jax.random.normal(jax.random.key(2), (2, 8, 3)), [5, 3]
+    noise = jax.jit(lambda tokens, lengths: made.forward(params, x, made.condition.told(tokens, lengths)))
+    plain, none = noise(tokens, lengths), noise(tokens, [0, 0])
+    padded = noise(tokens.at[1, 3:].set(1e4), lengths)
+    assert all((a == b).all() for a, b in zip(plain, padded, strict=True))
+    nothing = noise(tokens.at[:].set(7.0), [0, 0])
+    assert all((a == b).all() for a, b in zip(none, nothing, strict=True))
+    assert float(jnp.abs(plain[0] - none[0]).max()) > 1e-2
+    short = made.forward(params, x[1:], made.condition.told(tokens[1:, :3], [3]))
+    short = noise(tokens[:, :3], [3, 3])
+    np.testing.assert_allclose(noise(tokens, [3, 3])[0], short[0], atol=1e-6)
+    for place in range(5):
+        moved = jnp.abs(noise(tokens.at[0, place].add(1.0), lengths)[0] - plain[0]).max(axis=(1, 2))
+        assert moved[0] > 1e-3 and moved[1] == 0, place
+
+
+@pytest.mark.slow
+def test_a_flow_told_a_text_is_inverted_from_its_cache_alone_and_in_blocks():
+    made = reader(denoise=False)
+    params, tokens = weights(made), jax.random.normal(jax.random.key(4), (2, 5, 6))
+    condition, keys = made.condition.told(tokens, [5, 2]), jax.random.split(jax.random.key(3), 2)
+    blocks = dataclasses.replace(made, block=4, iterations=4)
 
     @jax.jit
-    def there_and_back(condition: Any) -> tuple[jax.Array, jax.Array]:
-        x = made.inverse(params, e, condition, jnp.ones(8))
-        return x, made.forward(params, x, condition)[0]
+    def drawn(condition: Any) -> Any:
+        x = made.sample(params, keys, condition, PLAIN)
+        e, change = made.forward(params, x, condition)
+        jacobian = jax.jacfwd(lambda x: made.forward(params, x, condition)[0][1])(x)[:, :, 1]
+        guided = [each.sample(params, keys, condition, GUIDED) for each in (made, blocks)]
+        return x, e, change, jacobian, blocks.sample(params, keys, condition, PLAIN), guided
 
-    x, back = there_and_back(condition)
-    np.testing.assert_allclose(back, e, atol=1e-4)
-    other, _ = there_and_back({**condition, "tokens": tokens.at[0, 3].add(1.0)})
-    moved = np.abs(np.asarray(other - x)).max(axis=(1, 2))
-    assert moved[0] > 1e-3 and moved[1] == 0
+    x, e, change, jacobian, in_blocks, guided = drawn(condition)
+    np.testing.assert_allclose(e, initial_noise(keys, made.shape), atol=1e-4)
+    _, volume = np.linalg.slogdet(np.asarray(jacobian, np.float64).reshape(24, 24))
+    assert float(change[1]) == pytest.approx(volume, abs=1e-4) and abs(volume) > 0.1
+    np.testing.assert_allclose(in_blocks, x, atol=1e-4)
+    np.testing.assert_allclose(*guided, atol=1e-4)
+    assert float(jnp.abs(guided[0] - x).max()) > 1e-2
+    elsewhere = drawn({**condition, "tokens": tokens.at[1, 2:].set(1e4)})
+    assert (elsewhere[0] == x).all() and (elsewhere[5][0] == guided[0]).all()

@@ -64,6 +64,16 @@ def test_another_network_is_refused(shapes: Shapes, monkeypatch: pytest.MonkeyPa
         stage.given(shapes)
 
 
+@pytest.mark.parametrize("kind", ["mean_flow", "starflow"])
+def test_another_kind_is_refused_before_the_file_is_read(kind: str):
+    fields = {"generator.init_from": "/not/there", "generator.kind": kind}
+    config = check(with_values(load_config(str(TINY)), fields))
+    with pytest.raises(
+        ValueError, match=f"^field generator.init_from=/not/there starts a dit .*, and this .* {kind}"
+    ):
+        stage.given(Shapes(config, make_mesh()))
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_the_file_and_goes_on_without_it(finished: Path, tmp_path: Path):
     workdir, file = tmp_path / "run", tmp_path / "theirs" / "model.safetensors"

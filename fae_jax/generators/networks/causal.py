@@ -1,10 +1,12 @@
 """A causal transformer that says how each token of a latent is shifted and scaled, given those before it.
 
-It reads p tokens that tell the condition, then a learned beginning, then the latent's tokens but the last:
+It reads p tokens that tell the condition, a class's one or a text's own, then a learned beginning, then the latent's
+tokens but the last:
 
     (c_1, …, c_p, beginning, u_1, …, u_{n−1})  →  (μ_1, a_1), …, (μ_n, a_n)                       (1)
 
-through pre-norm blocks (LayerNorm; GELU) whose attention looks back only, and a last RMSNorm. Both results are softly
+through pre-norm blocks (LayerNorm; GELU) whose attention looks back only, and never at a text's padding, and a last
+RMSNorm; told an empty text, it sees the beginning alone. Both results are softly
 clipped to (−k, k), and a becomes a positive scale that is 1 at a = 0 (STARFlow, arXiv 2506.06276, and its code):
 
     x ↦ k tanh(x / k),   α = softplus(a + log(e − 1))                                              (2)
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -44,7 +47,7 @@ class CausalAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b k d"], cache: Any, start: Array, rotary: Rotary, mask: Bool[Array, "1 1 k m"]
+        self, x: Float[Array, "b k d"], cache: Any, start: Array, rotary: Rotary, mask: Bool[Array, "z 1 k m"]
     ) -> tuple[Float[Array, "b k d"], Any]:
         width = x.shape[-1]
         linear = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
@@ -70,7 +73,7 @@ class CausalBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b k d"], cache: Any, start: Array, rotary: Rotary, mask: Bool[Array, "1 1 k m"]
+        self, x: Float[Array, "b k d"], cache: Any, start: Array, rotary: Rotary, mask: Bool[Array, "z 1 k m"]
     ) -> tuple[Float[Array, "b k d"], Any]:
         def norm(name: str, h: Array) -> Array:
             return make_norm("layer", epsilon=1e-5, name=name)(h).astype(self.dtype)
@@ -132,12 +135,17 @@ class CausalTransformer(nn.Module):
             self.label = LabelEmbedding(self.classes, self.width)
             self.text = Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
 
-    def told(self, condition: Any) -> Float[Array, "b p d"]:
-        """The tokens that tell a condition: a label, (b,), is one token; a text's, (b, p, e), are its own."""
-        leaves = jax.tree.leaves(condition)
-        labels = [self.label(leaf)[:, None] for leaf in leaves if leaf.ndim == 1]
-        texts = [self.text(leaf) for leaf in leaves if leaf.ndim == 3]
-        return jnp.concatenate([part.astype(self.residual) for part in (*labels, *texts)], axis=1)
+    def _told(self, condition: Any, count: int) -> tuple[Float[Array, "b p d"], Bool[Array, "z m"]]:
+        """The tokens that tell `count` latents' conditions, a label or a text as `Text.encode` gives it, and which
+        tokens of the sequence (1) are no padding."""
+        text = self.conditioned and isinstance(condition, Mapping)
+        if text:
+            told = self.text(condition["tokens"])
+        else:
+            told = self.label(condition)[:, None] if self.conditioned else jnp.zeros((count, 0, self.width))
+        real = condition["mask"] if text else jnp.ones((1, told.shape[1]), bool)
+        seen = jnp.pad(real, ((0, 0), (0, self.grid[0] * self.grid[1])), constant_values=True)
+        return told.astype(self.residual), seen
 
     def _affine(self, x: Float[Array, "b k d"]) -> tuple[Float[Array, "b k c"], Float[Array, "b k c"]]:
         """μ and α of equation (2), float32."""
@@ -145,15 +153,21 @@ class CausalTransformer(nn.Module):
         scale, shift = jnp.split(clipped, 2, axis=-1)
         return shift, jax.nn.softplus(scale + SOFTPLUS_IS_ONE)
 
-    def _read(self, x: Float[Array, "b k d"], cache: Any, start: Array | int, prefix: int) -> tuple[Array, Any]:
+    def _read(
+        self, x: Float[Array, "b k d"], cache: Any, start: Array | int, seen: Bool[Array, "z m"]
+    ) -> tuple[Array, Any]:
         """The blocks over tokens that stand at `start`, …, `start` + k − 1 of the sequence (1)."""
-        new, tokens = x.shape[1], self.grid[0] * self.grid[1]
-        held = new if cache is None else prefix + tokens
-        mask = (jnp.arange(held) <= (start + jnp.arange(new))[:, None])[None, None]
-        tables = rotary_table(split_width(self.width, self.heads), self.grid, prefix=prefix)
+        new = x.shape[1]
+        mask = jnp.arange(seen.shape[1]) <= (start + jnp.arange(new))[:, None]
+        mask = mask[None, None] & seen[:, None, None]
+        tables = rotary_table(split_width(self.width, self.heads), self.grid, prefix=self._prefix(seen))
         cosine, sine = (jax.lax.dynamic_slice_in_dim(jnp.asarray(table), start, new) for table in tables)
         x = tag(x.astype(self.residual), "stream")
         return self.blocks(x, cache, jnp.asarray(start), (cosine, sine), mask)
+
+    def _prefix(self, seen: Array) -> int:
+        """p of the sequence (1)."""
+        return seen.shape[1] - self.grid[0] * self.grid[1]
 
     def __call__(
         self, u: Float[Array, "b n c"], condition: Any
@@ -161,24 +175,24 @@ class CausalTransformer(nn.Module):
         """Shift and scale of all tokens of a latent, in one pass: those of token i depend on the tokens before it."""
         beginning = jnp.broadcast_to(self.beginning, (u.shape[0], 1, u.shape[-1])).astype(u.dtype)
         x = self.embed(jnp.concatenate([beginning, u[:, :-1]], axis=1)).astype(self.residual)
-        told = self.told(condition) if self.conditioned else x[:, :0]
-        x, _ = self._read(jnp.concatenate([told, x], axis=1), None, 0, told.shape[1])
+        told, seen = self._told(condition, u.shape[0])
+        x, _ = self._read(jnp.concatenate([told, x], axis=1), None, 0, seen)
         return self._affine(x[:, told.shape[1] :])
 
-    def begin(self, condition: Any, count: int) -> tuple[Float[Array, "b 1 c"], Cache, int]:
-        """The beginning of `count` latents, a cache that holds their conditions, and how many tokens those are."""
-        told = self.told(condition) if self.conditioned else jnp.zeros((count, 0, self.width))
-        prefix, each = told.shape[1], split_width(self.width, self.heads)
-        shape = (self.depth, count, prefix + self.grid[0] * self.grid[1], self.heads, each)
+    def begin(self, condition: Any, count: int) -> tuple[Float[Array, "b 1 c"], Cache, Bool[Array, "z m"]]:
+        """The beginning of `count` latents, a cache that holds their conditions, and which tokens of the sequence (1)
+        are seen."""
+        told, seen = self._told(condition, count)
+        shape = (self.depth, count, seen.shape[1], self.heads, split_width(self.width, self.heads))
         cache: Any = (jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
-        if prefix:
-            _, cache = self._read(told, cache, 0, prefix)
-        return jnp.broadcast_to(self.beginning, (count, 1, self.channels)), cache, prefix
+        if told.shape[1]:
+            _, cache = self._read(told, cache, 0, seen)
+        return jnp.broadcast_to(self.beginning, (count, 1, self.channels)), cache, seen
 
     def next(
-        self, u: Float[Array, "b k c"], cache: Cache, place: Array | int, prefix: int
+        self, u: Float[Array, "b k c"], cache: Cache, place: Array | int, seen: Bool[Array, "z m"]
     ) -> tuple[tuple[Float[Array, "b k c"], Float[Array, "b k c"]], Cache]:
         """Shift and scale of tokens `place`, …, `place` + k − 1 from the tokens one place before them, and the cache
         with those."""
-        x, cache = self._read(self.embed(u), cache, prefix + place, prefix)
+        x, cache = self._read(self.embed(u), cache, self._prefix(seen) + place, seen)
         return self._affine(x), cache
