@@ -16,11 +16,12 @@ from jaxtyping import install_import_hook
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background jobs, and all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile far more than they compute: cheap compilation halves their time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 install_import_hook("fae_jax", "beartype.beartype")
+from running import QUICK  # noqa: E402
+
 from fae_jax.parallel.xla_flags import set_flags  # noqa: E402
 
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 set_flags()  # as the command line does, so that its numbers are those of programs run here
 
 

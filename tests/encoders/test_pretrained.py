@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from published_files import DINOV2, SIGLIP, arrays, write
+from running import QUICK
 
 from fae_jax.encoders import create, names
 from fae_jax.encoders.pretrained import build, find_files, input_side
@@ -206,7 +207,8 @@ print("same")
 
 
 def test_parameters_go_to_their_shards(dinov2):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = " ".join(("--xla_force_host_platform_device_count=4", *QUICK))
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SHARDED, dinov2], env=environment, capture_output=True, text=True, check=False
     )

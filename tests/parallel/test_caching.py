@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, environment
+from running import QUICK, ROOT, environment
 
 from fae_jax.data.stores.latent_check import check_cache
 from fae_jax.data.stores.latents import LatentSource, read_header
@@ -19,7 +19,7 @@ def cached(workdir: Path, latents: Path, hosts: int, devices: int) -> Path:
     """The cache of a trained directory, by that many processes of so many devices each."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = " ".join((f"--xla_force_host_platform_device_count={devices}", *QUICK))
     started = [
         subprocess.Popen(
             [sys.executable, HERE / "caching_host.py", workdir, latents, f"127.0.0.1:{port}", str(hosts), str(host)],
