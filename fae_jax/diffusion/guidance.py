@@ -122,7 +122,8 @@ def guidance_weight(schedule: Schedule, time: Time) -> Time:
       schedule: intervals of one kind, as `make_schedule` or `of_kind` leaves them.
       time: the model's own times.
     """
-    numpy = np if isinstance(time, np.ndarray) else jnp
+    traced = any(isinstance(each, jax.Array) for interval in schedule for each in interval)
+    numpy = np if isinstance(time, np.ndarray) and not traced else jnp
     time = numpy.asarray(time, np.float32)
     weight = numpy.ones_like(time)
     for low, high, value in schedule:

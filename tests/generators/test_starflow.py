@@ -151,6 +151,14 @@ def test_intervals_of_guidance_reach_their_tokens():
     assert (moved[:4] == 0).all() and (moved[4:] > 1e-3).all()
 
 
+def test_guidance_may_be_an_argument_of_the_program():
+    """As `fae evaluate --task guidance` gives it: one program for every weight."""
+    made = flow()
+    half = made._weights(types.SimpleNamespace(guidance=((0.0, 0.5, 4.0),)))
+    given = jax.jit(lambda interval: made._weights(types.SimpleNamespace(guidance=((interval, "classifier_free"),))))
+    np.testing.assert_array_equal(given(jnp.asarray([0.0, 0.5, 4.0])), half)
+
+
 @pytest.mark.slow
 def test_a_fresh_flow_is_the_identity_and_its_score_takes_noise_off():
     made = flow(noise=0.5, shallow_blocks=1, depth=1)
