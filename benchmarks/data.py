@@ -6,6 +6,7 @@
     python benchmarks/data.py --latents 2000 --memory 100000                       # the same, of the latent loader
     python benchmarks/data.py --data … --profile                                   # where the time of an image goes
     python benchmarks/data.py --data … --enlarge 500x375                           # the same images, enlarged
+    python benchmarks/data.py --data 'cc12m/{00000..00003}.tar' --captions         # what captions add to images alone
 
 The same tar is repacked into a folder, a packed array_record and, with pyarrow, parquet. Both loaders read the same
 bytes, crop by the same function and flip half (torch's as images of Pillow from file to crop), and before they are
@@ -22,6 +23,7 @@ import itertools
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,10 +54,11 @@ def measure_ours(options: argparse.Namespace) -> dict[str, float]:
     from fae_jax.data.sources.kinds import open_source
 
     source = open_source(options.kind, path=options.path, split="train", holdout=0.0, seed=0)
-    reading = Reading(workers=options.workers, threads=options.threads)
-    loader = Loader(
-        source=source, batch=options.batch, seed=0, image_size=options.size, flip=True, reading=reading, keep=0
-    )
+    reading, captions = Reading(workers=options.workers, threads=options.threads), options.measure == "captions"
+    if captions and not source.captioned:
+        raise ValueError(f"{options.path} holds images without captions")
+    known = {"batch": options.batch, "seed": 0, "flip": True, "reading": reading, "keep": 0}
+    loader = Loader(source=source, image_size=options.size, captions=captions, **known)
     with loader.at(0) as batches:
         return rate(batches, 10**9, options.seconds, options.batch)
 
@@ -336,6 +339,22 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def compare_captions(arguments: argparse.Namespace) -> None:
+    """Prints what captions add to the time of an image, by workers: the best and the median of the repeats."""
+    for workers in arguments.workers_list:
+        seconds: dict[str, list[float]] = {"ours": [], "captions": []}
+        for turn in range(arguments.repeats):
+            for measure in sorted(seconds, reverse=bool(turn % 2)):
+                options = {name: getattr(arguments, name) for name in ("size", "batch", "seconds", "threads")}
+                ended = alone(measure, path=arguments.data, kind="tar", workers=workers, **options)
+                seconds[measure].append(1 / ended["per_second"])
+        row: dict[str, Any] = {"workers": workers, "images/s": round(1 / min(seconds["ours"]))}
+        row["images with captions/s"] = round(1 / min(seconds["captions"]))
+        for name, of in (("best", min), ("median", statistics.median)):
+            row[f"captions add %, {name}"] = round(100 * (of(seconds["captions"]) / of(seconds["ours"]) - 1), 1)
+        print(json.dumps(row), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="tar shards with classes")
@@ -346,6 +365,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, help="images in a made-up latent cache to read")
     parser.add_argument("--memory", type=int, help="batches over which resident memory is watched")
     parser.add_argument("--profile", action="store_true", help="milliseconds per image of each part of the work")
+    parser.add_argument("--captions", action="store_true", help="what captions add to the time of images alone")
     parser.add_argument("--size", type=int, default=256, help="side of the images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
@@ -355,7 +375,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of our loader, in each worker")
     arguments = parser.parse_args()
     if arguments.measure:
-        measures = {"ours": measure_ours, "torch_uint8": measure_torch, "torch_float": measure_torch}
+        measures = {"ours": measure_ours, "captions": measure_ours}
+        measures |= {"torch_uint8": measure_torch, "torch_float": measure_torch}
         measures |= {"latents": measure_latents, "memory": measure_memory, "profile": measure_profile}
         measures["floor"] = measure_floor
         print(json.dumps(measures[arguments.measure](arguments)))
@@ -388,6 +409,8 @@ def main() -> None:
                 path = enlarged(path, arguments.enlarge, Path(folder) / "enlarged")
             for measure in ("profile", "floor"):
                 print(json.dumps(alone(measure, path=path, kind="tar", size=arguments.size, batch=64)), flush=True)
+    elif arguments.data and arguments.captions:
+        compare_captions(arguments)
     elif arguments.data:
         compare(arguments)
     else:

@@ -206,11 +206,12 @@ class LPIPS:
         dtype: Any = jnp.float32,
     ) -> Float[Array, " b"]:
         """Equation (1) of images in [−1, 1]; products in `dtype`."""
-        both = self.features(params, jnp.concatenate([a, b]), dtype)
+        # one after the other: as one batch, what the backward pass to a needs would be kept of b too
+        both = zip(self.features(params, a, dtype), self.features(params, b, dtype), strict=True)
         total = jnp.zeros(len(a))
-        for place, features in enumerate(both):
-            first, second = jnp.split(_unit(features), 2)
-            total += jnp.mean(jnp.sum((first - second) ** 2 * params["linear"][str(place)], axis=-1), axis=(1, 2))
+        for place, (first, second) in enumerate(both):
+            square = (_unit(first) - _unit(second)) ** 2
+            total += jnp.mean(jnp.sum(square * params["linear"][str(place)], axis=-1), axis=(1, 2))
         return total
 
     def __call__(self, name: str, weights: str) -> Extractor:

@@ -1,8 +1,9 @@
 """Multiply-adds of a function, counted exactly from its trace: nothing is computed, no weights are needed.
 
 A matrix product of (b, m, k) with (b, k, n) is b·m·k·n multiply-adds, a convolution its output's size times what one
-output reads; a loop counts its body once per turn, a branch its dearest side. Everything else (norms, softmax,
-activations) is not counted, as is the custom in the field. One multiply-add is two FLOPs.
+output reads, without the zeros between dilated inputs; a loop counts its body once per turn, a branch its dearest
+side. Everything else (norms, softmax, activations) is not counted, as is the custom in the field. One
+multiply-add is two FLOPs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _cost(equation: Any) -> int:
         return math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
         kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
-        outputs = kernel[numbers.rhs_spec[0]]
+        outputs = kernel[numbers.rhs_spec[0]] * math.prod(params["lhs_dilation"])
         return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
     if name == "scan":
         return params["length"] * _count(params["jaxpr"].jaxpr)

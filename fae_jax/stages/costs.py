@@ -3,7 +3,9 @@
     training step per image = 3 · (what is trained) + 1 · (what is frozen)                (1)
 
 the usual count: a backward pass is two products for each product of the forward pass; what remat computes again is
-not counted. FLOPs are twice that. With `peak` of one chip, images/s and n chips
+not counted. To that the losses of a stage of pixels add what they look through: every term with its backward pass to
+the decoded image, which is one product for each where a network is frozen, and a discriminator's own step. FLOPs are
+twice that. With `peak` of one chip, images/s and n chips
 
     MFU = images/s · FLOPs per image / (n · peak)                                          (2)
 """
@@ -22,6 +24,8 @@ from fae_jax.config import check
 from fae_jax.encoders import Encoder, registry
 from fae_jax.encoders.frozen import outline
 from fae_jax.generators import Generator, make_generator
+from fae_jax.losses.pixel import networks_of, opponents, pixel_terms
+from fae_jax.losses.pixel.presets import chosen_losses
 from fae_jax.nn.flops import multiply_adds
 from fae_jax.tokenizers import tokenizer_kind
 
@@ -130,6 +134,31 @@ def _shapes(config: Any, tokenizer: Any) -> tuple[Generator, Any, Any]:
     return generator, jax.eval_shape(generator.init, jax.random.key(0)), keys
 
 
+def losses_multiply_adds(config: Any, stage: str) -> int:
+    """Multiply-adds of one image in the losses of stage "pixels" or "finetune", without the decoder's own: all terms
+    and their slopes at the decoded image, and a step of each discriminator."""
+    config = check(config)
+    compute = dataclasses.replace(config.compute, kernel="xla", scan=True, remat="none")
+    terms = pixel_terms(*chosen_losses(getattr(config, stage), config.pixel_losses), compute)
+    brought = {name: opponent for name, (opponent, _) in opponents(terms).items()}
+    trained = {name: jax.eval_shape(each.init, jax.random.key(0)) for name, each in brought.items()}
+    given = {name: network.shapes for name, (network, _) in networks_of(terms).items()}
+    given |= trained | {"memory": {name: jax.eval_shape(each.memory) for name, each in brought.items()}}
+
+    def slopes(decoded: Any, images: Any, given: Any, keys: Any) -> Any:
+        step = jnp.zeros((), jnp.int32)
+        seen = [jax.grad(each.value)(decoded, images, given, keys, step) for each in terms]
+        steps = [
+            jax.grad(lambda params, each=each: each.loss(params, decoded, images, given, keys)[0])(given[name])
+            for name, each in brought.items()
+        ]
+        return seen, steps
+
+    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return multiply_adds(slopes, image, image, given, keys)
+
+
 def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
     features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
@@ -159,7 +188,8 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     if stage == "generator" and reads_text(config):
         frozen = ("text",)
     counts = forward_multiply_adds(config, trained + frozen, tokenizer)
-    return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen))
+    losses = losses_multiply_adds(config, stage) if stage in ("pixels", "finetune") else 0
+    return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen) + losses)
 
 
 def step_flops(config: Any, stage: str, tokenizer: Any = None) -> int:

@@ -23,7 +23,17 @@ import numpy as np
 from jaxtyping import Array
 
 from fae_jax.data.pixels import side_by_side, to_pixels, to_uint8
-from fae_jax.losses.pixel import Opponent, Term, Weighed, adapt, check_losses, pixel_loss, pixel_terms, psnr
+from fae_jax.losses.pixel import (
+    Opponent,
+    Weighed,
+    adapt,
+    check_losses,
+    networks_of,
+    opponents,
+    pixel_loss,
+    pixel_terms,
+    psnr,
+)
 from fae_jax.losses.pixel.presets import PRESETS, chosen_losses
 from fae_jax.nn.embeddings import patchify
 from fae_jax.parallel.xla_flags import jit_once
@@ -187,24 +197,12 @@ def _input(stage: str, parts: Parts) -> Input:
 
 def terms_of(stage: str, config: Any) -> tuple[Weighed, ...]:
     """The terms of a stage's loss."""
-    losses, sections = chosen_losses(getattr(config, stage), config.pixel_losses)
-    return pixel_terms(losses, sections, config.compute)
-
-
-def opponents(terms: Sequence[Weighed]) -> dict[str, tuple[Opponent, int]]:
-    """Players that terms bring, by the term's name, each with its first step."""
-    brought = {each.name: (each.term.player, each.start) for each in terms if isinstance(each.term, Term)}
-    return {
-        name: (player, start if player.start is None else player.start)
-        for name, (player, start) in brought.items()
-        if player is not None
-    }
+    return pixel_terms(*chosen_losses(getattr(config, stage), config.pixel_losses), config.compute)
 
 
 def networks(stage: str, config: Any) -> dict[str, tuple[Any, str]]:
     """Frozen networks that the terms look through."""
-    terms = [each.term for each in terms_of(stage, config) if isinstance(each.term, Term)]
-    return {name: network for term in terms for name, network in term.networks.items()}
+    return networks_of(terms_of(stage, config))
 
 
 def check(stage: str, config: Any) -> None:

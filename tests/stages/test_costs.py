@@ -8,7 +8,11 @@ from running import TINY
 from fae_jax.config import check, load_config, override
 from fae_jax.config.overriding import shipped_configs
 from fae_jax.parallel.chips import CHIPS
-from fae_jax.stages.costs import forward_multiply_adds, image_flops, step_flops
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages.costs import forward_multiply_adds, image_flops, losses_multiply_adds, step_flops
+from fae_jax.stages.outline import Shapes, per_device
+from fae_jax.stages.running import stage_of
+from fae_jax.training.loop import abstract_state
 
 PAPER = load_config("imagenet256_dinov2g")
 PARTS = ("encoder", "compressor", "feature_decoder", "pixel_decoder", "generator")
@@ -94,3 +98,55 @@ def test_features_that_are_kept_need_no_encoder(paper: dict[str, int]):
     kept = override(PAPER, [("data.features", "somewhere")])
     assert image_flops(PAPER, "pixels") - image_flops(kept, "pixels") == 2 * paper["encoder"]
     assert image_flops(kept, "cache") == image_flops(PAPER, "cache")
+
+
+def vgg(side: int) -> int:
+    """Multiply-adds of the 13 convolutions of VGG16."""
+    widths = ((3, 64), (64, 64)), ((64, 128), (128, 128)), ((128, 256), *[(256, 256)] * 2)
+    stages = (*widths, ((256, 512), *[(512, 512)] * 2), [(512, 512)] * 3)
+    return sum((side >> place) ** 2 * 9 * a * b for place, stage in enumerate(stages) for a, b in stage)
+
+
+def patch_gan(side: int, widths: tuple[int, ...]) -> int:
+    """Those of PatchGAN's discriminator D for one image: the decoder's term has D forward and back, D's own step two
+    images there and twice back, but for the slopes at the images and at the kernels of its blur."""
+    first = side**2 * 25 * 3 * widths[0]
+    blur = sum((side >> place + 1) ** 2 * 16 * width for place, width in enumerate(widths[1:]))
+    pairs = enumerate(zip(widths, widths[1:], strict=False))
+    d = first + blur + sum((side >> place) ** 2 * 9 * a * b for place, (a, b) in pairs)
+    d += 16**2 * (widths[-1] ** 2 + 25 * widths[-1])
+    return 2 * d + 2 * (3 * d - first - blur)
+
+
+def test_losses_count_what_they_look_through():
+    """By hand; through a frozen network goes the image forward, the decoded one forward and back."""
+    base = override(load_config(str(TINY)), [("data.image_size", "64"), ("pixel_losses.gan.channels", "32")])
+    both = override(base, [("pixels.losses", '(("l1", 1.0), ("lpips", 1.0), ("gan", 1.0, 4))')])
+    by_hand = 3 * vgg(64) + patch_gan(64, (32, 32, 64, 128))
+    assert (losses_multiply_adds(base, "pixels"), losses_multiply_adds(both, "pixels")) == (0, by_hand)
+    assert image_flops(both, "pixels") - image_flops(base, "pixels") == 2 * by_hand
+
+
+def test_the_losses_networks_are_in_the_state():
+    """Bytes that a step holds: what is looked through once, the discriminator with both moments."""
+    changes = [("pixels.losses", '(("lpips", 1.0), ("gan", 1.0))'), ("pixel_losses.lpips.trunk", "alex")]
+    held = []
+    for chosen in ([], changes):
+        shapes = Shapes(override(load_config(str(TINY)), [*chosen, ("encoder.train", "True")]), make_mesh())
+        stage = stage_of("pixels")
+        held.append(per_device((abstract_state(stage.players(shapes), shapes.mesh), stage.frozen_params(shapes))))
+    alex = 64 * 3 * 121 + 192 * 64 * 25 + 384 * 192 * 9 + 256 * 384 * 9 + 256 * 256 * 9 + 2 * (64 + 192 + 384 + 512)
+    convolutions = 75 * 128 + 9 * 128 * (128 + 256) + 9 * 256 * 512 + 512 * (512 + 25)
+    biases_and_norms = 128 + 3 * (128 + 256 + 512) + 512 + 1
+    assert held[1] - held[0] == 4 * (alex + 3 * (convolutions + biases_and_norms) + 2 + 2)  # averages, counts
+
+
+@pytest.mark.slow
+def test_the_presets_at_the_papers_size():
+    """ConvNeXt-S costs 8.7 (published); DINO ViT-S/8 sees 785 tokens at 224, and each of its heads 784."""
+    titok, rae = (
+        losses_multiply_adds(override(PAPER, [("pixels.preset", preset)]), "pixels") for preset in ("titok", "rae")
+    )
+    assert titok == pytest.approx(3 * vgg(256) + 3 * 8.7e9 + patch_gan(256, (128, 128, 256, 512)), rel=0.002)
+    dense, attention, heads = 12 * 785 * 12 * 384**2, 12 * 2 * 785**2 * 384, 5 * 784 * 10 * 384**2
+    assert rae == pytest.approx(3 * vgg(256) + 4 * dense + 5 * attention + 8 * heads, rel=0.01)

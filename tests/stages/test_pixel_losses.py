@@ -8,9 +8,10 @@ from running import TINY
 
 from fae_jax.compiler.programs import lower
 from fae_jax.config import check, load_config, override
+from fae_jax.losses.pixel import opponents
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.stages import pixels
-from fae_jax.stages.pixels import networks, noise_level, opponents, terms_of
+from fae_jax.stages.pixels import networks, noise_level, terms_of
 from fae_jax.tokenizers.fae import FAETokenizer
 
 CONFIG = load_config(str(TINY))

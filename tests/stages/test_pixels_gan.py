@@ -10,7 +10,7 @@ from fae_jax.losses.pixel.absolute import l1
 from fae_jax.parallel.mesh import make_mesh, put_batch
 from fae_jax.training.checkpoints import Checkpoints
 from fae_jax.training.loop import abstract_state
-from fae_jax.training.state import create_state
+from fae_jax.training.state import create_state, state_shardings
 from fae_jax.training.step import compile_step, train_step
 
 LOSSES = (("l1", 1.0), ("gan", 0.5, 2))
@@ -56,11 +56,11 @@ def played(tmp_path_factory):
     bad = pixel_batch(4)
     bad["features"][0] = np.nan
     spoilt, metrics = step(state, {}, put_batch(bad, mesh))
-    return players, whole, rows, (jax.tree.map(np.asarray, spoilt), metrics)
+    return players, whole, rows, (jax.tree.map(np.asarray, spoilt), metrics), step
 
 
 def test_each_begins_at_its_step_and_both_step_on(played):
-    _, states, _, _ = played
+    _, states, *_ = played
     for before, after in zip(states, states[1:], strict=False):
         begun = int(before.step) >= 1  # the discriminator
         ours = [state.players["gan"].params["out"]["kernel"] for state in (before, after)]
@@ -73,7 +73,7 @@ def test_each_begins_at_its_step_and_both_step_on(played):
 
 
 def test_the_averages_of_logits_follow_what_was_seen(played):
-    _, states, rows, _ = played
+    _, states, rows, *_ = played
     real = fake = 0.0
     for row, state in zip(rows[1:], states[2:], strict=True):
         real, fake = (real + row["gan/logits_real"]) / 2, (fake + row["gan/logits_fake"]) / 2
@@ -83,7 +83,7 @@ def test_the_averages_of_logits_follow_what_was_seen(played):
 
 @pytest.mark.slow
 def test_the_adaptive_weight_is_the_ratio_of_gradients_at_the_last_projection_one_step_before(played):
-    players, states, rows, _ = played
+    players, states, rows, *_ = played
     state, batch = jax.tree.map(jnp.asarray, states[2]), jax.tree.map(jnp.asarray, pixel_batch(2))
     terms = players["pixel_decoder"].loss.args[1]
     params, given = state.players["pixel_decoder"].params, {"gan": state.players["gan"].params}
@@ -123,15 +123,34 @@ def test_the_adaptive_weight_is_the_ratio_of_gradients_at_the_last_projection_on
 
 
 def test_nan_in_one_player_changes_neither_nor_what_losses_remember(played):
-    players, states, _, (spoilt, metrics) = played
+    _, states, _, (spoilt, metrics), _ = played
     same(spoilt.players, states[4].players)
     assert int(spoilt.skipped) == 1 and int(metrics["skipped_in_a_row"]) == 1
+
+
+@pytest.mark.parametrize("number", [1, 4])  # the term does not count for the decoder yet, and does
+@pytest.mark.parametrize("spoilt", ["params", "memory"])
+def test_nan_that_begins_in_the_discriminator_never_reaches_the_decoder(played, spoilt, number):
+    """In its parameters, which the decoder's term reads, and in its averages of logits, which only its own loss does:
+    then the decoder's loss is finite, and it waits all the same."""
+    players, states, _, _, step = played
+    mesh = make_mesh()
+    opponent = states[number].players["gan"]
+    opponent = opponent.replace(**{spoilt: jax.tree.map(lambda leaf: leaf * np.nan, getattr(opponent, spoilt))})
+    given = states[number].replace(players={**states[number].players, "gan": opponent})
+    after, metrics = step(
+        jax.device_put(given, state_shardings(players, mesh)[1]), {}, put_batch(pixel_batch(number), mesh)
+    )
+    assert not np.isfinite(metrics["gan/loss"]) and int(metrics["skipped_in_a_row"]) == 1
+    assert np.isfinite(metrics["loss"]) == (spoilt == "memory")
+    same(after.players, given.players)
+    assert all(np.isfinite(leaf).all() for leaf in leaves(after.players["pixel_decoder"]).values())
 
 
 @pytest.mark.slow
 def test_decoded_once_and_stepped_as_the_formula_says_in_parts_too(played):
     """The weighed loss, differentiated by itself, gives the step that the shared backward pass gave."""
-    players, states, rows, _ = played
+    players, states, rows, *_ = played
     mesh = make_mesh()
     state = jax.device_put(states[3])
     split, metrics = compile_step(players, 4, 0, mesh)(state, {}, put_batch(pixel_batch(3), mesh))

@@ -146,6 +146,22 @@ def pixel_terms(losses: Sequence[Sequence[Any]], sections: Any = None, compute: 
     return tuple(made)
 
 
+def opponents(terms: Sequence[Weighed]) -> dict[str, tuple[Opponent, int]]:
+    """Players that terms bring, by the term's name, each with its first step."""
+    brought = {each.name: (each.term.player, each.start) for each in terms if isinstance(each.term, Term)}
+    return {
+        name: (player, start if player.start is None else player.start)
+        for name, (player, start) in brought.items()
+        if player is not None
+    }
+
+
+def networks_of(terms: Sequence[Weighed]) -> dict[str, tuple[Any, str]]:
+    """Frozen networks that terms look through, by name."""
+    brought = [each.term.networks for each in terms if isinstance(each.term, Term)]
+    return {name: network for networks in brought for name, network in networks.items()}
+
+
 def pixel_loss(
     terms: Sequence[Weighed],
     decoded: Float[Array, "b y x 3"],
