@@ -83,7 +83,8 @@ def write_diffusers(
                 raise ValueError(
                     f"the format diffusers does not know {section}.{name}={given!r}: use bundle or stablehlo"
                 )
-    if config.sampling.sampler == "adams_bashforth" or any(len(each) > 3 for each in config.sampling.guidance):
+    sampler, guidance = config.sampling.sampler, config.sampling.guidance
+    if sampler in ("adams_bashforth", "dopri5") or any(len(each) > 3 for each in guidance):
         raise ValueError(
             "the format diffusers knows euler, heun and euler_maruyama, and classifier-free guidance: set "
             "sampling.sampler and sampling.guidance, or use bundle or stablehlo"
