@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from fae_jax.conditions import told
 from fae_jax.diffusion.guidance import Guidance, Schedule, make_schedule, split
-from fae_jax.diffusion.samplers import sample_keys
+from fae_jax.diffusion.samplers import is_adaptive, sample_keys
 from fae_jax.encoders.registry import Encoder, EncoderOutput
 from fae_jax.generators import Generator
 from fae_jax.parallel.hosts import fetch
@@ -269,6 +269,7 @@ class FAE:
         against: Any = None,
         params: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
+        counted: Callable[[np.ndarray], None] | None = None,
     ) -> Iterator[Float[np.ndarray, "k height width 3"]]:
         """`generate` in pieces of at most `settings.batch`, so that no more are ever held.
 
@@ -280,6 +281,7 @@ class FAE:
             all schedules of as many intervals.
           against: what guidance leads away from, as `against` gives it; None for "nothing".
           params: of the generator, the text tower and all that decodes, in place of the model's own.
+          counted: told the network evaluations of each image of a batch, where they are not known beforehand.
         """
         problem = seed_range(int(seed) if isinstance(seed, np.integer) else seed)
         if problem:
@@ -303,7 +305,10 @@ class FAE:
 
             keys = sample_keys(seed, jnp.arange(first + start, first + start + size))
             asked = jax.tree.map(rows, condition)
-            made = np.asarray(run(params, keys, asked, *intervals, against=against))[: stop - start]
+            images, evaluations = run(params, keys, asked, *intervals, against=against)
+            made = np.asarray(images)[: stop - start]
+            if counted and evaluations is not None:
+                counted(np.asarray(evaluations)[: stop - start])
             if progress:
                 progress(stop)
             yield made
@@ -364,15 +369,15 @@ class FAE:
         return jax.jit(self.tokenizer.decode)
 
     @functools.cache  # noqa: B019 -- lives as long as the model
-    def _sampling(self, settings: Any) -> Callable[..., Array]:
+    def _sampling(self, settings: Any) -> Callable[..., tuple[Array, Array | None]]:
         """(parameters, keys, condition, guidance (k, 3) in place of the settings' own, which are then the kinds of
         the k intervals, and what it leads away from) → noise → sampler → undo standardisation → decoders → images,
-        compiled."""
+        and evaluations of each where they are not known beforehand; compiled."""
         statistics = self.parts.statistics
 
         def run(
             params: Any, keys: Array, condition: Any, guidance: Array | None = None, against: Any = None
-        ) -> Array:
+        ) -> tuple[Array, Array | None]:
             generator: Any = self.generator
             chosen, more = settings, {}
             if guidance is not None:
@@ -385,7 +390,11 @@ class FAE:
                 weaker: Any = self.guide.generator
                 more["weaker"] = functools.partial(weaker.velocity, params["guide"])
             condition = told(generator.condition, params, condition)
-            latents = generator.sample(params["generator"], keys, condition, chosen, **more)
-            return self.tokenizer.decode(params, statistics.unstandardise(latents))
+            given, evaluations = (params["generator"], keys, condition, chosen), None
+            if hasattr(generator, "counted") and is_adaptive(chosen):
+                latents, evaluations = generator.counted(*given, **more)
+            else:
+                latents = generator.sample(*given, **more)
+            return self.tokenizer.decode(params, statistics.unstandardise(latents)), evaluations
 
         return jax.jit(constrained(run, self.parts.mesh))

@@ -114,7 +114,7 @@ class FAE:
         odd = [dit.get("patch", 1) > 1, dit.get("middle"), dit.get("head_width"), any(kinds)]
         odd += [sampling.get(name) for name in ("shift_base", "guided_channels", "last_step_before_shift")]
         odd += [own.get("prediction", "velocity") != "velocity", sampling.get("last", "mean") != "mean"]
-        if any(odd) or sampling["sampler"] == "adams_bashforth":
+        if any(odd) or sampling["sampler"] in ("adams_bashforth", "dopri5"):
             raise ValueError("the generator or its sampling has what is not read here: use fae_jax.load")
 
     def encode(self, images):

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance", default="config", help="a weight, none, config (default), or intervals as in sampling.guidance"
     )
     parser.add_argument(
-        "--sampler", help="euler, heun, adams_bashforth or euler_maruyama; default: the configuration's"
+        "--sampler", help="euler, heun, adams_bashforth, dopri5 or euler_maruyama; default: the configuration's"
     )
     parser.add_argument("--steps", type=int, help="steps of the sampler; default: the configuration's")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
@@ -193,4 +193,4 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for _ in drawing:
             pass
     say(f"{arguments.number} images in {folder}")
-    return {"folder": str(folder), "function_evaluations": fae.generator.evaluations(drawing.settings)}
+    return {"folder": str(folder), "function_evaluations": drawing.evaluations}

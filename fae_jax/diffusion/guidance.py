@@ -254,7 +254,11 @@ def function_evaluations(evaluation_times: Float[np.ndarray, " k"], schedule: Gu
     Raises:
       ValueError: the schedule is not valid.
     """
-    intervals, count = make_schedule(schedule), np.ones(len(evaluation_times), int)
-    for kind in ("classifier_free", "auto"):
-        count *= np.where(guidance_weight(of_kind(intervals, kind), evaluation_times) == 1, 1, 2)
-    return int(count.sum())
+    return int(evaluations_at(make_schedule(schedule), evaluation_times).sum())
+
+
+def evaluations_at(schedule: Schedule, time: Time) -> Time:
+    """`function_evaluations` of one evaluation of the guided velocity at each time, of a schedule in normal form."""
+    numpy = np if isinstance(time, np.ndarray) else jnp
+    weights = (guidance_weight(of_kind(schedule, kind), time) for kind in ("classifier_free", "auto"))
+    return math.prod(numpy.where(weight == 1, 1, 2) for weight in weights)

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from fae_jax.diffusion.adaptive import Dopri5
 from fae_jax.diffusion.guidance import PAPER_SCHEDULE, make_schedule
 from fae_jax.diffusion.path import shift_time, unshift_time
 from fae_jax.files.names import nearest
@@ -205,6 +206,7 @@ SAMPLERS: dict[str, type] = {
     "heun": Heun,
     "euler_maruyama": EulerMaruyama,
     "adams_bashforth": AdamsBashforth,
+    "dopri5": Dopri5,
 }
 
 
@@ -221,8 +223,14 @@ class SamplingSection:
     """From noise to latents."""
 
     operational: ClassVar[bool] = True
-    sampler: str = option("euler", "euler, heun, adams_bashforth (ODE) or euler_maruyama (SDE)", one_of(*SAMPLERS))
+    sampler: str = option(
+        "euler",
+        "euler, heun, adams_bashforth, dopri5 (ODE; dopri5 chooses its steps) or euler_maruyama (SDE)",
+        one_of(*SAMPLERS),
+    )
     steps: int = option(250, "steps of the sampler", at_least(1))
+    rtol: float = option(1e-3, "dopri5: tolerated error of a step, as a share of the values (SiT: 0.001)", above(0))
+    atol: float = option(1e-6, "dopri5: tolerated error beside that share (SiT: 0.000001)", above(0))
     shift: float = option(0.4, "timestep shift of the sampling grid", above(0))
     shift_base: int = option(
         0, "shift by size: √(shift_base / values of a latent) in place of shift (RAE: 4096); 0 = off", at_least(0)
@@ -266,13 +274,16 @@ def make_sampler(
     last_step: float = 0.04,
     last: str = "mean",
     before_shift: bool = False,
-) -> Euler:
+    rtol: float = 1e-3,
+    atol: float = 1e-6,
+) -> Any:
     """Builds the sampler called `name`, a key of `SAMPLERS`.
 
     Args:
-      name: `euler`, `heun` or `adams_bashforth` for the ODE, `euler_maruyama` for the SDE.
-      steps, shift: as in each sampler.
+      name: `euler`, `heun`, `adams_bashforth` or `dopri5` for the ODE, `euler_maruyama` for the SDE.
+      steps, shift: as in each sampler; `dopri5` has no use for them.
       last_step, last, before_shift: as in `EulerMaruyama`; the ODE samplers have no use for them.
+      rtol, atol: as in `Dopri5` alone.
 
     Raises:
       ValueError: the name is unknown (the nearest one is suggested) or a value is out of its range.
@@ -280,12 +291,16 @@ def make_sampler(
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; {nearest(name, SAMPLERS)}")
     values = {"steps": steps, "shift": shift, "last_step": last_step, "last": last, "before_shift": before_shift}
+    values |= {"rtol": rtol, "atol": atol}
     kind = SAMPLERS[name]
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 
-def sample(
-    sampler: Euler, velocity: Velocity, keys: Key[Array, " b"], shape: tuple[int, int]
-) -> Float[Array, "b n c"]:
+def is_adaptive(settings: Any) -> bool:
+    """Whether the sampler of the section `sampling` chooses its steps as it goes, and so how many evaluations."""
+    return hasattr(SAMPLERS[settings.sampler], "counted")
+
+
+def sample(sampler: Any, velocity: Velocity, keys: Key[Array, " b"], shape: tuple[int, int]) -> Float[Array, "b n c"]:
     """Draws one latent of `shape` (n, c) per key, float32: `initial_noise`, then the sampler. Jit-able."""
     return sampler(velocity, initial_noise(keys, shape), keys)

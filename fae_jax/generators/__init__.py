@@ -47,8 +47,9 @@ class Generator(Protocol):
         """One latent for each key; latent i is a function of key i and condition i alone."""
         ...
 
-    def evaluations(self, settings: Any) -> int:
-        """Network evaluations that one sample really takes.
+    def evaluations(self, settings: Any) -> int | None:
+        """Network evaluations that one sample really takes; None where they are known only as it is drawn: then
+        `counted`, called as `sample`, returns the latents and those of each, (b,).
 
         Raises:
           ValueError: the settings do not fit this generator.

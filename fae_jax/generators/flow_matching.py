@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from fae_jax.conditions import Condition
 from fae_jax.conditions.nothing import Nothing
 from fae_jax.diffusion.guidance import (
     NOTHING_TO_GUIDE_BY,
     autoguided,
+    evaluations_at,
     function_evaluations,
     guided,
     internally_guided,
@@ -35,7 +37,7 @@ from fae_jax.diffusion.guidance import (
     of_kind,
 )
 from fae_jax.diffusion.path import CONVERTERS, TIME_DISTRIBUTIONS, convert, shift_of_size, training_pair
-from fae_jax.diffusion.samplers import Euler, make_sampler, sample
+from fae_jax.diffusion.samplers import initial_noise, is_adaptive, make_sampler, sample
 from fae_jax.generators.networks import NETWORKS
 from fae_jax.kinds import find
 from fae_jax.nn.params import init_params, looped
@@ -71,7 +73,7 @@ class FlowMatchingSection:
     network: str = plug("dit", "the network that predicts the velocity: dit, or mmdit for text", "networks", NETWORKS)
 
 
-def sampler_of(settings: Any, size: int = 0) -> Euler:
+def sampler_of(settings: Any, size: int = 0) -> Any:
     """The sampler that the section `sampling` describes, for latents of `size` values.
 
     Raises:
@@ -85,6 +87,8 @@ def sampler_of(settings: Any, size: int = 0) -> Euler:
         last_step=settings.last_step,
         last=settings.last,
         before_shift=settings.last_step_before_shift,
+        rtol=settings.rtol,
+        atol=settings.atol,
     )
 
 
@@ -198,6 +202,26 @@ class FlowMatching:
         weaker: Callable[[Array, Array, Any], Array] | None = None,
     ) -> Float[Array, "b n c"]:
         """See `Generator`; `weaker` is the velocity(z, t, condition) of another network, for autoguidance."""
+        velocity = self._guided(params, condition, settings, weaker)
+        return sample(sampler_of(settings, math.prod(self.shape)), velocity, keys, self.shape)
+
+    def counted(
+        self,
+        params: Any,
+        keys: Key[Array, " b"],
+        condition: Any,
+        settings: Any,
+        weaker: Callable[[Array, Array, Any], Array] | None = None,
+    ) -> tuple[Float[Array, "b n c"], Int[Array, " b"]]:
+        """See `Generator`."""
+        velocity = self._guided(params, condition, settings, weaker)
+        cost = functools.partial(evaluations_at, make_schedule(settings.guidance))
+        return sampler_of(settings).counted(velocity, initial_noise(keys, self.shape), cost)
+
+    def _guided(
+        self, params: Any, condition: Any, settings: Any, weaker: Callable[[Array, Array, Any], Array] | None
+    ) -> Callable[[Array, Array], Array]:
+        """The velocity that is integrated, of latents and times alone."""
         schedule = make_schedule(settings.guidance)
         internal, auto = (of_kind(schedule, kind) for kind in ("internal", "auto"))
         velocity: Callable[[Array, Array, Any], Array] = functools.partial(self.velocity, params)
@@ -214,10 +238,9 @@ class FlowMatching:
             channels=settings.guided_channels,
             calls=settings.guided_calls,
         )
-        sampler = sampler_of(settings, self.shape[0] * self.shape[1])
-        return sample(sampler, lambda z, t: velocity(z, t, condition), keys, self.shape)
+        return lambda z, t: velocity(z, t, condition)
 
-    def evaluations(self, settings: Any) -> int:
+    def evaluations(self, settings: Any) -> int | None:
         schedule = make_schedule(settings.guidance)
         if of_kind(schedule, "internal") and not self.has_middle:
             raise ValueError(
@@ -229,8 +252,8 @@ class FlowMatching:
         unconditional = isinstance(self.condition, Nothing)
         if unconditional and any(weight != 1 for _, _, weight in of_kind(schedule, "classifier_free")):
             raise ValueError(NOTHING_TO_GUIDE_BY)
-        sampler = sampler_of(settings, self.shape[0] * self.shape[1])
-        return function_evaluations(sampler.evaluation_times(), schedule)
+        sampler = sampler_of(settings, math.prod(self.shape))
+        return None if is_adaptive(settings) else function_evaluations(sampler.evaluation_times(), schedule)
 
 
 NO_GUIDE = "field sampling.guidance holds autoguidance: name the weaker network's directory in sampling.guide"

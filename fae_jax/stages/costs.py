@@ -181,6 +181,11 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
             return 2 * (_sample(config, tokenizer) + counts["decode"] + counts.get("text", 0))
         counts = forward_multiply_adds(config, ("generator", "decode", *text), tokenizer)
         evaluations = generator.evaluations(config.sampling)
+        if evaluations is None:
+            raise ValueError(
+                f"field sampling.sampler={config.sampling.sampler} chooses its steps on the way, and what it costs "
+                "is not known beforehand: set another one"
+            )
         return 2 * (evaluations * counts["generator"] + counts["decode"] + counts.get("text", 0))
     trained, frozen = STAGES[stage]
     if config.data.features and stage != "cache":

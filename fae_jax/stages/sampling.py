@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ from fae_jax.files.paths import Path
 from fae_jax.files.writing import json_hash, whole_file, write_file, write_json
 from fae_jax.model import FAE
 from fae_jax.nn.params import count
-from fae_jax.parallel.hosts import is_first, wait_for_all
+from fae_jax.parallel.hosts import gather_text, is_first, wait_for_all
 from fae_jax.section import seed_range
 from fae_jax.stages.figures import GRID_COLUMNS, GRID_ROWS, class_grid
 
@@ -48,6 +49,14 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     if policy == "random":
         return np.random.default_rng(seed).choice(np.asarray(classes, np.int32), number)
     return np.resize(np.asarray(classes, np.int32), number)
+
+
+def mean_evaluations(spent: Sequence[Int[np.ndarray, " k"]]) -> float:
+    """The mean over the images of all hosts; `spent` are the evaluations of this host's, by batch."""
+    own = np.concatenate([np.zeros(0), *spent])
+    totals = [json.loads(text) for text in gather_text(json.dumps([own.sum(), len(own)]))]
+    total, number = np.sum(totals, axis=0)
+    return float(total / number)
 
 
 def own_sampling(config: Any) -> dict[str, Any]:
@@ -134,6 +143,22 @@ class Drawing:
             "weights": self._weights(),
         }
 
+    @functools.cached_property
+    def evaluations(self) -> float:
+        """Network evaluations of a sample, once all are drawn; asked for by all hosts at once."""
+        known = self.fae.generator.evaluations(self.settings)
+        return mean_evaluations(self._spent) if known is None else known
+
+    @functools.cached_property
+    def _spent(self) -> list[np.ndarray]:
+        """Evaluations of each image of this host's, by batch, where they are known only as it is drawn."""
+        return []
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """`origin`, and how many evaluations that took."""
+        return {**self.origin, "function_evaluations": self.evaluations}
+
     @property
     def _text(self) -> dict[str, Any]:
         """What is asked for in words, the tower that reads it, and which prompts it reads in part."""
@@ -174,6 +199,7 @@ class Drawing:
             first=first,
             against=self.fae.against(self.negative_prompt),
             progress=self.progress,
+            counted=self._spent.append,
         )
         for piece in pieces:
             images = to_uint8(piece)
@@ -199,6 +225,7 @@ class Drawing:
                 add(images)
                 yield place, images, labels
             wait_for_all("every host's samples drawn")
+            _ = self.evaluations
             for host in range(1, jax.process_count()):
                 first, last = share(len(self.labels), host)
                 with self._part(host).open("rb") as file:
@@ -211,7 +238,7 @@ class Drawing:
         write_file(self.folder / "grid.png", lambda file: drawn.save(file, "PNG"))
         if self.prompts is not None:
             write_json(self.folder / "prompts.json", list(self.prompts))
-        write_json(self.folder / "settings.json", {**self.origin, "count": len(self.labels)})
+        write_json(self.folder / "settings.json", {**self.result, "count": len(self.labels)})
 
     def _handed_over(self) -> Iterator[Drawn]:
         """Another host's share, left for the first."""
@@ -220,6 +247,7 @@ class Drawing:
                 file.write(images.tobytes())
                 yield place, images, labels
         wait_for_all("every host's samples drawn")
+        _ = self.evaluations
 
     def _part(self, host: int) -> Path:
         return self.folder / f"part-{host}"

@@ -276,7 +276,7 @@ def test_what_is_asked_too_early(refuse: Refuse, tmp_path: Path, finished: Path,
         (("--guidance", "strong"), "is neither a weight, intervals, none nor config"),
         (
             ("--sampler", "eulr"),
-            "field sampling.sampler must be one of euler, heun, euler_maruyama, adams_bashforth, got 'eulr'",
+            "field sampling.sampler must be one of euler, heun, euler_maruyama, adams_bashforth, dopri5, got 'eulr'",
         ),
         (("--steps", "0"), "field sampling.steps must be at least 1, got 0"),
         (("--ema", "0.7"), "no EMA of decay 0.7"),

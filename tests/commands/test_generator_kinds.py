@@ -71,6 +71,24 @@ def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
 
 
 @pytest.mark.slow
+def test_evaluations_are_those_made_where_steps_are_chosen_on_the_way(finished: Path, tmp_path: Path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("samples", "evaluation"))
+    loose = ["--workdir", str(workdir), "--config.sampling.sampler=dopri5", "--config.sampling.rtol=0.01"]
+    assert main(["sample", *loose, "--number", "7", "--guidance", "none"]) == 0
+    settings = told(workdir / "samples" / "samples")
+    count = settings["function_evaluations"]
+    assert settings["rtol"] == 0.01 and count > 7 and 7 * (count - 1) / 6 == pytest.approx(round(7 * (count - 1) / 6))
+    own = ["--config.evaluation.samples=10", "--config.evaluation.generation.unguided_sampler="]
+    assert main(["evaluate", *loose, "--task", "generation", *own]) == 0
+    result = json.loads((workdir / "evaluation" / "generation.json").read_text())
+    made = {name: each["sampling"]["function_evaluations"] for name, each in result["sets"].items()}
+    assert 7 < made["unguided"] < made["guided"], made
+    assert result["origin"]["sets"]["guided"]["function_evaluations"] is None
+    assert main(["compile", *loose, "--stage", "sample"]) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fields", "problem"),
     [

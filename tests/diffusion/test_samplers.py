@@ -126,7 +126,10 @@ def test_last_steps_against_their_formulas():
         np.testing.assert_allclose(got, want, atol=2e-5, err_msg=last)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+ON_A_GRID = sorted(SAMPLERS.keys() - {"dopri5"})
+
+
+@pytest.mark.parametrize("name", ON_A_GRID)
 @pytest.mark.parametrize("shift", [1.0, 0.4])
 def test_grid_is_exact(name, shift):
     for steps in (2, 7, 250):
@@ -146,7 +149,7 @@ def test_grid_is_exact(name, shift):
         np.testing.assert_allclose(np.diff(uniform), np.diff(uniform)[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("name", ON_A_GRID)
 def test_velocity_is_asked_at_the_times_announced_in_float32(name):
     sampler = make_sampler(name, steps=6, shift=0.4)
     seen = []

@@ -111,6 +111,21 @@ def test_internal_guidance_moves_away_from_the_middle_head_in_one_pass():
     assert generator.evaluations(both) == 8
 
 
+def test_where_steps_are_chosen_on_the_way_evaluations_of_guidance_are_counted():
+    rows: list[int] = []
+
+    def network(z: jax.Array, t: jax.Array, label: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda z: rows.append(len(z)), z)
+        return jnp.sin(3 * z) + label[:, None, None] / 10
+
+    generator = flow(network)
+    settings = dataclasses.replace(SAMPLING, sampler="dopri5", rtol=1e-2, guidance=((0.0, 0.5, 3.0),))
+    assert generator.evaluations(settings) is None
+    _, count = jax.jit(lambda keys, labels: generator.counted({}, keys, labels, settings))(KEYS[:1], LABELS[3:4])
+    jax.effects_barrier()
+    assert count[0] == sum(rows) > len(rows) and set(rows) == {1, 2}
+
+
 def test_kinds_of_guidance_go_together_as_the_authors_of_internal_guidance_have_it():
     """g(y) = v(y) + (a − 1)(v(y) − v_mid(y)) + (b − 1)(… − weaker(y)), then g(∅) + w (g(y) − g(∅))."""
     last, read = (

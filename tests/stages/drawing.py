@@ -45,7 +45,7 @@ class Blocks(FAE):
         @jax.jit
         def run(params, keys, condition, guidance=None, against=None):
             blocks = jax.vmap(lambda key: jax.random.uniform(key, (16, 16, 3), minval=-1))(keys)
-            return jax.image.resize(blocks, (len(blocks), size, size, 3), "nearest")
+            return jax.image.resize(blocks, (len(blocks), size, size, 3), "nearest"), None
 
         return run
 

@@ -97,11 +97,11 @@ class Generation:
             samples = sampled(drawing, self.streams.evaluators)
             metrics = taken(self.fae, self.streams, samples, fields.generation.metrics, names)
             scores, figures = results(metrics, real)
-            sets[name] = {"count": len(labels), "sampling": {**drawing.origin, **about}, **scores}
+            sets[name] = {"count": len(labels), "sampling": {**drawing.result, **about}, **scores}
         last = f"{list(sets)[-1].capitalize()} samples. "  # the set whose figures are kept
         figures = {figure: (image, last + caption) for figure, (image, caption) in figures.items()}
         origin = {
-            "sets": {name: each["sampling"] for name, each in sets.items()},
+            "sets": {name: drawing.origin for name, drawing in drawings.items()},
             "samples": len(labels),
             "metrics": metric_settings(fields.generation.metrics, fields.metrics),
             "evaluators": self.streams.evaluators.origin,

@@ -30,7 +30,7 @@ from fae_jax.files.progress import say
 from fae_jax.model import FAE
 from fae_jax.section import Check, are_numbers, as_dict, at_least, at_most, one_of, option
 from fae_jax.stages.figures import line_chart
-from fae_jax.stages.sampling import own_sampling
+from fae_jax.stages.sampling import mean_evaluations, own_sampling
 
 
 def _are(what: str, low: float, high: float) -> Check:
@@ -89,14 +89,17 @@ class GuidanceSweep:
         points: dict[str, dict[str, Any]] = {}
         for number, (ema, weight, high) in enumerate(grid, 1):
             intervals = make_schedule(((0.0, high, weight, fields.kind),))
-            samples = drawn(fae, labels, settings, self.streams.evaluators, guidance=intervals, ema=ema, **how)
+            spent: list[Any] = []
+            more: dict[str, Any] = {"guidance": intervals, "ema": ema, "counted": spent.append}
+            samples = drawn(fae, labels, settings, self.streams.evaluators, **how, **more)
             scores, _ = results(taken(fae, self.streams, samples, fields.metrics, names), real)
             by, value = next(numbers_of(scores))
-            schedule = fae.settings(guidance=intervals)
+            known = fae.generator.evaluations(fae.settings(guidance=intervals))
+            evaluations = mean_evaluations(spent) if known is None else known
             point = {"ema": ema, "weight": weight, "high": high, "value": value}
             name = f"{weight:g} up to {high:g}" if weight != 1 else "none"
             name += f", EMA {ema}" if len(emas) > 1 else ""
-            points[name] = {**point, "function_evaluations": fae.generator.evaluations(schedule), **scores}
+            points[name] = {**point, "function_evaluations": evaluations, **scores}
             say(f"guidance: point {number} of {len(grid)}: {name}: {by} {value:.4g}")
         best, higher = best_point(points, by)
         result = {
