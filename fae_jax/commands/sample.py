@@ -126,8 +126,10 @@ def images_of_each(arguments: argparse.Namespace, prompts: list[str] | None, lay
     each = arguments.per_prompt if arguments.per_prompt is not None or layout is None else layout.usual
     if each is None:
         return None
-    if prompts is None or arguments.number is not None:
-        raise ValueError("--per_prompt goes with prompts; and with --layout it takes the place of --number")
+    if prompts is None:
+        raise ValueError("--per_prompt goes with prompts: give --prompt or --prompts, or --number")
+    if arguments.number is not None:
+        raise ValueError("give --per_prompt, images of each prompt, in place of --number")
     if each < 1 or (layout is not None and each not in layout.counts):
         known = f"{arguments.layout}'s evaluator does not take so many" if layout else "it must be at least 1"
         raise ValueError(f"--per_prompt {each}: {known}" + (f"; leave it out for {layout.usual}" if layout else ""))

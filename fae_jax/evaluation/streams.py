@@ -80,8 +80,9 @@ def asked(
     captions = config.evaluation.generation.captions
     if captions:
         prompts, about = draw_coco(captions, count, config.evaluation.seed)
-        about = {"captions": {**about, "zero_shot": True, "trained_on": config.data.path}}
-        return np.arange(count, dtype=np.int32), prompts, prompts, about
+        trained_on = config.data.mixture or ((config.data.source, config.data.path),)
+        about |= {"zero_shot": all(kind != "coco" for kind, *_ in trained_on), "trained_on": trained_on}
+        return np.arange(count, dtype=np.int32), prompts, prompts, {"captions": about}
     source = Readable(heldout())
     texts = [tuple(source[place]["captions"]) or ("",) for place in range(min(count, len(source)))]
     prompts = [texts[i % len(texts)][i // len(texts) % len(texts[i % len(texts)])] for i in range(count)]

@@ -53,7 +53,7 @@ def test_images_of_each_prompt_are_the_layouts_own_number_unless_another_is_aske
     assert each(**dpg) == 4 and each(**dpg, per_prompt=1) == 1
     for message, words in {
         "dpg's evaluator does not take so many; leave it out for 4": {**dpg, "per_prompt": 2},
-        "takes the place of --number": {**dpg, "number": 8},
+        "give --per_prompt, images of each prompt, in place of --number": {**dpg, "number": 8},
         "--per_prompt goes with prompts": {"classes": "0", "per_prompt": 2},
         "it must be at least 1": {"prompt": ["a"], "per_prompt": 0},
         "--layout dpg says what --prompts is": {"layout": "dpg", "prompt": ["a"]},

@@ -25,10 +25,10 @@ def captions(path: Path) -> list[str]:
     return texts
 
 
-def drawn(path: Path, count: int, seed: int = 0) -> Any:
+def drawn(path: Path, count: int, seed: int = 0, source: str = "tar") -> Any:
     fae = FakeFAE()
     fae.generator = SimpleNamespace(condition=SimpleNamespace(encode=None))
-    values = {f"{HERE}.captions": str(path), "evaluation.seed": seed, "data.path": "cc12m"}
+    values = {f"{HERE}.captions": str(path), "evaluation.seed": seed, "data.source": source, "data.path": "cc12m"}
     fae.config = check(with_values(fae.config, values))
     return asked(fae, lambda: pytest.fail("held-out images are not looked at"), count)
 
@@ -41,7 +41,8 @@ def test_captions_are_drawn_once_each_by_the_seed_and_the_result_says_so(tmp_pat
     assert list(labels) == list(range(9)) and names == prompts
     assert drawn(path, 9)[1] == prompts != drawn(path, 9, seed=1)[1]
     said = {"of": 15, "sha256": sha256(path), "drawn": "without replacement", "seed": 0}
-    assert about == {"captions": {**said, "zero_shot": True, "trained_on": "cc12m"}}
+    assert about == {"captions": {**said, "zero_shot": True, "trained_on": (("tar", "cc12m"),)}}
+    assert not drawn(path, 9, source="coco")[3]["captions"]["zero_shot"]
     with pytest.raises(ValueError, match="holds 15 captions, and 16 are asked for: draw fewer"):
         drawn(path, 16)
     path.write_text("[]")
