@@ -56,10 +56,23 @@ def max_pool(x: Float[Array, "b y x c"], size: int, stride: int, *, ceil: bool =
 
 
 def blur_pool(x: Float[Array, "b y x c"]) -> Float[Array, "b v u c"]:
-    """Half the grid, by the kernel (1, 3, 3, 1) in both directions (arXiv 1904.11486)."""
-    line = np.asarray([1, 3, 3, 1], np.float32)
-    kernel = np.tile((np.outer(line, line) / 64)[:, :, None, None], (1, 1, 1, x.shape[-1]))
-    return convolve({"kernel": jnp.asarray(kernel), "bias": jnp.zeros(())}, x, stride=2, depthwise=True)
+    """Half the grid, by the kernel (1, 3, 3, 1) / 8 in both directions, with zeros around (arXiv 1904.11486).
+
+    Sums of shifted halves: on a CPU a tenth of the time of XLA's depthwise convolution, backward a thirtieth.
+    """
+    return _half(_half(x, 1), 2)
+
+
+def _half(x: Array, axis: int) -> Array:
+    """(x₂ᵢ₋₁ + 3 x₂ᵢ + 3 x₂ᵢ₊₁ + x₂ᵢ₊₂) / 8 along an axis."""
+    pairs = jnp.pad(x, [(0, x.shape[axis] % 2 * (place == axis)) for place in range(x.ndim)])
+    pairs = pairs.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    even, odd = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    before, after = (jnp.roll(each, by, axis) for each, by in ((odd, 1), (even, -1)))
+    place = jax.lax.broadcasted_iota(jnp.int32, even.shape, axis)
+    before = jnp.where(place == 0, 0, before)
+    after = jnp.where(place == even.shape[axis] - 1, 0, after)
+    return (before + 3 * even + 3 * odd + after) / 8
 
 
 def group_norm(
