@@ -27,18 +27,18 @@ set_flags()  # as the command line does, so that its numbers are those of progra
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What one process of `fae` compiled serves all others, whichever worker of the tests started them, and one tiny
-    experiment all tests; successive calls share both where they are given one folder (`.ci/run`)."""
-    if "FAE_SHARED" not in os.environ:  # workers have it from the process that started them
-        folder = tempfile.TemporaryDirectory(prefix="fae_shared_", ignore_cleanup_errors=True)
-        os.environ["FAE_SHARED"] = folder.name
+    """What one process of `fae` compiled serves all others, whichever worker of the tests started them; and those of
+    later calls that are given the same folder (`.ci/run`)."""
+    if "FAE_COMPILED" not in os.environ:  # workers have it from the process that started them
+        folder = tempfile.TemporaryDirectory(prefix="fae_compiled_", ignore_cleanup_errors=True)
+        os.environ["FAE_COMPILED"] = folder.name
         config.add_cleanup(folder.cleanup)
 
 
 def seconds(item: pytest.Item) -> float:
     """About how long a test takes, on one of two cores."""
-    slow = item.get_closest_marker("slow")
-    return slow.kwargs.get("seconds", 20) if slow else 0.5
+    marks = [mark for name in ("slow", "slurm", "tpu_compiler") if (mark := item.get_closest_marker(name))]
+    return marks[0].kwargs.get("seconds", 20) if marks else 0.5
 
 
 @pytest.hookimpl(trylast=True)  # when `-m` has chosen
@@ -85,11 +85,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def finished() -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a tiny experiment that ran without interruption; not to be changed."""
     from running import TINY, fae
 
-    together = Path(os.environ["FAE_SHARED"])
+    together = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        together = together.parent  # one for all workers
     workdir = together / "finished"
     with open(together / "finished.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

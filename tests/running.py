@@ -39,7 +39,7 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
         "XLA_FLAGS": " ".join(QUICK),
-        "JAX_COMPILATION_CACHE_DIR": str(Path(os.environ["FAE_SHARED"], "compiled")),
+        "JAX_COMPILATION_CACHE_DIR": os.environ["FAE_COMPILED"],
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**31),  # with a limit it is locked while an entry is written
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
