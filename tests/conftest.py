@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,34 @@ set_flags()  # as the command line does, so that its numbers are those of progra
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What one process of `fae` compiled serves all others, whichever worker of the tests started them."""
+    """What one process of `fae` compiled serves all others, whichever worker of the tests started them; and those of
+    later calls that are given the same folder (`.ci/run`)."""
     if "FAE_COMPILED" not in os.environ:  # workers have it from the process that started them
         folder = tempfile.TemporaryDirectory(prefix="fae_compiled_", ignore_cleanup_errors=True)
         os.environ["FAE_COMPILED"] = folder.name
         config.add_cleanup(folder.cleanup)
 
 
+def seconds(item: pytest.Item) -> float:
+    """About how long a test takes, on one of two cores."""
+    marks = [mark for name in ("slow", "slurm", "tpu_compiler") if (mark := item.get_closest_marker(name))]
+    return marks[0].kwargs.get("seconds", 20) if marks else 0.5
+
+
+@pytest.hookimpl(trylast=True)  # when `-m` has chosen
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of what they take, the longest first, so that the workers end together."""
     import jax
 
     if jax.default_backend() == "cpu":
         for item in items:
             if item.get_closest_marker("accelerator"):
                 item.add_marker(pytest.mark.skip(reason="needs an accelerator; this machine has none"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        total: Counter[Path] = Counter()
+        for item in items:
+            total[item.path] += seconds(item)
+        items.sort(key=lambda item: -total[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def scores(workdir: Path, task: str) -> dict:
     return json.loads((workdir / "evaluation" / f"{task}.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=70)
 def test_the_example_package_goes_through_every_command(installed: dict, tmp_path: Path):
     workdir = tmp_path / "run"
     chosen = ["--config.generator.kind=gaussian", '--config.pixels.losses=(("charbonnier", 1.0),)', *SHORT]

@@ -39,7 +39,7 @@ def told(folder: Path) -> Any:
     return json.loads((folder / "settings.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=130)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
     kind: str, finished: Path, tmp_path: Path

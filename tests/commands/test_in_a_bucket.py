@@ -43,7 +43,7 @@ def half_written(checkpoints: Any, step: int) -> Callable[[], bool]:
     return lambda: bool(files.find(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=160)
 def test_an_experiment_in_a_bucket_is_the_one_on_a_disk(
     finished: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,7 +19,7 @@ from sklearn.svm import SVC
 
 from fae_jax.config import flatten, load_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=60)
 # As a user's: without what spares the other tests compilation, and makes training slower
 AS_A_USER = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 

@@ -21,7 +21,7 @@ SHORT = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=70)
 def test_sentences_are_drawn_and_judged_and_it_goes_on_where_it_was(tmp_path: Path) -> None:
     words = ["quickstart", "--captions", "--out", tmp_path / "run"]
     words += [f"--config.{name}={value}" for name, value in SHORT.items()]

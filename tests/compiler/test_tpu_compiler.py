@@ -12,7 +12,7 @@ from fae_jax.config import load_config, override
 from fae_jax.parallel.topologies import parse_topology, slices
 
 pytestmark = [
-    pytest.mark.tpu_compiler,
+    pytest.mark.tpu_compiler(seconds=40),
     pytest.mark.timeout(900),
     pytest.mark.skipif(os.environ.get("FAE_TPU_COMPILER") != "1", reason="FAE_TPU_COMPILER=1 asks for these"),
 ]

@@ -22,7 +22,7 @@ from fae_jax.evaluation.metrics.precision_recall import PrecisionRecall
 from fae_jax.extractors import load_extractor
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(seconds=200),
     pytest.mark.real_data,
     pytest.mark.skipif("FAE_REAL_DATA" not in os.environ, reason="FAE_REAL_DATA is not set"),
 ]

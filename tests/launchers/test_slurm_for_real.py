@@ -19,7 +19,7 @@ from fae_jax import __version__
 from fae_jax.launchers import Phase, Task, slurm
 from fae_jax.sweeps.directory import SweepDirectory
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slurm(seconds=25), pytest.mark.timeout(420)]
 STEPS = 150
 SWEEP = """\
 from fae_jax.sweeps import Sweep, grid

@@ -1,6 +1,7 @@
 """Two real processes write the cache that one writes, bit for bit, and a lost one is named."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,13 +17,15 @@ HERE = Path(__file__).parent
 
 
 def cached(workdir: Path, latents: Path, hosts: int, devices: int) -> Path:
-    """The cache of a trained directory, by that many processes of so many devices each."""
+    """The cache of a copy of a trained directory, by that many processes of so many devices each."""
+    copy = latents.with_name(f"{latents.name}-run")
+    shutil.copytree(workdir, copy)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = " ".join((f"--xla_force_host_platform_device_count={devices}", *QUICK))
     started = [
         subprocess.Popen(
-            [sys.executable, HERE / "caching_host.py", workdir, latents, f"127.0.0.1:{port}", str(hosts), str(host)],
+            [sys.executable, HERE / "caching_host.py", copy, latents, f"127.0.0.1:{port}", str(hosts), str(host)],
             env=environment(XLA_FLAGS=flags),
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -66,7 +66,7 @@ def losses(workdir: Any, stage: str) -> np.ndarray:
     return np.array([json.loads(row)["loss"] for row in curve(workdir, stage)])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=80)
 def test_two_hosts_run_every_stage_on_the_curve_of_one(
     finished: Path, tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch
 ):

@@ -111,7 +111,7 @@ def test_a_bundle_edited_by_hand_is_refused(bundle: Path, tmp_path: Path, file: 
         model.generate(labels=[1])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=80)
 def test_any_kept_step_of_a_generator_is_sampled_while_it_trains(finished: Path, tmp_path: Path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

@@ -57,7 +57,7 @@ def samples(run: Path, name: str) -> np.ndarray:
     return np.load(run / "samples" / name / "samples.npz")["arr_0"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 def test_every_stage_trains_on_captioned_images_and_sentences_are_drawn(
     tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

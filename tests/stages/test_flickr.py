@@ -13,7 +13,7 @@ from test_captioned_images import TEXT
 SHARD = Path(os.environ.get("FAE_REAL_DATA", "")) / "captions" / "flickr8k-00000.tar"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=70)
 @pytest.mark.real_data
 @pytest.mark.skipif("FAE_REAL_DATA" not in os.environ, reason="FAE_REAL_DATA is not set")
 def test_photographs_and_their_captions_go_through_every_command(tmp_path: Path, finished: Path) -> None:

@@ -34,7 +34,7 @@ def read(workdir: Path) -> list[bytes]:
     return [str(parts.facts).encode(), *(array.tobytes() for array in [*arrays, *records])]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's, of what it cannot read
 def test_a_hundred_flipped_bits(finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     seed = time.time_ns() % 10**6

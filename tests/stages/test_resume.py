@@ -86,7 +86,7 @@ def results(workdir: Path) -> dict[str, bytes]:
     return kept | {path.name: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=270)
 def test_killed_at_forty_random_moments_all_comes_out_the_same(finished: Path, tmp_path: Path):
     seed = time.time_ns() % 10**6
     rng, workdir, told, landed = random.Random(seed), tmp_path / "killed", tmp_path / "told", []
@@ -207,7 +207,7 @@ ADVERSARIAL = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=110)
 def test_a_decoder_and_its_discriminator_killed_twice_come_out_the_same(finished: Path, tmp_path: Path):
     """Both players, what losses remember, and their schedules; killed where one player trains, and both."""
     for name in ("whole", "killed"):
