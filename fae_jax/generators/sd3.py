@@ -42,7 +42,7 @@ TEXT = (
 
 
 def _swapped(layout: Layout) -> Layout:
-    """Of a weight or bias whose outputs are two halves: the second one first."""
+    """The layout of a weight or bias whose outputs are two halves: there the second one first."""
 
     def read(array: np.ndarray) -> np.ndarray:
         kept = layout.read(array)

@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fae_jax.cli.program import main
 from fae_jax.conditions.text import Text
 from fae_jax.data.pixels import to_uint8
 from fae_jax.data.stores.latents import LatentSource, read_header
+from fae_jax.extractors import EXTRACTORS, Extractor
 from fae_jax.model import FAE
 from fae_jax.stages.stage import read_record
 from fae_jax.workdir import Workdir
@@ -122,9 +124,19 @@ def _sentences_are_drawn(run: Path, finished: Path, scratch: Path, capsys: pytes
     ):
         err = sample("bad", *bad, code=2)
         assert len(err.splitlines()) == 1 and text in err, err
+    lines = [{"tag": "single_object", "prompt": f"a photo of a {name}"} for name in ("cow", "bus")]
+    (scratch / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sample("geneval", "--layout", "geneval", "--prompts", scratch / "metadata.jsonl", "--per_prompt", "2")
+    images = samples(run, "geneval")
+    for number, line in enumerate(lines):
+        folder = run / "samples" / "geneval" / "geneval" / f"0000{number}"
+        assert json.loads((folder / "metadata.jsonl").read_text()) == line
+        with Image.open(folder / "samples" / "0001.png") as image:
+            np.testing.assert_array_equal(image, images[2 * number + 1])
     err = sample("bad", "--prompt", "a cat", code=2, workdir=finished)
     assert len(err.splitlines()) == 1 and "this model draws by class: leave prompts out, give --classes" in err
 
+    _cocos_captions_are_scored(run, scratch, capsys)
     assert main(["export", "--workdir", str(run), "--out", str(scratch / "bundle")]) == 0
     made = FAE(Bundle(scratch / "bundle")).generate(prompts=["a cat", "a dog"], guidance=3.0, negative_prompt="a dog")
     assert np.abs(to_uint8(made).astype(int) - away).max() <= 1
@@ -134,3 +146,45 @@ def _sentences_are_drawn(run: Path, finished: Path, scratch: Path, capsys: pytes
     (scratch / "bundle" / "bundle.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="was trained with the text tower"):
         FAE(Bundle(scratch / "bundle")).generate(prompts=["a cat"])
+
+
+def means(name: str, weights: str) -> Extractor:
+    """The mean colour of an image, in the place of a network."""
+
+    def apply(params: Any, images: Any) -> dict[str, Any]:
+        return {"mean": images.mean((1, 2)) * params["by"]}
+
+    params = {"by": np.ones((), np.float32)}
+    return Extractor(name=name, variant="mean colour", weights_hash="0" * 64, params=params, apply=apply)
+
+
+def _cocos_captions_are_scored(run: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(9)]
+    notes = [{"image_id": n, "caption": f"caption {n}"} for n in range(9)]
+    (scratch / "captions.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    reference = run / "samples" / "odd" / "samples.npz"
+    fields = {"samples": 6, "generation.captions": scratch / "captions.json", "generation.reference": reference}
+    fields |= {"generation.metrics": "('frechet',)", "metrics.frechet.extractors": "('means:mean',)"}
+    words = [
+        "evaluate",
+        "--workdir",
+        run,
+        "--task",
+        "generation",
+        "--protocol",
+        "coco_30k",
+        "--config.sampling.steps=2",
+    ]
+    words += [f"--config.evaluation.{name}={value}" for name, value in fields.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXTRACTORS, "means", f"{__name__}:means")
+        assert main(list(map(str, words))) == 0, capsys.readouterr().err
+    result = json.loads((run / "evaluation" / "generation.json").read_text())
+    asked = []
+    for name, sampler in (("unguided", "euler_maruyama"), ("guided", "euler")):
+        how = result["sets"][name]["sampling"]
+        assert how["sampler"] == sampler and how["steps"] == 2 and how["dtype"] == "float32"
+        assert how["captions"]["zero_shot"] and how["captions"]["of"] == 9 and how["text"]["prompts"] == 6
+        asked.append(json.loads((run / "samples" / name / "prompts.json").read_text()))
+    assert asked[0] == asked[1] and len(set(asked[0])) == 6
+    assert result["origin"]["reference"]["count"] == 4

@@ -61,7 +61,7 @@ def test_inception_score(theirs: dict[str, ModuleType], sets: tuple[np.ndarray, 
 
 
 class Sections:
-    """Of the metrics' sections, the one that is asked for."""
+    """The metrics' sections, of which one is asked for."""
 
     def __init__(self, inception_score: InceptionScoreSection):
         self.inception_score = inception_score
