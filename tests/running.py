@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jaxlib
 import numpy as np
@@ -60,6 +62,26 @@ def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
     out, err = process.communicate(timeout=500)
     assert process.returncode == code, f"fae {' '.join(map(str, words))} → {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def forked(*words: object) -> Any:
+    """Begins `fae WORDS` at once, in a process forked from one that has read the program; it prints nothing."""
+    context: Any = multiprocessing.get_context("forkserver")
+    read = ("commands.train", "data.loader", "stages.generator", "stages.training")
+    context.set_forkserver_preload([f"fae_jax.{name}" for name in read])
+    process = context.Process(target=_quietly, args=(list(map(str, words)),))
+    with mock.patch.dict(os.environ, environment(), clear=True):
+        process.start()
+    return process
+
+
+def _quietly(words: list[str]) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nowhere, number)
+    from fae_jax.cli.program import main
+
+    os._exit(main(words))
 
 
 def on_eight_devices(script: Path) -> Any:

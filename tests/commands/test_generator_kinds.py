@@ -1,14 +1,16 @@
 """STARFlow and MeanFlow through the commands, beside the stages that flow matching's experiment left."""
 
 import json
+import random
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from running import TINY, assert_same_arrays, curve, fae, lines, saved_state, signal_when, start
+from running import TINY, assert_same_arrays, curve, fae, forked, lines, saved_state
 
 import fae_jax
 from fae_jax.cli.program import main
@@ -39,18 +41,39 @@ def told(folder: Path) -> Any:
     return json.loads((folder / "settings.json").read_text())
 
 
+STEPS = 60  # so many that five kills are in time
+
+
+def _kill_five_times(train: tuple[object, ...], workdir: Path) -> None:
+    """Each time as many steps further on as random numbers say, and a little later than that."""
+    seed = time.time_ns() % 10**6
+    rng, rows, landed = random.Random(seed), workdir / "generator" / "metrics.jsonl", []
+    while len(landed) < 5:
+        due, begun = lines(rows) + rng.randrange(1, 8), time.time()
+        process = forked(*train, "--workdir", workdir)
+        while process.is_alive() and not (lines(rows) >= due and rows.stat().st_mtime > begun):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        landed.append(lines(rows))
+        if process.exitcode != -signal.SIGKILL:  # it came too late, and those before it have left no trace
+            assert process.exitcode == 0 and landed[-1] == STEPS, (process.exitcode, landed)
+            shutil.rmtree(workdir / "generator")
+            landed = []
+    print(f"seed {seed}, killed at {landed}")
+
+
 @pytest.mark.slow(seconds=130)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
     kind: str, finished: Path, tmp_path: Path
 ):
     whole, killed = (before_the_generator(finished, tmp_path / name) for name in ("whole", "killed"))
-    train = ("train", "generator", *words(kind, **{"generator.steps": 60}))  # so many that the kill is in time
+    train = ("train", "generator", *words(kind, **{"generator.steps": STEPS}))
     fae(*train, "--workdir", whole)
-    rows = killed / "generator" / "metrics.jsonl"
-    code, err = signal_when(start(*train, "--workdir", killed), lambda: lines(rows) >= 4, signal.SIGKILL)
-    assert code == -signal.SIGKILL, err
-    fae("train", "generator", "--workdir", killed)
+    _kill_five_times(train, killed)
+    fae(*train, "--workdir", killed)
     assert curve(killed, "generator") == curve(whole, "generator")
     assert_same_arrays(saved_state(killed, "generator"), saved_state(whole, "generator"))
 

@@ -96,6 +96,26 @@ def test_every_stage_trains_on_captioned_images_and_sentences_are_drawn(
     fae("train", "generator", *words)
     assert read_record(Workdir(run), "generator").made_of.keys() >= {"text tower", "latents"}
     _sentences_are_drawn(run, finished, tmp_path, capsys)
+    _starflow_reads_them_too(run, words, capsys)
+
+
+def _starflow_reads_them_too(run: Path, words: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    for made in ("generator", "samples"):
+        shutil.rmtree(run / made)
+    (run / "config.json").unlink()
+    sizes = {"width": 16, "depth": 1, "heads": 2, "hidden": 32, "shallow_blocks": 2, "shallow_depth": 1}
+    words = [word for word in words if "flow_matching" not in str(word)]
+    words += ["--config.generator.kind=starflow", "--config.sampling.guidance=((0.0, 1.0, 2.0),)"]
+    words += [f"--config.generator.starflow.{name}={value}" for name, value in sizes.items()]
+    fae("train", "generator", *words)
+    two = ["--prompt", "a cat", "--prompt", "a dog"]
+    for name, more in {"plain": (), "away": ("--negative_prompt", "a dog")}.items():
+        given = ["sample", "--workdir", run, "--name", name, *two, *more]
+        assert main(list(map(str, given))) == 0, capsys.readouterr().err
+    told = json.loads((run / "samples/away/settings.json").read_text())
+    assert told["function_evaluations"] == 2 * (16 + 1) + 2 * 16 + 3 and told["text"]["tower"] == "minilm_l6"
+    plain, away = (samples(run, name).astype(int) for name in ("plain", "away"))
+    assert np.abs(away[0] - plain[0]).max() > 0
 
 
 def _sentences_are_drawn(run: Path, finished: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A generator with a head in the middle, trained, drawn from and scored; and one guided by another directory."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ from running import TINY
 
 import fae_jax
 from fae_jax.cli.program import main
+from fae_jax.stages.stage import read_record, write_record
+from fae_jax.workdir import Workdir
 
 INTERNAL = '((0.0, 1.0, 1.4, "internal"), (0.0, 0.7, 2.0))'
 
@@ -57,6 +60,31 @@ def test_autoguidance_by_another_directory(trained: Path, finished: Path, capsys
     ours = np.load(folder / "samples.npz")["arr_0"]
     assert main([*words[:-1], "--config.sampling.guidance=()"]) == 0
     assert np.abs(ours.astype(int) - np.load(folder / "samples.npz")["arr_0"]).max() > 0
+
+
+@pytest.mark.slow
+def test_a_guide_of_other_latents_or_of_another_condition_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    record = read_record(Workdir(finished), "generator")
+    statistics = {**record.facts["statistics"], "mean": [0.5] * 4}
+    others = dataclasses.replace(record, facts={**record.facts, "statistics": statistics})
+    for name, change, problem in (
+        ("latents", None, "was trained on other latents: give both the same cache"),
+        ("condition", {"condition": {"kind": "none"}}, "is told another condition than this generator"),
+        ("kind", {"generator": {"kind": "mean_flow"}}, "has no velocity to compare with"),
+    ):
+        guide = tmp_path / name
+        shutil.copytree(finished, guide)
+        config = json.loads((guide / "config.json").read_text())
+        (guide / "config.json").write_text(json.dumps(config | (change or {})))
+        if change is None:
+            write_record(Workdir(guide), "generator", others)
+        words = ["sample", "--workdir", str(finished), "--name", "refused", f"--config.sampling.guide={guide}"]
+        assert main([*words, '--config.sampling.guidance=((0.0, 1.0, 2.0, "auto"),)']) == 2
+        err = capsys.readouterr().err
+        assert f"field sampling.guide={guide}" in err and problem in err and len(err.splitlines()) == 1, err
+    assert not (finished / "samples" / "refused").exists()
 
 
 @pytest.mark.slow
