@@ -156,16 +156,21 @@ def dit_sample(
     return run
 
 
+def optimise(model: nn.Module, loss: torch.Tensor, optimizer: Any) -> None:
+    """A step down the slope of a loss, clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
 def _step(model: nn.Module, loss: Callable[[], torch.Tensor], optimizer: Any) -> Callable[[], torch.Tensor]:
     half = next(model.parameters()).device.type == "cuda"
 
     def step() -> torch.Tensor:
-        optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
             value = loss()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimise(model, value, optimizer)
         return value.detach()
 
     return step

@@ -7,7 +7,8 @@ Stages run on features and latents that are there already: the frozen encoder ha
 Both sides do the same work (AdamW, clipping, no average; the parameter counts of both are printed) on random numbers,
 warm up, then take turns; the best and the median of the turns are shown. `diffusers`' DiT has LayerNorm, a tanh-GELU
 feed-forward and no rotary positions, so `generator` and `sampling` compare ours switched to that structure, and
-`lightning` shows the paper's.
+`lightning` shows the paper's. `titok` is a step of the pixel decoder and of a PatchGAN, with LPIPS (random weights)
+and LeCam beside the squared difference, without the logits of ConvNeXt.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dataclasses
 import json
 import statistics
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,13 +39,15 @@ from fae_jax.nn.params import init_params
 from fae_jax.parallel.mesh import make_mesh
 from fae_jax.parallel.xla_flags import keep_freed_memory, set_flags
 from fae_jax.stages.features import features_loss
+from fae_jax.stages.pixels import networks, players
 from fae_jax.tokenizers.fae import Facts, FAETokenizer
 from fae_jax.training.optimizer import make_optimizer
 from fae_jax.training.state import Player, create_state
 from fae_jax.training.step import compile_step
 
 GUIDANCE = 2.5
-STAGES = ("features", "pixels", "generator", "lightning", "decoding", "sampling")
+STAGES = ("features", "pixels", "titok", "generator", "lightning", "decoding", "sampling")
+TITOK = (("l2", 0.25), ("lpips", 1.0), ("gan", 0.1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +61,12 @@ class Size:
     dit: tuple[int, int, int, int]  # width, depth, heads, hidden of the paper's SwiGLU
     batch: int
     sampling_steps: int
+    discriminator: int  # channels of its first stage
 
 
 SIZES = {
-    "laptop": Size(384, (6, 256), (6, 6, 1024), (384, 6, 6, 1024), (512, 8, 8, 1365), 8, 5),
-    "paper": Size(1536, (24, 256), (6, 24, 4096), (1024, 24, 16, 2736), (1152, 28, 16, 3072), 64, 50),
+    "laptop": Size(384, (6, 256), (6, 6, 1024), (384, 6, 6, 1024), (512, 8, 8, 1365), 8, 5, 32),
+    "paper": Size(1536, (24, 256), (6, 24, 4096), (1024, 24, 16, 2736), (1152, 28, 16, 3072), 64, 50, 128),
 }
 
 
@@ -86,6 +91,8 @@ def configure(size: Size, batch: int) -> Any:
                     f"generator.flow_matching.dit.{name}": value
                     for name, value in zip(("width", "depth", "heads", "hidden"), size.dit, strict=True)
                 },
+                "pixel_losses.gan.channels": size.discriminator,
+                "pixel_losses.gan.lecam": 1e-3,
                 "compute.dtype": "bfloat16" if accelerator else "float32",
                 "compute.scan": accelerator,
             }
@@ -120,14 +127,16 @@ class Ours:
         self.labels = jnp.arange(batch, dtype=jnp.int32) % 1000
 
     def _train(self, init: Callable[..., Any], loss: Callable[..., Any], section: Any, batch: Any) -> tuple[Any, int]:
-        players = {"one": Player(init=init, loss=loss, optimizer=make_optimizer(section))}
+        return self._play({"one": Player(init=init, loss=loss, optimizer=make_optimizer(section))}, {}, batch)
+
+    def _play(self, players: dict[str, Player], frozen: Any, batch: Any) -> tuple[Any, int]:
         state = create_state(players, 0, self.mesh)
-        count = sum(leaf.size for leaf in jax.tree.leaves(state.players["one"].params))
+        count = sum(leaf.size for own in state.players.values() for leaf in jax.tree.leaves(own.params))
         step = compile_step(players, 1, 0, self.mesh)
 
         def run() -> None:
             nonlocal state
-            state, metrics = step(state, {}, batch)
+            state, metrics = step(state, frozen, batch)
             jax.block_until_ready(metrics)
 
         return run, count
@@ -157,6 +166,15 @@ class Ours:
 
         batch = {"features": self.features, "image": self.pixels}
         return self._train(lambda key: init_params(decoder, key, self.features[:1]), loss, section, batch)
+
+    def titok_step(self) -> tuple[Any, int]:
+        with self.config.unlocked():
+            self.config.pixels.losses = TITOK
+        parts: Any = types.SimpleNamespace(tokenizer=self.tokenizer, config=check(self.config))
+        shapes = {name: network.shapes for name, (network, _) in networks("pixels", parts.config).items()}
+        frozen = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape) * 0.02, shapes)
+        batch = {"features": self.features, "image": ((self.pixels + 1) * 127.5).astype(jnp.uint8)}
+        return self._play(players("pixels", parts), frozen, batch)
 
     def _dit(self, key: Array) -> Any:
         return init_params(self.dit, key, self.latents[:1], jnp.zeros(1), self.labels[:1])
@@ -261,6 +279,15 @@ class Theirs:
         model, optimizer, count = self._ready(self._pixel_decoder())
         features, pixels = self._random(self.batch, 256, self.size.features), self._random(self.batch, 256, 768)
         return torch_peers.pixels_step(model, features, pixels, optimizer), count
+
+    def titok_step(self) -> tuple[Any, int]:
+        import torch_pixels
+
+        decoder, ours, count = self._ready(self._pixel_decoder())
+        discriminator, theirs, more = self._ready(torch_pixels.Discriminator(self.size.discriminator))
+        networks = (decoder, discriminator, self._ready(torch_pixels.LPIPS(), False)[0])
+        features, images = self._random(self.batch, 256, self.size.features), self._random(self.batch, 3, 256, 256)
+        return torch_pixels.titok_step(networks, features, images.clamp(-1, 1), (ours, theirs)), count + more
 
     def _dit(self, train: bool) -> tuple[Any, Any, int]:
         import torch_peers
