@@ -23,6 +23,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from fae_jax.nn.compute import from_step
 from fae_jax.nn.dense import weight_gradients
 from fae_jax.parallel.mesh import batch_sharding
 from fae_jax.parallel.rules import constrained, shardings
@@ -67,12 +68,8 @@ def _gradients(
                 return place(gradient), loss, report if isinstance(report, Report) else Report(report)
 
             params = state.players[name].params
-            if player.start:
-                absent = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(run, params, batch))
-                result = jax.lax.cond(state.step >= player.start, run, lambda *_, zeros=absent: zeros, params, batch)
-            else:
-                result = run(params, batch)
-            gradient, loss, report = result
+            begun = from_step(state.step, player.start, run, params, batch) if player.start else run(params, batch)
+            gradient, loss, report = begun
             batch = {**batch, **report.handed}
             made[name] = (gradient, loss, report.metrics, report.measured)
         return made

@@ -109,13 +109,12 @@ def vgg(side: int) -> int:
 
 def patch_gan(side: int, widths: tuple[int, ...]) -> int:
     """Those of PatchGAN's discriminator D for one image: the decoder's term has D forward and back, D's own step two
-    images there and twice back, but for the slopes at the images and at the kernels of its blur."""
+    images there and twice back, but for the slopes at the images; its blur is sums."""
     first = side**2 * 25 * 3 * widths[0]
-    blur = sum((side >> place + 1) ** 2 * 16 * width for place, width in enumerate(widths[1:]))
     pairs = enumerate(zip(widths, widths[1:], strict=False))
-    d = first + blur + sum((side >> place) ** 2 * 9 * a * b for place, (a, b) in pairs)
+    d = first + sum((side >> place) ** 2 * 9 * a * b for place, (a, b) in pairs)
     d += 16**2 * (widths[-1] ** 2 + 25 * widths[-1])
-    return 2 * d + 2 * (3 * d - first - blur)
+    return 2 * d + 2 * (3 * d - first)
 
 
 def test_losses_count_what_they_look_through():

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fae_jax.kinds import find, names
+from fae_jax.nn.compute import from_step
 from fae_jax.section import Plugs, are_numbers
 
 PIXEL_LOSSES = {
@@ -104,7 +105,7 @@ class Weighed(NamedTuple):
 
         # one step early: then (2) is known at the first step that counts
         first = self.start - self.adaptive
-        return run(decoded) if first <= 0 else jax.lax.cond(step >= first, run, lambda _: jnp.zeros(()), decoded)
+        return run(decoded) if first <= 0 else from_step(step, first, run, decoded)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
