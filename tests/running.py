@@ -64,15 +64,21 @@ def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
     return out, err
 
 
-def forked(*words: object) -> Any:
-    """Begins `fae WORDS` at once, in a process forked from one that has read the program; it prints nothing."""
+def killed(*words: object, rows: Path, least: int, delay: float) -> int:
+    """Begins `fae WORDS`, silent, in a process forked from one that has read the program, and kills it `delay`
+    seconds after it has written line `least` of the file `rows`. How it ended: 0 where the kill came too late."""
     context: Any = multiprocessing.get_context("forkserver")
-    read = ("commands.train", "data.loader", "stages.generator", "stages.training")
+    read = ("commands.train", "data.loader", "stages.generator", "stages.pixels", "stages.training")
     context.set_forkserver_preload([f"fae_jax.{name}" for name in read])
-    process = context.Process(target=_quietly, args=(list(map(str, words)),))
+    process, begun = context.Process(target=_quietly, args=(list(map(str, words)),)), time.time()
     with mock.patch.dict(os.environ, environment(), clear=True):
         process.start()
-    return process
+    while process.is_alive() and not (lines(rows) >= least and rows.stat().st_mtime > begun):
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 def _quietly(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import TINY, assert_same_arrays, curve, fae, forked, lines, saved_state
+from running import TINY, assert_same_arrays, curve, fae, killed, lines, saved_state
 
 import fae_jax
 from fae_jax.cli.program import main
@@ -49,16 +49,11 @@ def _kill_five_times(train: tuple[object, ...], workdir: Path) -> None:
     seed = time.time_ns() % 10**6
     rng, rows, landed = random.Random(seed), workdir / "generator" / "metrics.jsonl", []
     while len(landed) < 5:
-        due, begun = lines(rows) + rng.randrange(1, 8), time.time()
-        process = forked(*train, "--workdir", workdir)
-        while process.is_alive() and not (lines(rows) >= due and rows.stat().st_mtime > begun):
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        process.join()
+        due = {"rows": rows, "least": lines(rows) + rng.randrange(1, 8), "delay": rng.uniform(0, 0.05)}
+        ended = killed(*train, "--workdir", workdir, **due)
         landed.append(lines(rows))
-        if process.exitcode != -signal.SIGKILL:  # it came too late, and those before it have left no trace
-            assert process.exitcode == 0 and landed[-1] == STEPS, (process.exitcode, landed)
+        if ended != -signal.SIGKILL:  # it came too late, and those before it have left no trace
+            assert ended == 0 and landed[-1] == STEPS, (ended, landed)
             shutil.rmtree(workdir / "generator")
             landed = []
     print(f"seed {seed}, killed at {landed}")
@@ -69,13 +64,13 @@ def _kill_five_times(train: tuple[object, ...], workdir: Path) -> None:
 def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
     kind: str, finished: Path, tmp_path: Path
 ):
-    whole, killed = (before_the_generator(finished, tmp_path / name) for name in ("whole", "killed"))
+    whole, other = (before_the_generator(finished, tmp_path / name) for name in ("whole", "killed"))
     train = ("train", "generator", *words(kind, **{"generator.steps": STEPS}))
     fae(*train, "--workdir", whole)
-    _kill_five_times(train, killed)
-    fae(*train, "--workdir", killed)
-    assert curve(killed, "generator") == curve(whole, "generator")
-    assert_same_arrays(saved_state(killed, "generator"), saved_state(whole, "generator"))
+    _kill_five_times(train, other)
+    fae(*train, "--workdir", other)
+    assert curve(other, "generator") == curve(whole, "generator")
+    assert_same_arrays(saved_state(other, "generator"), saved_state(whole, "generator"))
 
     fae("sample", "--workdir", whole, "--number", 7)
     drawn, settings = whole / "samples" / "samples", told(whole / "samples" / "samples")

@@ -1,26 +1,22 @@
 """The promise that matters most: killed anywhere and run again, a run is the same to the bit."""
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from running import (
-    ROOT,
     TINY,
     TRAINED,
     assert_same_arrays,
     curve,
-    environment,
     fae,
+    killed,
     lines,
     record,
     saved_state,
@@ -234,25 +230,14 @@ def test_a_decoder_and_its_discriminator_killed_ten_times_come_out_the_same(fini
     rng, landed = random.Random(seed), []
     for name in ("whole", "killed"):
         shutil.copytree(finished / "encoder", tmp_path / name / "encoder")
-    script = [sys.executable, str(Path(__file__).with_name("forked.py"))]
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    optimised = environment(PYTHONPATH=paths, XLA_FLAGS="")  # otherwise a step of both takes seconds
-    with subprocess.Popen(script, env=optimised, **pipes) as forked:
-
-        def train(name: str, lines: int = 0, delay: float = 0.0) -> int:
-            words = ("train", "pixels", "--config", TINY, *ADVERSARIAL, "--workdir", tmp_path / name)
-            file = tmp_path / name / "pixels" / "metrics.jsonl"
-            order = {"words": [*map(str, words)], "file": str(file), "lines": lines, "delay": delay}
-            print(json.dumps(order), file=forked.stdin, flush=True)
-            return int(forked.stdout.readline())
-
-        assert train("whole") == 0
-        for tenth in range(10):
-            at = rng.randint(2 * tenth + 1, 2 * tenth + 2), rng.uniform(0.0, 0.05)
-            assert train("killed", *at) == -signal.SIGKILL
-            landed.append(at)
-        assert train("killed") == 0
+    train = ("train", "pixels", "--config", TINY, *ADVERSARIAL, "--workdir")
+    fae(*train, tmp_path / "whole")
+    rows = tmp_path / "killed" / "pixels" / "metrics.jsonl"
+    for tenth in range(10):
+        due = {"least": rng.randint(2 * tenth + 1, 2 * tenth + 2), "delay": rng.uniform(0.0, 0.05)}
+        assert killed(*train, tmp_path / "killed", rows=rows, **due) == -signal.SIGKILL
+        landed.append(due)
+    fae(*train, tmp_path / "killed")
     print(f"seed {seed}, killed at {landed}")
     assert curve(tmp_path / "killed", "pixels") == curve(tmp_path / "whole", "pixels")
     ours, theirs = saved_state(tmp_path / "killed", "pixels"), saved_state(tmp_path / "whole", "pixels")
