@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import re
 import traceback
@@ -29,13 +30,21 @@ def find_file(path: str, shipped: Path, what: str) -> Path:
     return file
 
 
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Neither reads bytecode beside a user's file nor writes it."""
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError
+
+
 def run_file(file: Path, what: str, read: Callable[[Any], Read]) -> Read:
     """What `read` takes from the module that a Python file is.
 
     Raises:
       ValueError: the file cannot be run, or does not hold what is read, in one line.
     """
-    spec = importlib.util.spec_from_file_location(f"fae_jax_{what}_{file.stem}", file)
+    name = f"fae_jax_{what}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Loader(name, str(file)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:

@@ -144,7 +144,7 @@ class Drawing:
         }
 
     @functools.cached_property
-    def evaluations(self) -> float:
+    def evaluations(self) -> int | float:
         """Network evaluations of a sample, once all are drawn; asked for by all hosts at once."""
         known = self.fae.generator.evaluations(self.settings)
         return mean_evaluations(self._spent) if known is None else known
