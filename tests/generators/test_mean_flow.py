@@ -1,7 +1,6 @@
 """MeanFlow and improved MeanFlow: exact where the average velocity is known, beside PyTorch, and in one step."""
 
 import dataclasses
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from fae_jax.conditions import ConditionSection
 from fae_jax.conditions.label import ClassLabel
 from fae_jax.conditions.nothing import Nothing
 from fae_jax.diffusion.guidance import PAPER_SCHEDULE
-from fae_jax.diffusion.samplers import initial_noise
+from fae_jax.diffusion.samplers import SamplingSection, initial_noise
 from fae_jax.generators.flow_matching import FlowMatching
 from fae_jax.generators.mean_flow import MeanFlow, MeanFlowSection, _with_jvp
 from fae_jax.generators.networks.dit import DiT
@@ -29,7 +28,7 @@ SPREAD = 0.5
 
 
 def settings(steps: int = 1, guidance: Any = ()) -> Any:
-    return types.SimpleNamespace(steps=steps, shift=1.0, shift_base=0, guidance=guidance)
+    return SamplingSection(steps=steps, shift=1.0, guidance=guidance)
 
 
 def flow(network: Any, shape: tuple[int, int] = (4, 3), condition: Any = CLASSES, **fields: Any) -> MeanFlow:
@@ -217,8 +216,7 @@ def test_one_step_beats_one_euler_step_of_flow_matching_on_eight_gaussians():
             for name in ("mean", "improved")
         },
     }
-    of_euler = {"sampler": "euler", "last_step": 0.04, "last": "mean", "last_step_before_shift": False}
-    one = types.SimpleNamespace(**vars(settings(1)), **of_euler, guided_channels=0, guided_calls=1, guide="")
+    one = settings(1)
     keys, label = jax.random.split(jax.random.key(7), 1000), jnp.zeros(1000, jnp.int32)
     real = np.concatenate([np.asarray(data(jax.random.key(i)))[:, 0] for i in range(100, 104)])
     distance = {}
