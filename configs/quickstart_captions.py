@@ -7,7 +7,9 @@
 The images and sentences are those of fae_jax.data.sources.digit_captions: a fifth of the pairs of digits is held out,
 and the report draws from their sentences. The network is the paper's MMDiT at a hundredth of its size.
 
-Expected: the judge reads 99 % of images of held-out sentences as they say, and 1 % against another sentence.
+Expected: the judge reads 99.8 % of 400 images of held-out sentences as they say, and none as another one says (79 %
+without guidance).
+Cost: 535 s on two cores.
 """
 
 from ml_collections import ConfigDict
