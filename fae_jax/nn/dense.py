@@ -102,8 +102,10 @@ class Dense(nn.Module):
         kernel = jnp.asarray(self.param("kernel", self.kernel_init, (width, features))).reshape(width, *parts)
         sums = ("float32", _weight_gradients.get())
         product = _product if jnp.dtype(self.dtype).name in sums else _summed_in_float32
-        y = product(x.astype(self.dtype).reshape(-1, width), kernel).reshape(*x.shape[:-1], *parts)
+        y = product(x.astype(self.dtype).reshape(-1, width), kernel)
         if self.use_bias:
             bias = jnp.asarray(self.param("bias", nn.initializers.zeros, (features,))).reshape(parts)
-            y = y + jnp.broadcast_to(bias, y.shape).astype(self.dtype)  # so that dc is summed before it is rounded
+            # c is broadcast first, so that dc is summed before it is rounded; and added to matrices, so that dW and dc
+            # read one copy of dy
+            y = y + jnp.broadcast_to(bias, y.shape).astype(self.dtype)
         return y.reshape(*x.shape[:-1], *whole)
