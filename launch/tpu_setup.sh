@@ -15,5 +15,5 @@ if [[ "$wheel" == gs://* ]]; then
 fi
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-[ -d "$HOME/fae" ] || uv venv --quiet --python 3.12 "$HOME/fae"
+[ -x "$HOME/fae/bin/python" ] || uv venv --quiet --allow-existing --python 3.12 "$HOME/fae"
 uv pip install --quiet --python "$HOME/fae/bin/python" "fae_jax[tpu] @ file://$(realpath "$wheel")"

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,24 +65,43 @@ def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
     return out, err
 
 
-def killed(*words: object, rows: Path, least: int, delay: float) -> int:
-    """Begins `fae WORDS`, silent, in a process forked from one that has read the program, and kills it `delay`
-    seconds after it has written line `least` of the file `rows`. How it ended: 0 where the kill came too late."""
+def forked(*words: object, hosts: int = 1, devices: int = 1) -> list[Any]:
+    """Begins `fae WORDS`, silent, as that many hosts of so many devices each: processes forked from one that has read
+    the program."""
     context: Any = multiprocessing.get_context("forkserver")
     read = ("commands.train", "data.loader", "stages.generator", "stages.pixels", "stages.training")
     context.set_forkserver_preload([f"fae_jax.{name}" for name in read])
-    process, begun = context.Process(target=_quietly, args=(list(map(str, words)),)), time.time()
+    more: dict[str, str] = {}
+    if hosts * devices > 1:
+        more["XLA_FLAGS"] = " ".join((f"--xla_force_host_platform_device_count={devices}", *QUICK))
+    if hosts > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            more |= {"FAE_COORDINATOR": f"127.0.0.1:{free.getsockname()[1]}", "FAE_HOSTS": str(hosts)}
+    processes = []
     with mock.patch.dict(os.environ, environment(), clear=True):
-        process.start()
-    while process.is_alive() and not (lines(rows) >= least and rows.stat().st_mtime > begun):
+        for host in range(hosts):
+            own = {**more, **({"FAE_HOST": str(host)} if hosts > 1 else {})}
+            processes.append(context.Process(target=_quietly, args=([*map(str, words)], own)))
+            processes[-1].start()
+    return processes
+
+
+def killed(*words: object, rows: Path, least: int, delay: float, hosts: int = 1, devices: int = 1) -> int:
+    """`forked`, all killed `delay` seconds after line `least` of the file `rows` was written. How the first ended: 0
+    where the kill came too late."""
+    begun, processes = time.time(), forked(*words, hosts=hosts, devices=devices)
+    while processes[0].is_alive() and not (lines(rows) >= least and rows.stat().st_mtime > begun):
         time.sleep(0.001)
     time.sleep(delay)
-    process.kill()
-    process.join()
-    return process.exitcode
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    return processes[0].exitcode
 
 
-def _quietly(words: list[str]) -> None:
+def _quietly(words: list[str], more: dict[str, str]) -> None:
+    os.environ.update(more)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(nowhere, number)

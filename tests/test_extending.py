@@ -12,6 +12,8 @@ import pytest
 from running import ROOT, TINY, environment, fae
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S))
+POINTS = tomllib.loads(re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0])["project"]["entry-points"]
 EXAMPLE = ROOT / "examples" / "toy_generator"
 SHORT = ["--config.generator.steps=2", "--config.finetune.steps=2", "--config.pixels.steps=2"]
 
@@ -31,12 +33,10 @@ def install(site: Path, name: str, points: dict[str, dict[str, str]]) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The environment of processes that see the package of the page and the example package."""
     site = tmp_path_factory.mktemp("site")
-    (site / "my_package.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)))
-    for name, text in (
-        ("my_package", re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0]),
-        ("fae_toy", (EXAMPLE / "pyproject.toml").read_text()),
-    ):
-        install(site, name, tomllib.loads(text)["project"]["entry-points"])
+    (site / "my_package.py").write_text(BLOCKS)
+    install(site, "my_package", POINTS)
+    example = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
+    install(site, "fae_toy", example["project"]["entry-points"])
     return {"env": environment(PYTHONPATH=f"{ROOT}:{site}:{EXAMPLE}")}
 
 
@@ -77,9 +77,10 @@ def test_the_example_package_goes_through_every_command(installed: dict, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_generator_and_a_condition_of_the_page(installed: dict, tmp_path: Path):
+def test_a_generator_a_condition_and_an_autoencoder_of_the_page(installed: dict, tmp_path: Path):
     workdir = tmp_path / "run"
     chosen = ["--config.generator.kind=mean", "--config.condition.kind=half", *SHORT]
+    chosen += ["--config.compressor.kind=two_layers", "--config.feature_decoder.kind=one_layer"]
     fae("run", "--config", TINY, "--workdir", workdir, *chosen, **installed)
     fae("sample", "--workdir", workdir, "--classes", "0,1", "--number", 4, **installed)
     with np.load(workdir / "samples" / "samples" / "samples.npz") as drawn:
@@ -113,6 +114,31 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
     assert [line.split()[0] for line in out.splitlines()] == ["cache", "generator", "sample"]
     _, err = fae("train", "pixels", *words, code=2, **installed)
     assert "the tokenizer 'averages' has no stage pixels" in err
+
+
+@pytest.mark.slow
+def test_a_text_tower_and_a_layout_of_the_page(installed: dict, tmp_path: Path):
+    fields = {"data.source": "digit_captions", "data.captions": True, "encoder.train": False, "generator.steps": 2}
+    fields |= {"tokenizer.kind": "averages", "condition.kind": "text", "condition.text.tower": "letters"}
+    fields |= {"generator.flow_matching.network": "mmdit"}
+    fields |= {f"generator.flow_matching.mmdit.{name}": 8 for name in ("width", "heads", "hidden", "depth")}
+    words = [f"--config.{name}={value}" for name, value in fields.items()]
+    fae("run", "--config", TINY, "--workdir", tmp_path / "run", *words, **installed)
+    (tmp_path / "prompts.txt").write_text("a one\na two\n")
+    prompts = ("--layout", "numbered", "--prompts", tmp_path / "prompts.txt")
+    fae("sample", "--workdir", tmp_path / "run", *prompts, **installed)
+    folder = tmp_path / "run" / "samples" / "samples"
+    images = {f"{prompt}-{place}.png" for prompt in (0, 1) for place in (0, 1)}
+    assert {path.name for path in (folder / "numbered").iterdir()} == images
+    assert json.loads((folder / "settings.json").read_text())["text"]["tower"] == "letters"
+
+
+def test_every_group_has_its_block():
+    """The page says where encoders' is."""
+    sources = "\n".join(path.read_text() for path in (ROOT / "fae_jax").rglob("*.py"))
+    asked = re.findall(r"""\bfind\("(\w+)",|GROUP = "fae_jax\.(\w+)\"""", sources)
+    groups = {f"fae_jax.{one or other}" for one, other in asked}
+    assert len(groups) > 12 and groups - {"fae_jax.encoders"} == set(POINTS)
 
 
 @pytest.mark.slow

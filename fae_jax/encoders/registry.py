@@ -250,6 +250,9 @@ def create_text(name: str, *, weights: str | None, **options: Any) -> TextEncode
       FileNotFoundError, OSError: they are not there or cannot be read.
     """
     builder = _find("text tower", name, _text_builders, TEXT_ENTRY_POINT_GROUP)
+    taken = inspect.signature(builder).parameters
+    if "place" not in taken and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        options.pop("place", None)  # a small tower is placed by whoever asked, when it is made
     return _made("text tower", name, weights, lambda: builder(weights=weights, **options))
 
 

@@ -21,10 +21,21 @@ from fae_jax.section import at_least, option
 
 WAITS = True
 UP = ("ACTIVE", "READY")
-COMING = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES", "STARTING", "RESTARTING", "REPAIRING")
+COMING = (
+    *("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES"),
+    *("STARTING", "RESTARTING", "REPAIRING", "REIMAGING"),
+)
+GOING = ("DELETING", "SUSPENDING", "STOPPING")  # gcloud deletes it only when that is over
+ASKED = 5  # how often gcloud may fail to tell a slice's state
 # gcloud by itself talks to 64 workers at a time, and the first would wait for the others for ever
 EVERYWHERE = ("--worker=all", "--batch-size=all")
 LOST = 255  # what ssh returns when the connection, not the command, failed
+# A lost connection leaves its command running, which holds the chips: the next one asks it to save, and waits. sshd
+# starts each command as a process group of its own.
+ALONE = (
+    "f=/dev/shm/fae-group; g=$(cat $f 2>/dev/null) && kill -- -$g 2>/dev/null && "
+    "while kill -0 -- -$g 2>/dev/null; do sleep 1; done; echo $$ >$f; {}; c=$?; rm -f $f; exit $c"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class Slice:
         return [f"--zone={self.settings.zone}", *([f"--project={project}"] if project else [])]
 
     def _gcloud(self, *words: str) -> list[str]:
-        return ["gcloud", "compute", "tpus", *words]
+        return ["gcloud", "--quiet", "compute", "tpus", *words]  # quiet: asks nothing, such as whether to make a key
 
     @property
     def create(self) -> list[str]:
@@ -79,11 +90,15 @@ class Slice:
     @property
     def delete(self) -> list[str]:
         kind, force = ("queued-resources", ["--force"]) if self.settings.queued else ("tpu-vm", [])
-        return self._gcloud(kind, "delete", self.name, *self._place, *force, "--quiet")
+        return self._gcloud(kind, "delete", self.name, *self._place, *force)
 
     def ssh(self, command: str) -> list[str]:
         """`command` on every worker at once."""
         return self._gcloud("tpu-vm", "ssh", self.name, *self._place, *EVERYWHERE, f"--command={command}")
+
+    def run(self, task: Task) -> list[str]:
+        """A task on every worker at once, alone there."""
+        return self.ssh(ALONE.format(task.command(self.settings.program)))
 
 
 def _slices(phases: list[Phase], settings: Settings, name: str) -> list[Slice]:
@@ -102,48 +117,64 @@ def describe(phases: list[Phase], settings: Settings, name: str, folder: Path) -
     for phase in phases:
         lines.append(f"# {phase.name}, {len(slices)} at a time")
         for number, task in enumerate(phase.tasks):
-            lines.append(shlex.join(slices[number % len(slices)].ssh(task.command(settings.program))))
+            lines.append(shlex.join(slices[number % len(slices)].run(task)))
     if not settings.keep:
         lines += ["# the end", *(shlex.join(made.delete) for made in slices)]
     return "\n".join(lines) + "\n"
 
 
 def _state(made: Slice) -> str:
-    """The slice's state by gcloud; empty if there is no such slice."""
-    done = subprocess.run(made.describe, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    """The slice's state by gcloud; empty if there is no such slice.
+
+    Raises:
+      RunFailed: gcloud does not tell.
+    """
+    for _ in range(ASKED):
+        done = subprocess.run(made.describe, capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        if "NOT_FOUND" in done.stderr:
+            return ""
+        time.sleep(made.settings.poll)
+    raise RunFailed(f"asking for {made.name}: {(done.stderr.strip() or 'gcloud failed').splitlines()[-1]}")
 
 
-def bring_up(made: Slice) -> None:
+def bring_up(made: Slice, prepared: set[str]) -> None:
     """Returns when the slice is there and set up; makes it, or makes it again, as its state requires.
+
+    Args:
+      prepared: names of the slices that this process has set up; one that an earlier process left may be half done.
 
     Raises:
       RunFailed: gcloud refuses to make it, or it cannot be set up.
     """
-    state = _state(made)
-    if state in UP:
-        return
-    if state and state not in COMING:
+    while (state := _state(made)) in GOING:
+        time.sleep(made.settings.poll)
+    if state and state not in (*UP, *COMING):
         say(f"tpu: {made.name} is {state}; making it again")
         run_quietly(made.delete, f"deleting {made.name}")
         state = ""
     if not state:
         run_quietly(made.create, f"making {made.name}")
-    while (state := _state(made)) not in UP:
-        if state and state not in COMING:
-            raise RunFailed(f"slice {made.name} is {state}; see `{shlex.join(made.describe)}`")
+    if state not in UP:
+        prepared.discard(made.name)
+    while state not in UP:
         time.sleep(made.settings.poll)
-    if made.settings.setup:
+        state = _state(made)
+        if state and state not in (*UP, *COMING):
+            raise RunFailed(f"slice {made.name} is {state}; see `{shlex.join(made.describe)}`")
+    if made.settings.setup and made.name not in prepared:
         run_quietly(made.ssh(made.settings.setup), f"setting up {made.name}")
+    prepared.add(made.name)
 
 
-def run_task(made: Slice, task: Task, logs: Path) -> str | None:
+def run_task(made: Slice, task: Task, logs: Path, prepared: set[str]) -> str | None:
     """Runs a task to its end, over preemptions; returns what failed, if the task itself did."""
     for _ in range(made.settings.restarts + 1):
-        bring_up(made)
+        bring_up(made, prepared)
         with open(logs / f"{task.name}.log", "a") as file:
-            words = made.ssh(task.command(made.settings.program))
-            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT).returncode
+            words = made.run(task)
+            code = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
         if code == 0:
             return None
         time.sleep(made.settings.poll)  # a preemption shows in the state a little later
@@ -161,11 +192,11 @@ def launch(phases: list[Phase], settings: Settings, name: str, folder: Path) -> 
     """
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    slices = _slices(phases, settings, name)
+    slices, prepared = _slices(phases, settings, name), set[str]()
 
     def lane(number: int, phase: Phase) -> list[str]:
-        made = slices[number]
-        return [failed for task in phase.tasks[number :: len(slices)] if (failed := run_task(made, task, logs))]
+        ended = (run_task(slices[number], task, logs, prepared) for task in phase.tasks[number :: len(slices)])
+        return [failed for failed in ended if failed]
 
     def run(phase: Phase) -> list[str]:
         with ThreadPoolExecutor(len(slices)) as pool:

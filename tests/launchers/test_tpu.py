@@ -1,6 +1,8 @@
 """gcloud command lines letter by letter, and the way through preemptions, by a program that stands for gcloud."""
 
 import dataclasses
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,35 +16,42 @@ PHASES = [
 ]
 SETTINGS = tpu.Settings(zone="us-east5-b", type="v6e-64", version="v2-alpha-tpuv6e", project="lab", spot=True, poll=0)
 PLACE = "--zone=us-east5-b --project=lab"
+FIRST, LAST = tpu.ALONE.split("; {}; ")
 GOLDEN = f"""\
 # slice betas-0
-gcloud compute tpus queued-resources create betas-0 --node-id=betas-0 {PLACE} --accelerator-type=v6e-64 \
+gcloud --quiet compute tpus queued-resources create betas-0 --node-id=betas-0 {PLACE} --accelerator-type=v6e-64 \
 --runtime-version=v2-alpha-tpuv6e --spot
-gcloud compute tpus queued-resources describe betas-0 {PLACE} '--format=value(state.state)' # until ACTIVE or READY
+gcloud --quiet compute tpus queued-resources describe betas-0 {PLACE} \
+'--format=value(state.state)' # until ACTIVE or READY
 # slice betas-1
-gcloud compute tpus queued-resources create betas-1 --node-id=betas-1 {PLACE} --accelerator-type=v6e-64 \
+gcloud --quiet compute tpus queued-resources create betas-1 --node-id=betas-1 {PLACE} --accelerator-type=v6e-64 \
 --runtime-version=v2-alpha-tpuv6e --spot
-gcloud compute tpus queued-resources describe betas-1 {PLACE} '--format=value(state.state)' # until ACTIVE or READY
+gcloud --quiet compute tpus queued-resources describe betas-1 {PLACE} \
+'--format=value(state.state)' # until ACTIVE or READY
 # shared, 2 at a time
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point shared'
+gcloud --quiet compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all \
+'--command={FIRST}; fae sweep --point shared; {LAST}'
 # points, 2 at a time
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 0'
-gcloud compute tpus tpu-vm ssh betas-1 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 1'
-gcloud compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all '--command=fae sweep --point 2'
+gcloud --quiet compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all \
+'--command={FIRST}; fae sweep --point 0; {LAST}'
+gcloud --quiet compute tpus tpu-vm ssh betas-1 {PLACE} --worker=all --batch-size=all \
+'--command={FIRST}; fae sweep --point 1; {LAST}'
+gcloud --quiet compute tpus tpu-vm ssh betas-0 {PLACE} --worker=all --batch-size=all \
+'--command={FIRST}; fae sweep --point 2; {LAST}'
 # the end
-gcloud compute tpus queued-resources delete betas-0 {PLACE} --force --quiet
-gcloud compute tpus queued-resources delete betas-1 {PLACE} --force --quiet
+gcloud --quiet compute tpus queued-resources delete betas-0 {PLACE} --force
+gcloud --quiet compute tpus queued-resources delete betas-1 {PLACE} --force
 """
-GOLDEN_AT_ONCE = """\
+GOLDEN_AT_ONCE = f"""\
 # slice s-0
-gcloud compute tpus tpu-vm create s-0 --zone=z --accelerator-type=v5litepod-8 --version=v2-tpuv5-litepod
-gcloud compute tpus tpu-vm describe s-0 --zone=z '--format=value(state)' # until ACTIVE or READY
-gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all '--command=bash setup.sh'
+gcloud --quiet compute tpus tpu-vm create s-0 --zone=z --accelerator-type=v5litepod-8 --version=v2-tpuv5-litepod
+gcloud --quiet compute tpus tpu-vm describe s-0 --zone=z '--format=value(state)' # until ACTIVE or READY
+gcloud --quiet compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all '--command=bash setup.sh'
 # shared, 1 at a time
-gcloud compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all \
-'--command=.venv/bin/fae sweep --point shared'
+gcloud --quiet compute tpus tpu-vm ssh s-0 --zone=z --worker=all --batch-size=all \
+'--command={FIRST}; .venv/bin/fae sweep --point shared; {LAST}'
 # the end
-gcloud compute tpus tpu-vm delete s-0 --zone=z --quiet
+gcloud --quiet compute tpus tpu-vm delete s-0 --zone=z
 """
 
 
@@ -66,15 +75,22 @@ def test_command_lines_of_a_vm_made_at_once(tmp_path: Path):
 GCLOUD = """\
 #!/bin/bash
 cd {root}
-verb="$3 $4"
-case "$4" in
-  describe) [ -e state ] && cat state || exit 1;;
+case "$5" in
+  describe)
+    [ -e mute ] && {{ rm mute; echo "ERROR: internal error" >&2; exit 1; }}
+    [ -e state ] || {{ echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }}
+    cat state
+    [ -e next ] && mv next state
+    exit 0;;
   create)
     echo create >>log
     [ -e refuse ] && {{ echo "ERROR: no quota" >&2; exit 1; }}
     echo "${{COMES:-ACTIVE}}" >state;;
   delete) echo "delete" >>log; rm -f state;;
-  ssh) echo "ssh ${{@: -1}}" >>log; n=$(grep -c ssh log); [ -e "ssh-$n" ] && . "./ssh-$n"; exit 0;;
+  ssh)
+    words="${{@: -1}}"
+    [[ "$words" =~ \\$f\\;\\ (.*)\\;\\ c= ]] && words="--command=${{BASH_REMATCH[1]}}"
+    echo "ssh $words" >>log; n=$(grep -c ssh log); [ -e "ssh-$n" ] && . "./ssh-$n"; exit 0;;
 esac
 """
 
@@ -128,6 +144,39 @@ def test_a_lost_connection_is_tried_again_and_a_failed_run_is_not(cloud: Path, t
         tpu.launch(PHASES, SETTINGS, "s", tmp_path)
     assert [line[-1] for line in noted(cloud) if line.startswith("ssh")] == ["d", "0", "0", "1", "2"]
     assert noted(cloud)[-1] == "delete"
+
+
+def test_what_a_lost_connection_left_running_saves_and_ends_before_the_next_begins(tmp_path: Path):
+    def begin(command: str) -> subprocess.Popen:
+        words = tpu.ALONE.replace("/dev/shm", str(tmp_path)).replace("sleep 1", "sleep .05").format(command)
+        return subprocess.Popen(["bash", "-c", words], start_new_session=True)  # as sshd starts it
+
+    log = tmp_path / "log"
+    saves = f"bash -c 'trap \"echo saved >>{log}; exit 1\" TERM; echo up >>{log}; while sleep .05; do :; done'"
+    first = begin(saves)
+    while not log.exists():
+        time.sleep(0.01)
+    second = begin(f"echo next >>{log}; (exit 3)")
+    assert first.wait(timeout=20) != 0 and second.wait(timeout=20) == 3
+    assert log.read_text().split() == ["up", "saved", "next"] and not (tmp_path / "fae-group").exists()
+
+
+def test_a_slice_that_is_going_is_waited_for_and_one_that_is_there_is_set_up_again(cloud: Path, tmp_path: Path):
+    (cloud / "state").write_text("SUSPENDING\n")
+    (cloud / "next").write_text("SUSPENDED\n")
+    (cloud / "mute").touch()  # gcloud fails once
+    settings = dataclasses.replace(SETTINGS, setup="bash setup.sh", keep=True)
+    tpu.launch(PHASES[:1], settings, "s", tmp_path)
+    used = ["ssh --command=bash setup.sh", "ssh --command=fae sweep --point shared"]
+    assert noted(cloud) == ["delete", "create", *used]
+    tpu.launch(PHASES[:1], settings, "s", tmp_path)  # the setup may have failed the first time
+    assert noted(cloud)[4:] == used
+
+
+def test_a_state_that_gcloud_does_not_tell_is_no_slice_that_is_gone(cloud: Path, tmp_path: Path):
+    (cloud / "gcloud").write_text("#!/bin/bash\necho 'ERROR: no credentials' >&2; exit 1\n")
+    with pytest.raises(RunFailed, match="asking for s-0: ERROR: no credentials"):
+        tpu.launch(PHASES, SETTINGS, "s", tmp_path)
 
 
 def test_what_gcloud_refuses_is_repeated_and_nothing_is_left_up(cloud: Path, tmp_path: Path):

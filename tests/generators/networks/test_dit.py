@@ -8,7 +8,6 @@ import pytest
 from network_reference import assert_close, parameters
 
 from fae_jax.generators.networks.dit import DiT
-from fae_jax.nn.flops import programs_in
 
 GRID = (3, 4)
 SIT = {"norm": "layer", "feed_forward": "gelu_tanh", "rotary": False}
@@ -166,28 +165,6 @@ def test_bfloat16_is_close_and_answers_in_float32():
     out = jax.jit(half.apply)(params, z, t, y)
     assert out.dtype == jnp.float32
     assert_close(out, jax.jit(small().apply)(params, z, t, y), 0.03)
-
-
-def products(program):
-    """(dtype, precision, shape of the matrix) of every product of a program."""
-    for equation in program.eqns:
-        if equation.primitive.name == "dot_general":
-            matrix = equation.invars[1].aval
-            yield matrix.dtype.name, str(equation.params["precision"]), matrix.shape
-        for inner in programs_in(equation.params):
-            yield from products(inner)
-
-
-def test_times_and_velocity_are_products_in_float32_and_nothing_else_is():
-    """A TPU makes one bfloat16 product of a float32 one where the program does not ask for the highest precision."""
-    module, given = small(dtype=jnp.bfloat16, kernel="xla"), inputs()
-    program = jax.make_jaxpr(module.apply)(jax.eval_shape(module.init, jax.random.key(0), *given), *given)
-    exact, rounded = [], []
-    for dtype, precision, shape in products(program.jaxpr):
-        (exact if "HIGHEST" in precision else rounded).append((dtype, shape))
-    # time embedding, adaLN of a block and of the end, and the last linear
-    assert exact == [("float32", s) for s in [(256, 24), (24, 24), (24, 144), (24, 48), (24, 5)]]
-    assert len(rounded) == 7 and {dtype for dtype, _ in rounded} == {"bfloat16"}
 
 
 def test_wrong_shapes_are_refused():
