@@ -35,6 +35,11 @@ class Parts(abc.ABC):
         return {}
 
     @property
+    def here(self) -> Parts:
+        """The same, whole on this host's devices, for what hosts do each by themselves; itself where there is one."""
+        return self
+
+    @property
     @abc.abstractmethod
     def tokenizer(self) -> Any: ...
 

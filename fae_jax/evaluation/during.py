@@ -1,28 +1,29 @@
 """Scores of a few samples while a generator trains, in its curve: every so many steps, of the same noise.
 
 Samples and scores draw no random number of the training's, so that its curve is bitwise the one without them. One
-program serves all steps; encoder and decoders stay on the devices between.
+program serves all steps; encoder and decoders stay on the devices between. Of several hosts each draws its share,
+with the whole model on its own devices, and all score the one set.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from fae_jax.data.sources.listing import Source
 from fae_jax.evaluation.foreign import known_reference
 from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, compares, known_metrics, numbers_of, results, take_in
-from fae_jax.evaluation.streams import Evaluators, asked, drawn
+from fae_jax.evaluation.streams import Evaluators, asked, drawn, together
 from fae_jax.evaluation.views import evenly, walk
-from fae_jax.files.progress import say
 from fae_jax.model import FAE
+from fae_jax.parallel.hosts import on_own_devices
 from fae_jax.section import at_least, option
 from fae_jax.stages.experiment import Experiment
+from fae_jax.stages.sampling import share
 from fae_jax.training.optimizer import best_params
 from fae_jax.training.state import TrainState
 
@@ -65,7 +66,9 @@ class During:
     """
 
     def __init__(self, experiment: Experiment):
-        self._fae, self._fields = FAE(experiment.parts), experiment.config.evaluation
+        parts = experiment.parts.here
+        self._fae, self._fields = FAE(parts), experiment.config.evaluation
+        self._directory = experiment.workdir.evaluation
         fields = self._fields.during
         self._evaluators = Evaluators(lambda: Looks(self._fae))
         self._settings = self._fae.settings(steps=fields.steps)
@@ -73,7 +76,7 @@ class During:
             self._fae, lambda: experiment.images.source("heldout"), fields.samples
         )
         text = ("text",) if self._fae.reads_text else ()
-        self._frozen = {part: experiment.parts.params(part) for part in (*self._fae.tokenizer.decodes, *text)}
+        self._frozen = {part: parts.params(part) for part in (*self._fae.tokenizer.decodes, *text)}
         self._real = self._reference(experiment)
 
     def _reference(self, experiment: Experiment) -> Mapping[str, Metric]:
@@ -83,32 +86,37 @@ class During:
         if apart or not chosen:
             return known_reference(apart or None, chosen, (size, size), experiment.config, self._evaluators)[0]
         source = experiment.images.source("heldout" if data.holdout or data.heldout_path else "train")
-        views = walk(self._fae, Some(source, self._fields.during.samples), what="real images to score by")
-        batches = (
-            Batch(images=view.images, labels=view.labels, look=self._evaluators.of(view.images))
-            for view in views
-            if len(view.images)
-        )
-        return take_in(batches, chosen, self._fields.metrics, source.classes)
+        return self._taken(self._images(Some(source, self._fields.during.samples)), chosen, source.classes)
+
+    def _images(self, source: Some) -> Iterator[Batch]:
+        """This host's share of real images."""
+        part = share(len(source))
+        seen = part[0]
+        for view in walk(self._fae, source, what="real images to score by", part=part):
+            index = np.arange(seen, seen + len(view.images))
+            if len(index):
+                yield Batch(
+                    images=view.images, labels=view.labels, index=index, look=self._evaluators.of(view.images)
+                )
+            seen += len(index)
+
+    def _taken(self, batches: Iterator[Batch], chosen: Sequence[str], names: Sequence[str]) -> dict[str, Metric]:
+        return together(take_in(batches, chosen, self._fields.metrics, names), self._directory)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        params = {**self._frozen, "generator": best_params(state, "generator")}
+        generator = on_own_devices(best_params(state, "generator"), self._fae.parts.mesh)
+        params = {**self._frozen, "generator": generator}
         how: dict[str, Any] = {"seed": self._fields.seed, "params": params, "prompts": self._prompts}
         samples = drawn(self._fae, self._labels, self._settings, self._evaluators, **how)
-        taken = take_in(samples, self._fields.during.metrics, self._fields.metrics, self._names)
+        taken = self._taken(samples, self._fields.during.metrics, self._names)
         scores, _ = results(taken, {"reference": self._real})
         return {f"scores/{name}": value for name, value in numbers_of(scores)}
 
 
 def scorer(experiment: Experiment) -> Callable[[TrainState], dict[str, float]] | None:
-    """What `Experiment.scorer` is; None where no scores are asked for, and where several hosts train.
+    """What `Experiment.scorer` is; None where no scores are asked for.
 
     Raises:
       ValueError, FileNotFoundError: see `During`; or no stage has trained what decodes samples.
     """
-    if not experiment.config.evaluation.during.every:
-        return None
-    if jax.process_count() > 1:
-        say("evaluation.during: several hosts train, and samples are drawn by one: no scores meanwhile")
-        return None
-    return During(experiment)
+    return During(experiment) if experiment.config.evaluation.during.every else None

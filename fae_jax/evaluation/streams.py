@@ -20,6 +20,7 @@ from fae_jax.evaluation.looks import Looks
 from fae_jax.evaluation.metrics import Batch, Metric, by_prefix, with_prefix
 from fae_jax.evaluation.text_side import TextSide
 from fae_jax.evaluation.views import View, evenly, walk
+from fae_jax.files.paths import Path
 from fae_jax.files.storage import read_arrays
 from fae_jax.files.writing import whole_file
 from fae_jax.model import FAE
@@ -111,6 +112,32 @@ def drawn(
         place += len(images)
 
 
+def together(metrics: dict[str, Metric], directory: Path) -> dict[str, Metric]:
+    """The metrics after what all hosts took in, in their order, on each of them; by files in `directory`/parts."""
+    if jax.process_count() == 1:
+        return metrics
+    folder = directory / "parts"
+    state: dict[str, Any] = with_prefix({name: metric.state() for name, metric in metrics.items()})
+    with whole_file(folder / f"{jax.process_index()}.npz") as file:
+        np.savez(file, **state)
+    wait_for_all("every host's scores are there")
+    whole: dict[str, Metric] = {}
+    for host in range(jax.process_count()):
+        states = by_prefix(read_arrays(str(folder / f"{host}.npz")), str.partition)
+        for name, metric in metrics.items():
+            part = copy.deepcopy(metric)
+            part.restore(states.get(name, {}))
+            if name in whole:
+                whole[name].merge(part)
+            else:
+                whole[name] = part
+    wait_for_all("every host's scores are read")
+    (folder / f"{jax.process_index()}.npz").unlink()
+    with contextlib.suppress(OSError):  # the last host removes it; in a bucket there is none
+        folder.rmdir()
+    return whole
+
+
 class Streams:
     """The images of an experiment, and samples of its generator."""
 
@@ -166,29 +193,8 @@ class Streams:
         return Drawing(fae=self.fae, folder=folder, labels=labels, sampler=sampler or None, **how)
 
     def together(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
-        """The metrics after what all hosts took in, in their order, on each of them."""
-        if jax.process_count() == 1:
-            return metrics
-        folder = self._experiment.workdir.evaluation / "parts"
-        state: dict[str, Any] = with_prefix({name: metric.state() for name, metric in metrics.items()})
-        with whole_file(folder / f"{jax.process_index()}.npz") as file:
-            np.savez(file, **state)
-        wait_for_all("every host's scores are there")
-        whole: dict[str, Metric] = {}
-        for host in range(jax.process_count()):
-            states = by_prefix(read_arrays(str(folder / f"{host}.npz")), str.partition)
-            for name, metric in metrics.items():
-                part = copy.deepcopy(metric)
-                part.restore(states.get(name, {}))
-                if name in whole:
-                    whole[name].merge(part)
-                else:
-                    whole[name] = part
-        wait_for_all("every host's scores are read")
-        (folder / f"{jax.process_index()}.npz").unlink()
-        with contextlib.suppress(OSError):  # the last host removes it; in a bucket there is none
-            folder.rmdir()
-        return whole
+        """See `together`."""
+        return together(metrics, self._experiment.workdir.evaluation)
 
     @functools.cached_property
     def text(self) -> TextSide:

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.rules import shardings
 
 
 def is_first() -> bool:
@@ -63,3 +64,15 @@ def fetch(tree: Any) -> Any:
 def own_mesh(mesh: Mesh) -> Mesh:
     """A mesh of this host's devices, for work that hosts do each by themselves; `mesh` where there is one host."""
     return mesh if jax.process_count() == 1 else make_mesh(devices=jax.local_devices())
+
+
+def on_own_devices(tree: Any, mesh: Mesh) -> Any:
+    """Arrays on the devices of all hosts → the same on each host's, whole; as they are where there is one host.
+
+    Args:
+      mesh: of this host's devices, as `own_mesh` gives it.
+    """
+    if jax.process_count() == 1:
+        return tree
+    whole = fetch(tree)
+    return jax.device_put(whole, shardings(whole, mesh))

@@ -25,6 +25,7 @@ from fae_jax.generators.networks.mmdit import MMDiT
 from fae_jax.generators.published import read_published
 from fae_jax.generators.sd3 import read_sd3
 from fae_jax.model import FAE
+from fae_jax.parallel.hosts import on_own_devices
 from fae_jax.parts import Parts, generator_of
 from fae_jax.section import like, option, plug
 from fae_jax.stages.images import PREVIEWS
@@ -122,10 +123,11 @@ def given(parts: Parts) -> dict[str, Any]:
 
 def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
     """Samples, the classes in turn or of the first captions, by the configured sampler and guidance, of one noise at
-    every step; None where `logging.preview_every` is 0, where no stage has trained what decodes them, and on several
-    hosts."""
+    every step, which several hosts draw each for itself; None where `logging.preview_every` is 0, and where no stage
+    has trained what decodes them."""
+    parts = parts.here
     fae, section = FAE(parts), parts.config.logging
-    if not section.preview_every or jax.process_count() > 1:
+    if not section.preview_every:
         return None
     try:
         _ = [parts.params(part) for part in fae.tokenizer.decodes]
@@ -142,7 +144,8 @@ def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -
     def paint(state: TrainState) -> tuple[np.ndarray, str]:
         # Read anew each time: between previews the memory is the generator's.
         params = {part: parts.params(part) for part in fae.tokenizer.decodes}
-        params = {**params, **frozen, "generator": best_params(state, "generator")}
+        more = {**frozen, "generator": best_params(state, "generator")}
+        params |= on_own_devices(more, parts.mesh)
         images = np.concatenate(list(fae.images(condition, settings, params=params)))
         rows = list(rearrange(to_uint8(images), "(r n) y x c -> r n y x c", r=2))
         return side_by_side(rows), caption

@@ -66,6 +66,13 @@ class Trained(Parts):
     # Parts of a model
 
     @functools.cached_property
+    def here(self) -> Trained:
+        """See `Parts`."""
+        if self.mesh is self.own_mesh:
+            return self
+        return Trained(self.config, self.workdir, self.own_mesh, self.own_mesh, self._images, self.step)
+
+    @functools.cached_property
     def tokenizer(self) -> Any:
         """See `fae_jax.tokenizers.Tokenizer`."""
         kind = tokenizer_kind(self.config)

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import pytest
 from running import assert_same_arrays, curve, saved_state
 
@@ -44,7 +43,7 @@ def test_scores_change_neither_curve_nor_state(finished: Path, tmp_path: Path, m
     assert len(programs) == 3 and [program._cache_size() for program in distinct.values()] == [1, 1]
 
 
-def test_what_cannot_be_scored_meanwhile_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_cannot_be_scored_meanwhile_is_refused(finished: Path):
     config = Workdir(finished).read_config()
 
     def experiment(*fields: tuple[str, str]) -> Experiment:
@@ -53,5 +52,3 @@ def test_what_cannot_be_scored_meanwhile_is_refused(finished: Path, monkeypatch:
     assert scorer(experiment()) is None
     with pytest.raises(ValueError, match="during.metrics=.*'nearest' out"):
         experiment(("evaluation.during.metrics", "('frechet', 'nearest')"))
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert scorer(experiment(("evaluation.during.every", "3"))) is None

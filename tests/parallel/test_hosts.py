@@ -14,9 +14,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from running import ROOT, TINY, TRAINED, curve, environment, lines
 from tiny import STEPS
 
+from fae_jax.evaluation import during
+from fae_jax.stages import generator
+from fae_jax.stages.experiment import Experiment
+from fae_jax.training.optimizer import AverageState
+from fae_jax.training.state import PlayerState, TrainState
+from fae_jax.workdir import Workdir
+
+MEANWHILE = (
+    *(f"--config.evaluation.during.{field}" for field in ("every=3", "samples=11", "steps=4")),
+    f"--config.logging.preview_every={STEPS}",
+)
 BOUND = 60  # seconds in which every host ends after one has died
 
 
@@ -71,7 +83,8 @@ def test_two_hosts_run_every_stage_on_the_curve_of_one(
     finished: Path, tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    processes = start_hosts(2, "run", "--config", TINY, "--workdir", folder / "two", folder=tmp_path / "output")
+    words = ("run", "--config", TINY, "--workdir", folder / "two", *MEANWHILE)
+    processes = start_hosts(2, *words, folder=tmp_path / "output")
     codes = wait(processes, tmp_path / "output")
     assert codes == [0, 0], output(tmp_path / "output", 0) + output(tmp_path / "output", 1)
     for stage in TRAINED:
@@ -84,6 +97,22 @@ def test_two_hosts_run_every_stage_on_the_curve_of_one(
     assert ours == theirs
     assert any("2 hosts, 2 devices" in line for line in output(tmp_path / "output", 0))
     assert [line for line in output(tmp_path / "output", 1) if "step" in line] == []  # one host tells
+    if folder == tmp_path:  # in a bucket it was scored too
+        check_meanwhile(folder / "two")
+
+
+def check_meanwhile(workdir: Any) -> None:
+    """What two hosts scored and drew of a generator at its last step is what one host does."""
+    experiment = Experiment(Workdir(workdir).read_config(), Workdir(workdir))
+    own = PlayerState(params=experiment.parts.params("generator"), optimizer=(AverageState({}),))
+    state = TrainState(step=STEPS, skipped=0, skipped_in_a_row=0, players={"generator": own})
+    rows = [json.loads(row) for row in curve(workdir, "generator")]
+    told = {row["step"]: {name: row[name] for name in row if name.startswith("scores/")} for row in rows}
+    assert [step for step in told if told[step]] == [3, 6, STEPS]
+    assert told[STEPS] == pytest.approx(during.During(experiment)(state), rel=1e-6) and told[STEPS] != told[6]
+    drawn, _ = generator.preview(experiment.parts, {}, {})(state)
+    with (workdir / "generator" / "previews" / f"step_{STEPS:08d}.png").open("rb") as file:
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), drawn)
 
 
 def begin_features(finished: Path, workdir: Path, count: int, steps: int = 100_000) -> list[subprocess.Popen]:

@@ -1,6 +1,7 @@
 """Scores of given features against torch-fidelity 0.4.0's arithmetic; none of its networks and images are used."""
 
 import importlib.util
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,8 @@ VISION = ("torchvision", *(f"torchvision.{part}" for part in ("datasets", "model
 def theirs() -> dict[str, ModuleType]:
     """Its modules by metric. What they import of torchvision is for images, and no score of features reads it."""
     if importlib.util.find_spec("torch_fidelity") is None:
-        pytest.skip("torch-fidelity is not installed")
+        reason = "torch-fidelity is not installed: pip install --no-deps torch-fidelity==0.4.0"
+        pytest.fail(reason) if os.environ.get("FAE_PARITY") else pytest.skip(reason)
     absent = () if importlib.util.find_spec("torchvision") else (*VISION, "torchvision.transforms.functional")
     sys.modules |= {name: MagicMock() for name in absent}
     try:
