@@ -28,7 +28,8 @@ class Generator(Protocol):
 
     `settings` are the configuration's section `sampling`: sampler, steps, guidance and more. A kind that has no
     use for all of them has an attribute `heeds`, the names of those that mean something to it; what it needs beside
-    them stands in its own section, as operational options.
+    them stands in its own section, as operational options. One that can be aligned (`fae_jax.generators.alignment`)
+    has a `network`, and its `loss` takes `tokens_after=k`: it then also returns the network's tokens after block k.
     """
 
     condition: Condition

@@ -43,6 +43,7 @@ from fae_jax.kinds import find
 from fae_jax.nn.params import init_params, looped
 from fae_jax.section import above, at_least, one_of, option, plug
 
+Weaker = Callable[[Array, Array, Any], Array] | None  # a velocity(z, t, condition)
 FLOOR = 0.05  # least divisor of a prediction's velocity, in training and in sampling alike (JiT, arXiv 2511.13720)
 
 
@@ -169,8 +170,14 @@ class FlowMatching:
         return convert(output, z, t, source=self.prediction, target="velocity", floor=FLOOR)
 
     def loss(
-        self, params: Any, z: Float[Array, "b n c"], condition: Any, keys: Key[Array, " b"], step: Array
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self,
+        params: Any,
+        z: Float[Array, "b n c"],
+        condition: Any,
+        keys: Key[Array, " b"],
+        step: Array,
+        tokens_after: int = 0,
+    ) -> Any:
         pair = training_pair(
             keys,
             z,
@@ -179,19 +186,22 @@ class FlowMatching:
             location=self.logit_mean,
             scale=self.logit_deviation,
         )
-        given, terms = (params, pair.noisy, pair.time, condition), {}
+        given, terms = (pair.noisy, pair.time), {}
+        asked = {"middle": self.has_middle, "tokens_after": tokens_after}
+        asked = {name: value for name, value in asked.items() if value}
+        said = self.network.apply({"params": params}, *given, condition, **asked)
+        said = said if asked else (said,)
+        velocity = self._as_velocity(said[0], *given)
         if self.has_middle:
-            velocity, middle = self.velocities(*given)
-            terms["middle_loss"] = jnp.mean((middle - pair.velocity) ** 2)
-        else:
-            velocity = self.velocity(*given)
+            terms["middle_loss"] = jnp.mean((self._as_velocity(said[1], *given) - pair.velocity) ** 2)
         loss = jnp.mean((velocity - pair.velocity) ** 2)
         if self.cosine_weight:
             terms["cosine_loss"] = jnp.mean(1 - _cosine(velocity, pair.velocity))
-        if not terms:
-            return loss, {}
-        weights = {"middle_loss": self.middle_weight, "cosine_loss": self.cosine_weight}
-        return loss + sum(weights[name] * term for name, term in terms.items()), {"velocity_loss": loss, **terms}
+        if terms:
+            weights = {"middle_loss": self.middle_weight, "cosine_loss": self.cosine_weight}
+            terms = {"velocity_loss": loss, **terms}
+            loss = loss + sum(weight * terms[name] for name, weight in weights.items() if name in terms)
+        return (loss, terms, said[-1]) if tokens_after else (loss, terms)
 
     def sample(
         self,
@@ -199,11 +209,10 @@ class FlowMatching:
         keys: Key[Array, " b"],
         condition: Any,
         settings: Any,
-        weaker: Callable[[Array, Array, Any], Array] | None = None,
+        weaker: Weaker = None,
     ) -> Float[Array, "b n c"]:
         """See `Generator`; `weaker` is the velocity(z, t, condition) of another network, for autoguidance."""
-        velocity = self._guided(params, condition, settings, weaker)
-        return sample(sampler_of(settings, math.prod(self.shape)), velocity, keys, self.shape)
+        return sample(*self._drawn_by(params, condition, settings, weaker), keys, self.shape)
 
     def counted(
         self,
@@ -211,17 +220,17 @@ class FlowMatching:
         keys: Key[Array, " b"],
         condition: Any,
         settings: Any,
-        weaker: Callable[[Array, Array, Any], Array] | None = None,
+        weaker: Weaker = None,
     ) -> tuple[Float[Array, "b n c"], Int[Array, " b"]]:
         """See `Generator`."""
-        velocity = self._guided(params, condition, settings, weaker)
+        sampler, velocity = self._drawn_by(params, condition, settings, weaker)
         cost = functools.partial(evaluations_at, make_schedule(settings.guidance))
-        return sampler_of(settings).counted(velocity, initial_noise(keys, self.shape), cost)
+        return sampler.counted(velocity, initial_noise(keys, self.shape), cost)
 
-    def _guided(
-        self, params: Any, condition: Any, settings: Any, weaker: Callable[[Array, Array, Any], Array] | None
-    ) -> Callable[[Array, Array], Array]:
-        """The velocity that is integrated, of latents and times alone."""
+    def _drawn_by(
+        self, params: Any, condition: Any, settings: Any, weaker: Weaker
+    ) -> tuple[Any, Callable[[Array, Array], Array]]:
+        """The sampler, and the guided velocity that it integrates, of latents and times alone."""
         schedule = make_schedule(settings.guidance)
         internal, auto = (of_kind(schedule, kind) for kind in ("internal", "auto"))
         velocity: Callable[[Array, Array, Any], Array] = functools.partial(self.velocity, params)
@@ -238,7 +247,7 @@ class FlowMatching:
             channels=settings.guided_channels,
             calls=settings.guided_calls,
         )
-        return lambda z, t: velocity(z, t, condition)
+        return sampler_of(settings, math.prod(self.shape)), lambda z, t: velocity(z, t, condition)
 
     def evaluations(self, settings: Any) -> int | None:
         schedule = make_schedule(settings.guidance)

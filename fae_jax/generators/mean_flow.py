@@ -149,17 +149,25 @@ class MeanFlow:
         condition: Any,
         asked: Float[Array, "b 3"] | None = None,
         kernel: str = "",
-    ) -> Float[Array, "b n c"]:
-        """û(z, r, t) of equation (1); `asked` are low, high and w of equation (4), `kernel` another attention's."""
+        **more: Any,
+    ) -> Any:
+        """û(z, r, t) of equation (1), (b, n, c); `asked` are low, high and w of equation (4), `kernel` another
+        attention's, and `more` is for the network."""
         told = [t, t - r]
         if asked is not None:
             told += [1 - 1 / asked[:, 2], asked[:, 0], asked[:, 1]]
         network = self.network.clone(kernel=kernel) if kernel and hasattr(self.network, "kernel") else self.network
-        return network.apply({"params": params}, z, jnp.stack(told, axis=1), condition)
+        return network.apply({"params": params}, z, jnp.stack(told, axis=1), condition, **more)
 
     def loss(
-        self, params: Any, z: Float[Array, "b n c"], condition: Any, keys: Key[Array, " b"], step: Array
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self,
+        params: Any,
+        z: Float[Array, "b n c"],
+        condition: Any,
+        keys: Key[Array, " b"],
+        step: Array,
+        tokens_after: int = 0,
+    ) -> Any:
         noise_keys, time_keys, guidance_keys = rearrange(
             jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
         )
@@ -169,14 +177,18 @@ class MeanFlow:
         asked = self._asked(guidance_keys, r == t) if self.fields.guidance == "asked" else None
         target, tangent = jax.lax.stop_gradient(self._target(params, noisy, t, velocity, condition, asked))
 
-        def average(noisy: Array, r: Array, t: Array) -> Array:
-            return self.average(params, noisy, r, t, condition, asked, _with_jvp(self.network))
+        def average(noisy: Array, r: Array, t: Array) -> tuple[Array, Any]:
+            more = {"tokens_after": tokens_after} if tokens_after else {}
+            said = self.average(params, noisy, r, t, condition, asked, _with_jvp(self.network), **more)
+            return said if tokens_after else (said, ())
 
-        u, rate = jax.jvp(average, (noisy, r, t), (tangent, jnp.zeros_like(r), jnp.ones_like(t)))
+        tangents = (tangent, jnp.zeros_like(r), jnp.ones_like(t))
+        u, rate, tokens = jax.jvp(average, (noisy, r, t), tangents, has_aux=True)
         error = u + along(t - r, z) * jax.lax.stop_gradient(rate) - target
         squared = jnp.sum(error**2, axis=(1, 2))
         weight = jax.lax.stop_gradient(squared + self.fields.floor) ** -self.fields.power
-        return jnp.mean(weight * squared), {"squared_error": jnp.mean(error**2)}
+        loss, watched = jnp.mean(weight * squared), {"squared_error": jnp.mean(error**2)}
+        return (loss, watched, tokens) if tokens_after else (loss, watched)
 
     def _times(self, keys: Key[Array, " b"]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         """r and t of each example."""

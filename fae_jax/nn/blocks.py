@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -144,8 +145,9 @@ def stack(
     scan: bool,
     remat: str,
     keep: bool = False,
+    after: int = 0,
     name: str = "blocks",
-) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | None]:
+) -> tuple[Float[Array, "b n d"], Float[Array, "depth b n d"] | Float[Array, "b n d"] | None]:
     """Applies `depth` blocks built by `block(name=…)` to `x`; `shared` goes to each of them unchanged.
 
     Call it inside a `@nn.compact` method. Parameters lie under `name` with a leading axis of size `depth`.
@@ -154,6 +156,7 @@ def stack(
       scan: compile the block once and loop over it; otherwise unroll (faster to run on a CPU).
       remat: what the backward pass keeps, a key of `REMAT_POLICIES`.
       keep: also return the output of every block, else None.
+      after: also return the output of the block of that number, 1 the first, else None; not together with `keep`.
 
     Raises:
       ValueError: `remat` is unknown.
@@ -163,9 +166,13 @@ def stack(
 
     class Body(nn.Module):
         @nn.compact
-        def __call__(self, carry: Array, *rest: object) -> tuple[Array, Array | None]:
-            carry = tag(block(name="block")(carry, *rest), "stream")
-            return carry, carry if keep else None
+        def __call__(self, carry: Any, *rest: object) -> tuple[Any, Array | None]:
+            x, *kept = carry if after else (carry,)
+            x = tag(block(name="block")(x, *rest), "stream")
+            if after:
+                tokens, number = kept
+                return (x, jax.lax.select(number == after, x, tokens), number + 1), None
+            return x, x if keep else None
 
     x = tag(x, "stream")
     body = Body if remat == "none" else nn.remat(Body, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
@@ -177,4 +184,5 @@ def stack(
         length=depth,
         unroll=1 if scan else depth,
     )
-    return loop(name=name)(x, *shared)
+    carry, every = loop(name=name)((x, x, jnp.ones((), jnp.int32)) if after else x, *shared)
+    return carry[:2] if after else (carry, every)

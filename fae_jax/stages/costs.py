@@ -24,6 +24,7 @@ from fae_jax.config import check
 from fae_jax.encoders import Encoder, registry
 from fae_jax.encoders.frozen import outline
 from fae_jax.generators import Generator, make_generator
+from fae_jax.generators.alignment import aligned_parts, make_alignment, reading_networks
 from fae_jax.losses.pixel import networks_of, opponents, pixel_terms
 from fae_jax.losses.pixel.presets import chosen_losses
 from fae_jax.nn.flops import multiply_adds
@@ -159,6 +160,23 @@ def losses_multiply_adds(config: Any, stage: str) -> int:
     return multiply_adds(slopes, image, image, given, keys)
 
 
+def _alignment(config: Any, tokenizer: Any) -> int:
+    """Multiply-adds of one image where tokens are aligned: the projector's step, and what it is compared with."""
+    compute = dataclasses.replace(config.compute, kernel="xla", scan=True)
+    config = dataclasses.replace(config, compute=compute)
+    tokenizer = tokenizer or tokenizer_kind(config).outline(config)
+    alignment = make_alignment(config, _made(config, tokenizer), tokenizer)
+    if alignment is None:
+        return 0
+    frozen = {part: tokenizer.shapes(part) for part in aligned_parts(config, tokenizer)}
+    frozen |= {name: network.shapes for name, (network, _) in reading_networks(config).items()}
+    latents = jax.ShapeDtypeStruct((1, tokenizer.grid[0] * tokenizer.grid[1], tokenizer.channels), jnp.float32)
+    tokens = jax.ShapeDtypeStruct((1, alignment.grid[0] * alignment.grid[1], alignment.width), jnp.float32)
+    projector = jax.eval_shape(alignment.init, jax.random.key(0))
+    projected = multiply_adds(lambda params, x: alignment.projector.apply({"params": params}, x), projector, tokens)
+    return 3 * projected + multiply_adds(alignment.target, frozen, latents)
+
+
 def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
     features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
@@ -194,6 +212,7 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
         frozen = ("text",)
     counts = forward_multiply_adds(config, trained + frozen, tokenizer)
     losses = losses_multiply_adds(config, stage) if stage in ("pixels", "finetune") else 0
+    losses += _alignment(config, tokenizer) if stage == "generator" else 0
     return 2 * (3 * sum(counts[name] for name in trained) + sum(counts[name] for name in frozen) + losses)
 
 

@@ -20,6 +20,14 @@ from fae_jax.data.pixels import side_by_side, to_uint8
 from fae_jax.data.stores.latent_loader import sample_latents
 from fae_jax.data.stores.statistics import LatentStatistics
 from fae_jax.generators import GENERATORS, Generator
+from fae_jax.generators.alignment import (
+    Alignment,
+    RepaSection,
+    aligned_parts,
+    check_encoder,
+    make_alignment,
+    reading_networks,
+)
 from fae_jax.generators.networks.dit import DiT
 from fae_jax.generators.networks.mmdit import MMDiT
 from fae_jax.generators.published import read_published
@@ -27,12 +35,13 @@ from fae_jax.generators.sd3 import read_sd3
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import on_own_devices
 from fae_jax.parts import Parts, generator_of
-from fae_jax.section import like, option, plug
+from fae_jax.section import like, option, plug, subsection
 from fae_jax.stages.images import PREVIEWS
 from fae_jax.stages.stage import Stage
 from fae_jax.stages.training import train_stage
+from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
-from fae_jax.training.state import Player, TrainState
+from fae_jax.training.state import Player, Report, TrainState
 from fae_jax.training.task import Preview
 
 
@@ -52,6 +61,7 @@ class GeneratorSection(TrainingSection):
         path=True,
     )
     kind: str = plug("flow_matching", ", ".join(GENERATORS), "generators", GENERATORS)
+    repa: RepaSection = subsection(RepaSection)
 
 
 def generator_loss(
@@ -62,21 +72,53 @@ def generator_loss(
     batch: Mapping[str, Array],
     keys: Array,
     step: Array,
-) -> tuple[Array, dict[str, Array]]:
-    """The generator's loss on a batch of posteriors: sampled, standardised, a share without their condition."""
+    alignment: Alignment | None = None,
+) -> tuple[Array, Any]:
+    """The generator's loss on a batch of posteriors: sampled, standardised, a share without their condition; where
+    its tokens are aligned, those and what they are aligned with go on to the projector."""
     sample_keys, own_keys, drop_keys = rearrange(
         jax.vmap(lambda key: jax.random.split(key, 3))(keys), "b three -> three b"
     )
     latents = sample_latents(batch, sample_keys, statistics)
     condition = told(generator.condition, frozen, generator.condition.of(batch))
-    return generator.loss(params, latents, generator.condition.drop(drop_keys, condition), own_keys, step)
+    loss_of: Any = functools.partial(
+        generator.loss, params, latents, generator.condition.drop(drop_keys, condition), own_keys, step
+    )
+    if alignment is None:
+        return loss_of()
+    loss, metrics, tokens = loss_of(tokens_after=alignment.depth)
+    target = alignment.target(frozen, statistics.unstandardise(latents))
+    term = alignment.loss(frozen["projector"], tokens, target)
+    handed = {"tokens": jax.lax.stop_gradient(tokens), "target": target}
+    metrics = {"generative_loss": loss, "alignment_loss": term, **metrics}
+    return loss + alignment.weight * term, Report(metrics, handed=handed)
+
+
+def projector_loss(
+    alignment: Alignment,
+    params: Any,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    keys: Array,
+    step: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """The same term on the tokens of this step, for the projector."""
+    return alignment.weight * alignment.loss(params, batch["tokens"], batch["target"]), {}
 
 
 def players(parts: Parts) -> dict[str, Player]:
-    """The generator."""
-    generator = generator_of(parts)
-    loss = functools.partial(generator_loss, generator, parts.statistics)
-    return {"generator": Player(init=generator.init, loss=loss, optimizer=make_optimizer(parts.config.generator))}
+    """The generator, and the projector of its tokens where they are aligned."""
+    generator, section = generator_of(parts), parts.config.generator
+    alignment = make_alignment(parts.config, generator, parts.tokenizer)
+    loss = functools.partial(generator_loss, generator, parts.statistics, alignment=alignment)
+    made = {"generator": Player(init=generator.init, loss=loss, optimizer=make_optimizer(section))}
+    if alignment is not None:
+        made["projector"] = Player(
+            init=alignment.init,
+            loss=functools.partial(projector_loss, alignment),
+            optimizer=make_optimizer(dataclasses.replace(section, ema=())),
+        )
+    return made
 
 
 def given(parts: Parts) -> dict[str, Any]:
@@ -159,7 +201,10 @@ STAGE = Stage(
     needs=("cache",),
     players=players,
     frozen=("text",),
+    also_frozen=lambda config: aligned_parts(config, tokenizer_kind(config)),
     reads="latents",
+    networks=reading_networks,
+    check=check_encoder,
     given=given,
     preview=preview,
 )

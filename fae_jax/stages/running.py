@@ -96,7 +96,9 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
     _check_condition(experiment, chosen)
     _check_folders(experiment, chosen)
     if name is not None:
-        check_stages(experiment, f"stage {name}", chosen[0].needs)
+        trained = tokenizer_kind(config).trained
+        read = [trained[part][0][0] for part in chosen[0].frozen_parts(config) if part in trained]
+        check_stages(experiment, f"stage {name}", dict.fromkeys((*chosen[0].needs, *read)))
     if any(stage.reads != "latents" for stage in chosen):
         try:
             _ = Readable(experiment.images.source("train"))[0]

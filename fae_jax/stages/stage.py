@@ -35,6 +35,7 @@ class Stage:
       needs: stages that must be finished before it.
       players: from what there is → what is trained, by name; None for a stage that trains nothing.
       frozen: parts of the tokenizer that are read and not trained, and "text", the tower of the condition.
+      also_frozen: configuration → more of them, where it asks for them.
       reads: what its batches hold: "images", "features", "features and images", "latents".
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
       networks: configuration → frozen networks that its losses look through, by name, each with its weights' file.
@@ -53,6 +54,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     players: Callable[[Parts], Mapping[str, Player]] | None = None
     frozen: tuple[str, ...] = ()
+    also_frozen: Callable[[Any], tuple[str, ...]] = lambda config: ()
     reads: str = "images"
     start: Mapping[str, str] = dataclasses.field(default_factory=dict)
     networks: Callable[[Any], Mapping[str, tuple[Any, str]]] = lambda config: {}
@@ -71,7 +73,7 @@ class Stage:
         """What it reads: not the encoder where features are stored, nor a text tower where there is no text."""
         idle = {"encoder"} if config.data.features and self.reads.startswith("features") else set()
         idle |= set() if reads_text(config) else {"text"}
-        return tuple(part for part in self.frozen if part not in idle)
+        return tuple(part for part in (*self.frozen, *self.also_frozen(config)) if part not in idle)
 
     def frozen_params(self, parts: Parts) -> dict[str, Any]:
         """Parameters of all that it reads, by name."""

@@ -83,11 +83,13 @@ class FAETokenizer:
       grid, width: of the encoder's features.
       compressor, feature_decoder, pixel_decoder: the networks, without parameters.
       space: where the autoencoder works.
+      reconstructs: parts that `reconstruct_features` reads.
     """
 
     Section = None
     encodes: tuple[str, ...] = ("encoder", "compressor")
     decodes: tuple[str, ...] = ("feature_decoder", "pixel_decoder")
+    reconstructs: tuple[str, ...] = ("feature_decoder",)
     trained: Mapping[str, tuple[tuple[str, ...], str]] = {
         "compressor": (("features",), "autoencoder/compressor"),
         "feature_decoder": (("features",), "autoencoder/feature_decoder"),

@@ -25,6 +25,7 @@ class RAETokenizer(FAETokenizer):
 
     encodes = ("encoder",)
     decodes = ("pixel_decoder",)
+    reconstructs = ()
     trained = {"pixel_decoder": (("pixels",), "pixel_decoder")}
 
     def __init__(self, config: Any, facts: Facts, encoder: Callable[[], Encoder]):

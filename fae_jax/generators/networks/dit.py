@@ -231,12 +231,14 @@ class DiT(nn.Module):
         time: Float[Array, "b ..."],
         label: Int[Array, " b"],
         middle: bool = False,
+        tokens_after: int = 0,
     ) -> Any:
         """See the class.
 
         Args:
           time: one for each example, or several numbers, (b, k): see `TimeEmbedding`.
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
+          tokens_after: also return the tokens after so many blocks, (b, m, width), as the last; 0 for none.
 
         Raises:
           ValueError: the number of tokens is not the grid's, `heads` does not divide `width`, or there is no head.
@@ -252,11 +254,13 @@ class DiT(nn.Module):
         condition = of_time + LabelEmbedding(self.classes, self.width, name="label")(label)
         if self.head_width:
             condition = nn.silu(condition)
-        x = self._blocks("blocks", self.middle or self.depth, self.width, self.heads, self.hidden, x, condition)
+        sizes, lower = (self.width, self.heads, self.hidden), self.middle or self.depth
+        above = max(tokens_after - lower, 0)
+        x, tokens = self._blocks("blocks", lower, *sizes, x, condition, after=0 if above else tokens_after)
         at_middle = x
         if self.middle:
-            upper = self.depth - self.middle
-            x = self._blocks("upper_blocks", upper, self.width, self.heads, self.hidden, x, condition)
+            x, upper_tokens = self._blocks("upper_blocks", self.depth - lower, *sizes, x, condition, after=above)
+            tokens = upper_tokens if above else tokens
         read = x, condition
         if self.head_width:
             told = nn.silu(of_time[:, None] + x)
@@ -265,12 +269,14 @@ class DiT(nn.Module):
             h = Dense(self.head_width, dtype=self.dtype, kernel_init=xavier, name="head_embed")(patches)
             hidden = inner_width(self.head_width, self.feed_forward)
             h = h.astype(self.residual)
-            h = self._blocks("head_blocks", self.head_depth, self.head_width, self.head_heads, hidden, h, told)
+            h, _ = self._blocks("head_blocks", self.head_depth, self.head_width, self.head_heads, hidden, h, told)
             read = h, told
-        velocity = self._velocity("last", "to_velocity", latents.shape[-1], *read)
+        said: list[Any] = [self._velocity("last", "to_velocity", latents.shape[-1], *read)]
         if self.is_initializing() and self.middle or middle:
-            return velocity, self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition)
-        return velocity
+            said.append(self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition))
+        if tokens_after:
+            said.append(tokens)
+        return tuple(said) if len(said) > 1 else said[0]
 
     def _patches(self, latents: Float[Array, "b n c"]) -> Float[Array, "b m p"]:
         if self.patch == 1:
@@ -279,15 +285,16 @@ class DiT(nn.Module):
         return rearrange(latents, "b (y p x q) c -> b (y x) (p q c)", p=p, q=p, x=self.tokens[1])
 
     def _blocks(
-        self, name: str, depth: int, width: int, heads: int, hidden: int, x: Array, condition: Array
-    ) -> Float[Array, "b m d"]:
-        """`depth` blocks under `name`."""
+        self, name: str, depth: int, width: int, heads: int, hidden: int, x: Array, condition: Array, after: int = 0
+    ) -> tuple[Float[Array, "b m d"], Float[Array, "b m d"] | None]:
+        """`depth` blocks under `name`, and what comes `after` so many of them."""
         head_width = split_width(width, heads)
         block = functools.partial(
             DiTBlock, heads, hidden, self.norm, self.feed_forward, self.qk_norm, self.dtype, self.kernel
         )
         rotary = rotary_table(head_width, self.tokens) if self.rotary else None
-        return stack(block, depth, x, condition, rotary, scan=self.scan, remat=self.remat, name=name)[0]
+        how: dict[str, Any] = {"scan": self.scan, "remat": self.remat, "after": after, "name": name}
+        return stack(block, depth, x, condition, rotary, **how)
 
     def _velocity(self, name: str, out: str, channels: int, x: Array, condition: Array) -> Float[Array, "b n c"]:
         """The network's end: norm, modulation and a linear that starts at zero."""

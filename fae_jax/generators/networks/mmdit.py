@@ -197,6 +197,11 @@ class MMDiT(nn.Module):
         return cls(grid=grid, **as_dict(section), **compute.blocks)
 
     @property
+    def tokens(self) -> tuple[int, int]:
+        """Rows and columns of image tokens."""
+        return self.grid
+
+    @property
     def fixed_values(self) -> int:
         """Size of the fixed position table."""
         return self.grid[0] * self.grid[1] * self.width
@@ -208,11 +213,13 @@ class MMDiT(nn.Module):
         time: Float[Array, "b ..."],
         text: Mapping[str, Array],
         middle: bool = False,
+        tokens_after: int = 0,
     ) -> Any:
         """See the class.
 
         Args:
           middle: also return what the second head reads, (velocity, velocity of block `middle`).
+          tokens_after: also return the image tokens after so many blocks, (b, n, width), as the last; 0 for none.
 
         Raises:
           ValueError: the number of image tokens is not the grid's, `heads` does not divide `width`, or there is no
@@ -242,17 +249,22 @@ class MMDiT(nn.Module):
         tokens, shared = jnp.concatenate([y, x], axis=1), (condition, seen, rotary)
         inner = functools.partial(MMDiTBlock, **fields, last=False)
         lower = self.middle or self.depth - 1
-        tokens, _ = stack(inner, lower, tokens, *shared, scan=self.scan, remat=self.remat)
+        above, repeat = max(tokens_after - lower, 0), functools.partial(stack, scan=self.scan, remat=self.remat)
+        tokens, kept = repeat(inner, lower, tokens, *shared, after=0 if above else tokens_after)
         at_middle, upper = tokens[:, length:], self.depth - 1 - lower
         if upper:
-            tokens, _ = stack(inner, upper, tokens, *shared, scan=self.scan, remat=self.remat, name="upper_blocks")
+            after = above if above <= upper else 0
+            tokens, upper_kept = repeat(inner, upper, tokens, *shared, after=after, name="upper_blocks")
+            kept = upper_kept if after else kept
         policy = REMAT_POLICIES[self.remat]
         block = MMDiTBlock if policy is None else nn.remat(MMDiTBlock, policy=policy)
         x = block(**fields, last=True, name="last_block")(tokens, *shared)
-        velocity = self._velocity("last", "to_velocity", latents.shape[-1], x, condition)
+        said = [self._velocity("last", "to_velocity", latents.shape[-1], x, condition)]
         if self.is_initializing() and self.middle or middle:
-            return velocity, self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition)
-        return velocity
+            said.append(self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition))
+        if tokens_after:
+            said.append(x if kept is None else kept[:, length:])
+        return tuple(said) if len(said) > 1 else said[0]
 
     def _velocity(self, name: str, out: str, channels: int, x: Array, condition: Array) -> Float[Array, "b n c"]:
         """The network's end, equation (3) or (4); its linear starts at zero."""

@@ -66,13 +66,24 @@ def test_the_middle_head_reads_a_velocity_and_leaves_the_last_one_alone():
     x, _, condition = begun(params)
     x = blocks(params, "blocks", x, condition, 2)
     middle = end(params, "middle", "middle_velocity", x, condition)
-    last = end(params, "last", "to_velocity", blocks(params, "upper_blocks", x, condition, 2), condition)
-    ours = run(module, params, middle=True)
+    x = blocks(params, "upper_blocks", x, condition, 2)
+    last = end(params, "last", "to_velocity", x, condition)
+    ours = run(module, params, middle=True, tokens_after=3)
     assert_close(ours[0], last, 1e-5)
     assert_close(ours[1], middle, 1e-5)
+    assert_close(ours[2], x, 1e-5)
     np.testing.assert_array_equal(run(module, params), ours[0])
     with pytest.raises(ValueError, match="no head at a middle block"):
         run(*made(), middle=True)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_tokens_are_those_after_so_many_blocks(after):
+    module, params = made(depth=2, scan=after == 1)
+    x, _, condition = begun(params)
+    for i in range(after):
+        x = block(reference.layer(params["blocks"]["block"], i), x, condition, 2, GRID)
+    assert_close(run(module, params, tokens_after=after)[1], x, 1e-5)
 
 
 @pytest.mark.parametrize("width", [32, 24])

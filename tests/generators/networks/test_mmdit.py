@@ -1,6 +1,7 @@
 """The MMDiT: its counts, its equations with padding left out altogether, its start, what it refuses."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,9 @@ def test_a_head_in_the_middle_reads_the_images_tokens_there():
     module, (latents, time, text) = small(middle=1), inputs()
     params = parameters(module, latents, time, text)
     assert [reference.depth_of(params[name]) for name in ("blocks", "upper_blocks")] == [1, 1]
-    last, middle = jax.jit(lambda: module.apply({"params": params}, latents, time, text, middle=True))()
+    apply = functools.partial(module.apply, {"params": params}, latents, time, text, middle=True)
+    said = jax.jit(lambda: [apply(tokens_after=after) for after in (1, 2, 3)])()
+    last, middle, _ = said[0]
     z, y = (
         np.asarray(latents[:1], np.float64),
         linear(params["text_embed"], np.asarray(text["tokens"][:1], np.float64)),
@@ -112,6 +115,8 @@ def test_a_head_in_the_middle_reads_the_images_tokens_there():
     ):
         shift, scale = (row + told[:, None] for row in np.asarray(params[f"{name}_table"], np.float64))
         assert_close(ours[:1], linear(params[out], (1 + scale) * rms_norm({}, ends[read]) + shift), 1e-5)
+    for (_, _, tokens), x in zip(said, ends.values(), strict=True):
+        assert_close(tokens[:1], x, 1e-5)
     with pytest.raises(ValueError, match="no head at a middle block"):
         small().init(jax.random.key(0), latents, time, text, middle=True)
     with pytest.raises(ValueError, match="middle=3 must be below depth=3"):
