@@ -80,7 +80,7 @@ class PostTrainingSection(TrainingSection):
     queue: int = option(
         50_000, "samples drawn before training begins, and whose moments count where decay=0", at_least(2)
     )
-    decay: float = option(0.999, "of moving moments; 0 = those of the queue", share)
+    decay: float = option(0.999, "moving moments' decay; 0 = moments of the queue", share)
 
     def check(self) -> None:
         if self.microbatches != 1:
