@@ -38,8 +38,8 @@ import fae_jax
 from fae_jax.conditions import make_condition
 from fae_jax.config import check, from_json, settle
 from fae_jax.data.sources.digits import DigitsSource
-from fae_jax.evaluation.metrics.moments import Moments, frechet_distance
 from fae_jax.evaluation.metrics.recognised import GAMMA, PENALTY, low_resolution
+from fae_jax.extractors.moments import Moments, frechet_distance
 from fae_jax.generators import make_generator
 from fae_jax.model import FAE
 from fae_jax.nn.flops import multiply_adds

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fae_jax.model import FAE
-    from fae_jax.stages.loading import load
+    from fae_jax.stages.running import load
 
 __version__ = "0.1.0"
 __all__ = ["FAE", "load"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return FAE
     if name == "load":
-        from fae_jax.stages.loading import load
+        from fae_jax.stages.running import load
 
         return load
     raise AttributeError(f"module 'fae_jax' has no attribute {name!r}")

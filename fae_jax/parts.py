@@ -24,7 +24,7 @@ class Parts(abc.ABC):
       statistics: of the latents that the generator was trained on; asking raises ValueError where there is none.
       classes: names of the classes, by label; () where there are none.
       read_generator: {what `params` was asked for: {"checkpoint": its step, "ema": decay of the average, or None}} of
-        the generator's weights that have been read.
+        the generator's weights that have been read; with the "stage" that trained them, where that is a later one.
     """
 
     config: Any

@@ -80,6 +80,8 @@ class Workdir:
         if not self.config_file.is_file():
             return
         different = differences(from_root(config), from_root(self.read_config()))
+        if not (self.stage("post_training") / "stage.json").is_file():  # it may be added to what is there
+            different = [each for each in different if not each.startswith("post_training.")]
         if different:
             listed = "; ".join(different[:8]) + (f"; and {len(different) - 8} more" if len(different) > 8 else "")
             raise ValueError(

@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment, ema = open_model(arguments, "fae export", ("features", "pixels"))
     if experiment.parts.has_generator and arguments.checkpoint is None:
         check_stages(experiment, "fae export", ("generator",))
-    records = {stage: read_record(experiment.workdir, stage) for stage in ("features", "generator")}
+    stages = ("features", "generator", experiment.parts.drawn_with)
+    records = {stage: read_record(experiment.workdir, stage) for stage in stages}
     provenance = {
         f"{stage}: {name}": value
         for stage, record in records.items()

@@ -1,4 +1,5 @@
-"""Trains one stage: encoder (where the experiment trains its own), features, pixels, finetune or generator."""
+"""Trains one stage: encoder (where the experiment trains its own), features, pixels, finetune, generator, or
+post_training (where the experiment has one)."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ SECTIONS = {
     "finetune": "fae_jax.stages.pixels:FinetuneSection",
     "cache": "fae_jax.stages.cache:CacheSection",
     "generator": "fae_jax.stages.generator:GeneratorSection",
+    "post_training": "fae_jax.stages.post_training:PostTrainingSection",
     "sampling": "fae_jax.diffusion.samplers:SamplingSection",
     "evaluation": "fae_jax.evaluation.section:EvaluationSection",
     "compute": "fae_jax.nn.compute:ComputeSection",
@@ -217,11 +218,12 @@ def differences(ours: Any, theirs: Any) -> list[str]:
     """Fields that decide the result and differ, each as `name: theirs → ours`.
 
     Fields of kinds that are not chosen decide nothing; where kinds differ, the kind itself is named. Under a constant
-    schedule `generator.steps` may grow: the steps that were done are those of the longer run, and nothing is made of
-    the generator.
+    schedule `generator.steps` may grow: the steps that were done are those of the longer run, and without
+    post-training nothing is made of the generator.
     """
     mine, other = flatten(ours, every=False), flatten(theirs, every=False)
     constant = mine["generator.schedule"] == other["generator.schedule"] == "constant"
+    constant = constant and not other["post_training.steps"]
     return [
         f"{name}: {other[name]!r} → {value!r}"
         for name, value in mine.items()

@@ -6,16 +6,16 @@ and what is said of an image does not depend on how many come together.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from fae_jax.data.pixels import to_pixels
 from fae_jax.extractors import Extractor, load_extractor
+from fae_jax.extractors.encoders import own
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import fetch, own_mesh
 from fae_jax.parallel.mesh import batch_divisor, make_mesh, put_batch, replicated
@@ -82,20 +82,6 @@ class Looks:
         """The experiment's encoder as an extractor."""
         if self._fae is None:
             raise ValueError("'encoder' is the encoder of an experiment, and there is none; name another extractor")
-        fae, encoder = self._fae, self._fae.encoder
-        params = fae.parts.params("encoder")
-        side = fae.config.data.image_size
-
-        def apply(params: Any, images: Any) -> dict[str, Array]:
-            if images.dtype != "uint8" or images.shape[1:] != (side, side, 3):
-                raise ValueError(f"the experiment's encoder looks at images of {side}×{side}, got {images.shape}")
-            return {"mean": encoder.features(params, to_pixels(images)).mean(1)}
-
-        settings = ", ".join(f"{key}={value}" for key, value in encoder.settings.items())
-        return Extractor(
-            name="encoder",
-            variant=", ".join(filter(None, (encoder.name, f"images of {side}×{side}", settings))),
-            weights_hash=encoder.weights_hash,
-            params=params if jax.process_count() == 1 else fetch(params),
-            apply=apply,
-        )
+        params = self._fae.parts.params("encoder")
+        params = params if jax.process_count() == 1 else fetch(params)
+        return dataclasses.replace(own(self._fae.encoder, self._fae.config.data.image_size), params=params)

@@ -14,7 +14,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxtyping import Array, UInt8
+import jax
+from jaxtyping import Array, Shaped
 
 from fae_jax.encoders import registry
 from fae_jax.files.names import nearest
@@ -47,7 +48,8 @@ class Extractor:
       variant: the exact variant in words that a result can carry: weights, resize, size.
       weights_hash: SHA-256 of the parameters, hexadecimal.
       params: a nested dict of arrays.
-      apply: (params, images (b, y, x, 3) uint8 of any size) → taps by name, float32, (b, d); a pure function.
+      apply: (params, images (b, y, x, 3) uint8 of any size) → taps by name, float32, (b, d); a pure function. Where
+        it is differentiated, images are float32 from 0 to 255.
       lacks: tap → why it is not among them, where the weights are not complete.
     """
 
@@ -55,13 +57,18 @@ class Extractor:
     variant: str
     weights_hash: str
     params: Any
-    apply: Callable[[Any, UInt8[Array, "b y x 3"]], Mapping[str, Array]]
+    apply: Callable[[Any, Shaped[Array, "b y x 3"]], Mapping[str, Array]]
     lacks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def holds_pixels(images: Any) -> bool:
+    """Whether images are uint8, or float32 in a function that is traced, where slopes may go through them."""
+    return images.dtype == "uint8" or (images.dtype == "float32" and isinstance(images, jax.core.Tracer))
+
+
 def check_images(name: str, images: Any) -> None:
-    """Raises ValueError where `images` are not (b, y, x, 3) uint8 of at least `SMALLEST` pixels a side."""
-    if images.dtype != "uint8" or images.ndim != 4 or images.shape[-1] != 3:
+    """Raises ValueError where `images` are not (b, y, x, 3) of pixels, at least `SMALLEST` a side."""
+    if not holds_pixels(images) or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{name!r} looks at images (b, y, x, 3) of uint8, got {images.shape} of {images.dtype}: "
             "floats in [-1, 1] become so by round((x + 1) * 127.5)"

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from fae_jax.encoders import Encoder, create
 from fae_jax.encoders.published import ENCODERS
-from fae_jax.extractors import Extractor, check_images
+from fae_jax.extractors import Extractor, check_images, holds_pixels
 from fae_jax.nn.resample import resize, resize_rounded
 
 ELSEWHERE = 256  # pixels at which encoders that are not published ones are read
@@ -93,6 +93,26 @@ class Reading:
 def _fd_loss(encoder: str, side: int, filled: int) -> Reading:
     options = {"input_size": filled, "interpolation": "bicubic_antialias"}
     return Reading(encoder=encoder, side=side, filled=filled, rounded=False, options=options, words="FD-loss")
+
+
+def own(encoder: Encoder, side: int) -> Extractor:
+    """An experiment's encoder, which looks at its images, `side` pixels wide; its tap `mean` is x averaged over
+    patches."""
+
+    def apply(params: Any, images: Any) -> dict[str, Array]:
+        if not holds_pixels(images) or images.shape[1:] != (side, side, 3):
+            raise ValueError(f"the experiment's encoder looks at images of {side}×{side}, got {images.shape}")
+        output = encoder.apply(params, encoder.preprocess(images.astype(jnp.float32) / 127.5 - 1))
+        return {"mean": output.patches.astype(jnp.float32).mean(1)}
+
+    settings = ", ".join(f"{key}={value}" for key, value in encoder.settings.items())
+    return Extractor(
+        name="encoder",
+        variant=", ".join(filter(None, (encoder.name, f"images of {side}×{side}", settings))),
+        weights_hash=encoder.weights_hash,
+        params=encoder.params,
+        apply=apply,
+    )
 
 
 FD_LOSS_DINOV2 = _fd_loss("dinov2_l14", 256, 266)

@@ -28,7 +28,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped
 
 from fae_jax.extractors import Extractor, check_images
 from fae_jax.extractors.inception_files import RELEASE, read_params
@@ -265,11 +265,11 @@ def taps(params: Params, x: Float[Array, "b y x 3"], available: Collection[str])
     return made
 
 
-def _tf1(images: UInt8[Array, "b y x 3"]) -> Float[Array, "b 299 299 3"]:
+def _tf1(images: Shaped[Array, "b y x 3"]) -> Float[Array, "b 299 299 3"]:
     return resize_tf1(images, (SIDE, SIDE))
 
 
-def _clean(images: UInt8[Array, "b y x 3"]) -> Float[Array, "b 299 299 3"]:
+def _clean(images: Shaped[Array, "b y x 3"]) -> Float[Array, "b 299 299 3"]:
     return jnp.clip(resize(images, (SIDE, SIDE), "bicubic", antialias=True), 0, 255)
 
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Shaped
 
 KINDS = ("nearest", "bilinear", "bicubic", "lanczos")
 _BITS = 22  # fractional bits of PIL's weights
@@ -88,12 +89,17 @@ def resize(
     return images
 
 
-def resize_rounded(images: UInt8[Array, "b y x c"], size: tuple[int, int], kind: str) -> Float[Array, "b u v c"]:
+def resize_rounded(images: Shaped[Array, "b y x c"], size: tuple[int, int], kind: str) -> Float[Array, "b u v c"]:
     """Images resampled to `size` with antialiasing in PIL's whole numbers, 0 … 255: weights of 22 bits, columns
     before rows, and each of the two rounded to 8 bits.
 
-    Of images that are not higher than wide it is PIL's bit for bit; of others Pillow 13 takes the rows first.
+    Of images that are not higher than wide it is PIL's bit for bit; of others Pillow 13 takes the rows first. Of
+    float32 images the values are those of the nearest whole numbers, and the slope is that of `resize`.
     """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        smooth = resize(images, size, kind)
+        whole = resize_rounded(jnp.round(jax.lax.stop_gradient(images)).astype(jnp.uint8), size, kind)
+        return smooth + jax.lax.stop_gradient(whole - smooth)
     values = images.astype(jnp.int32)
     for axis in (2, 1):
         source, target = values.shape[axis], size[axis - 1]

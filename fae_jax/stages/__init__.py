@@ -10,4 +10,5 @@ STAGES = {
     "finetune": "fae_jax.stages.pixels:FINETUNE",
     "cache": "fae_jax.stages.cache:STAGE",
     "generator": "fae_jax.stages.generator:STAGE",
+    "post_training": "fae_jax.stages.post_training:STAGE",
 }

@@ -63,6 +63,10 @@ class Experiment:
         mesh = self.own_mesh if self.apart else self.mesh
         return Trained(config, self.workdir, mesh, self.own_mesh, self.images, self.step)
 
+    def reopen(self) -> None:
+        """Has `parts` read anew what the stages have left."""
+        self.__dict__.pop("parts", None)
+
     @property
     def suffix(self) -> str:
         """What the names of results end in: the generator's step, where one is asked for."""

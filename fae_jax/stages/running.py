@@ -1,4 +1,5 @@
-"""Which stages an experiment has, what is refused before one begins, and the door to run one."""
+"""Which stages an experiment has, what is refused before one begins, the door to run one, and that to the model which
+they left."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from fae_jax.bundle import FILE, FILES, Bundle
 from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
-from fae_jax.files.paths import check_folder
+from fae_jax.files.paths import as_path, check_folder
 from fae_jax.kinds import find, names
+from fae_jax.model import FAE
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
 from fae_jax.parts import generator_of
@@ -22,6 +25,8 @@ from fae_jax.stages.outline import Shapes, check_kernel, check_networks
 from fae_jax.stages.stage import Stage, read_record
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.boards import check_boards
+from fae_jax.weights import hub
+from fae_jax.workdir import Workdir
 
 
 def stage_of(name: str) -> Stage:
@@ -34,13 +39,16 @@ def stage_of(name: str) -> Stage:
 
 
 def stages_of(config: Any) -> list[Stage]:
-    """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder."""
+    """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder, nor
+    post-training where none is asked for."""
     kind = tokenizer_kind(config)
     trained = {stage for stages, _ in kind.trained.values() for stage in stages}
     here = []
     for stage in map(stage_of, names("stages", STAGES)):
         trains_tokenizer = stage.players is not None and stage.reads != "latents"
         if stage.name == "encoder" and not (config.encoder.train and kind.trained):
+            continue
+        if stage.name == "post_training" and not config.post_training.steps:
             continue
         if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
             here.append(stage)
@@ -84,6 +92,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         raise ValueError(
             f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
         )
+    if name == "post_training" and not config.post_training.steps:
+        raise ValueError("post_training.steps=0, so that there is no post-training: set --config.post_training.steps")
     own = {stage.name for stage in stages_of(config)}
     chosen = stages_of(config) if name is None else [stage_of(name)]
     if name is not None and name not in own:
@@ -99,7 +109,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         trained = tokenizer_kind(config).trained
         read = [trained[part][0][0] for part in chosen[0].frozen_parts(config) if part in trained]
         check_stages(experiment, f"stage {name}", dict.fromkeys((*chosen[0].needs, *read)))
-    if any(stage.reads != "latents" for stage in chosen):
+    if any(stage.reads != "latents" or stage.name == "post_training" for stage in chosen):
         try:
             _ = Readable(experiment.images.source("train"))[0]
         except TooManyBadImages as error:
@@ -198,3 +208,29 @@ def run_stages(experiment: Experiment, after: Callable[[], object] = lambda: Non
             ran.append(stage.name)
             after()
     return ran
+
+
+def load(path: str | os.PathLike[str], step: int | None = None) -> FAE:
+    """A trained FAE. Each part is read when it is first used, and what later stages train is asked for then.
+
+    Args:
+      path: a working directory or the folder of a bundle, here or in a bucket, or a hub name such as "owner/model".
+      step: the generator's checkpoint to use, of a working directory; None for the newest.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: its encoder or features stage is not finished; says which command makes it.
+    """
+    folder = as_path(path)
+    if (folder / FILE).is_file():
+        return FAE(Bundle(folder))
+    if not folder.exists() and hub.is_hub_name(str(path)):
+        return FAE(Bundle(as_path(hub.pull(str(path), patterns=FILES, needs=(FILE,)).folder)))
+    workdir = Workdir(folder)
+    experiment = Experiment(workdir.read_config(), workdir)
+    experiment.step = step
+    for stage in stages_of(experiment.config):
+        name = stage.name
+        if name in ("encoder", "features") and not experiment.is_done(stage):
+            raise ValueError(f"{path} has no finished stage {name}; run `fae train {name} --workdir {path}` first")
+    return FAE(experiment.parts)

@@ -58,10 +58,19 @@ class Trained(Parts):
     ):
         self.config, self.workdir, self.mesh, self.own_mesh = config, workdir, mesh, own_mesh
         self._images, self.step = images, step
+        if self.drawn_with == "post_training":
+            self.config = as_drawn(config)
 
     def record(self, folder: str) -> Record | None:
         """What a stage left."""
         return read_record(self.workdir, folder)
+
+    @property
+    def drawn_with(self) -> str:
+        """The stage whose network is drawn with: post_training where that is finished, unless a checkpoint of the
+        generator is asked for."""
+        asked = self.config.post_training.steps and self.step is None
+        return "post_training" if asked and self._finished("post_training") else "generator"
 
     # Parts of a model
 
@@ -104,7 +113,7 @@ class Trained(Parts):
 
     def another(self, path: str, step: int) -> Any:
         """See `Parts`."""
-        from fae_jax.stages.loading import load
+        from fae_jax.stages.running import load
 
         return load(path, step or None)
 
@@ -114,7 +123,8 @@ class Trained(Parts):
         """See `Parts`; on the devices of `mesh` where it is given, from the checkpoint of `step`."""
         mesh = mesh or self.mesh
         if part == "generator":
-            return self._read("generator", "generator", ema, mesh, self.step if step is None else step)
+            stage = self.drawn_with if step is None else "generator"
+            return self._read(stage, "generator", ema, mesh, self.step if step is None else step)
         if part == "text":
             return self.text(mesh)
         if part not in self.tokenizer.trained:
@@ -142,8 +152,8 @@ class Trained(Parts):
     def _read(self, stage: str, player: str, ema: str | None, mesh: jax.sharding.Mesh, step: int | None) -> Any:
         checkpoints = Checkpoints(self.workdir.stage(stage) / "checkpoints", self.config.checkpoint.keep)
         params = checkpoints.read_params(player, mesh, ema, step)
-        if stage == "generator":
-            self.read_generator[ema] = checkpoints.read
+        if player == "generator":
+            self.read_generator[ema] = checkpoints.read | ({} if stage == "generator" else {"stage": stage})
         return params
 
     # Facts of the encoder: recorded by the first stage that needs them, measured once
@@ -252,6 +262,18 @@ class Trained(Parts):
             return None
         opened = store.open()
         return opened if len(opened) == len(store.source) else None
+
+
+def as_drawn(config: Any) -> Any:
+    """The configuration with the sampling that post-training trains through: in all sets of samples."""
+    generation = dataclasses.replace(config.evaluation.generation, unguided_sampler="", guided_sampler="")
+    return dataclasses.replace(
+        config,
+        sampling=dataclasses.replace(
+            config.sampling, sampler="euler", steps=config.post_training.sampling_steps, guidance=()
+        ),
+        evaluation=dataclasses.replace(config.evaluation, generation=generation),
+    )
 
 
 def as_json(facts: Facts) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def train_stage(experiment: Experiment, stage: Stage, save: Callable[[TrainState
             **(stage.given(parts) if stage.given else {}),
         },
         preview=stage.preview(parts, frozen, _previewed(experiment, stage)) if stage.preview else None,
-        score=experiment.scorer(experiment) if experiment.scorer and stage.reads == "latents" else None,
+        score=experiment.scorer(experiment) if experiment.scorer and stage.name == "generator" else None,
         score_every=config.evaluation.during.every,
         **_cost(parts, stage),
     )

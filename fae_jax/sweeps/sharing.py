@@ -25,6 +25,7 @@ OWN = {
     "finetune": ("finetune.",),
     "cache": ("cache.",),
     "generator": ("condition.", "generator."),
+    "post_training": ("post_training.",),
 }
 NO_STAGE = (
     "name",

@@ -17,9 +17,9 @@ from PIL import Image, ImageFilter
 
 from fae_jax.evaluation.metrics import Batch
 from fae_jax.evaluation.metrics.kid import squared_discrepancy
-from fae_jax.evaluation.metrics.moments import Moments, frechet_distance
 from fae_jax.evaluation.metrics.precision_recall import PrecisionRecall
 from fae_jax.extractors import load_extractor
+from fae_jax.extractors.moments import Moments, frechet_distance
 
 pytestmark = [
     pytest.mark.slow(seconds=200),

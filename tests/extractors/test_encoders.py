@@ -64,6 +64,21 @@ def test_a_published_encoder_reads_what_its_processor_would(small, images, name,
     assert extractor.variant.startswith(f"{name} at {side}×{side}, {kind} resize in 8 bits as PIL's")
 
 
+def test_slopes_go_through_it_to_images_of_floats(small, images):
+    extractor = load_extractor("small_siglip", small["small_siglip"])
+    floats = jnp.asarray(images, jnp.float32)
+
+    @jax.jit
+    def slope(floats, images):
+        loss = lambda given: jnp.sum(extractor.apply(extractor.params, given)["mean"] ** 2)
+        return loss(images), *jax.value_and_grad(loss)(floats)
+
+    exact, value, given = slope(floats, images)
+    assert value == pytest.approx(float(exact), rel=1e-5) and np.count_nonzero(given) == given.size
+    with pytest.raises(ValueError, match=r"images \(b, y, x, 3\) of uint8, got \(2, 50, 50, 3\) of float32"):
+        extractor.apply(extractor.params, floats)
+
+
 @pytest.mark.parity
 def test_fd_loss_resizes_in_float_and_fills_up_after_the_normalisation(small, images):
     torch = pytest.importorskip("torch")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from fae_jax.nn.resample import resampling_matrix, resize, resize_rounded, resize_table, resize_tf1
 
+WAYS = (resize_rounded, resize)
 RESAMPLES = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -36,6 +37,17 @@ def test_in_whole_numbers_it_is_pil_bit_for_bit(kind, source):
     images[1] = np.where(images[1] < 128, 0, 255)  # over- and undershoots
     want = [np.asarray(Image.fromarray(image).resize((24, 24), RESAMPLES[kind])) for image in images]
     np.testing.assert_array_equal(resize_rounded(jnp.asarray(images), (24, 24), kind), want)
+
+
+def test_of_floats_the_rounded_resize_has_the_same_values_and_the_slope_of_the_exact_one():
+    images = np.random.default_rng(0).integers(0, 256, (1, 9, 12, 3), np.uint8)
+    floats = jnp.asarray(images, jnp.float32) + np.random.default_rng(1).uniform(-0.4, 0.4, images.shape)
+    weight = np.random.default_rng(2).normal(size=(1, 6, 5, 3))
+    slope = {way: jax.grad(lambda x, way=way: jnp.sum(weight * way(x, (6, 5), "bicubic"))) for way in WAYS}
+    np.testing.assert_array_equal(
+        *(resize_rounded(each, (6, 5), "bicubic") for each in (floats, jnp.asarray(images)))
+    )
+    np.testing.assert_array_equal(*(slope[way](floats) for way in WAYS))
 
 
 def test_tensorflow_1_resizes_without_half_pixel_centres():

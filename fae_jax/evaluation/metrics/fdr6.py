@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fae_jax.evaluation.metrics import Batch, by_prefix, compared_with, too_few, with_prefix
-from fae_jax.evaluation.metrics.moments import Running, frechet_distance
+from fae_jax.extractors.moments import Running, frechet_distance
 from fae_jax.section import are_numbers, option
 
 TAPS = (

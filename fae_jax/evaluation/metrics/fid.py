@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fae_jax.evaluation.metrics import Batch, compared_with, too_few
-from fae_jax.evaluation.metrics.moments import Running, frechet_distance
+from fae_jax.extractors.moments import Running, frechet_distance
 
 
 class Fid:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fae_jax.evaluation.metrics import Batch, by_prefix, too_few, with_prefix
-from fae_jax.evaluation.metrics.moments import Running, frechet_distance
+from fae_jax.extractors.moments import Running, frechet_distance
 from fae_jax.section import option
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -177,9 +177,10 @@ def prepare(experiment: Experiment, tasks: Sequence[str]) -> Callable[[], dict[s
     return run
 
 
-def _lineage(experiment: Experiment, stages: Iterable[str]) -> dict[str, Any]:
-    """What the stages were made of, and the step each ended at."""
-    known = {name: experiment.parts.record(stage_of(name).folder or name) for name in stages}
+def _lineage(experiment: Experiment, stages: Collection[str]) -> dict[str, Any]:
+    """What the stages were made of, and the step each ended at; with that of the generator whatever is drawn with."""
+    drawn = (experiment.parts.drawn_with,) if "generator" in stages else ()
+    known = {name: experiment.parts.record(stage_of(name).folder or name) for name in (*stages, *drawn)}
     return {name: {**record.made_of, "step": record.finished} for name, record in known.items() if record}
 
 

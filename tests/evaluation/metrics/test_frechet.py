@@ -8,7 +8,7 @@ from feature_streams import taken
 
 from fae_jax.evaluation.metrics import Batch, take_in
 from fae_jax.evaluation.metrics.frechet import Frechet, FrechetSection
-from fae_jax.evaluation.metrics.moments import Moments, frechet_distance
+from fae_jax.extractors.moments import Moments, frechet_distance
 from fae_jax.section import validate
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fae_jax.evaluation.metrics.moments import BLOCK, Moments, Running, factor, frechet_distance
+from fae_jax.extractors.moments import BLOCK, Moments, Running, factor, frechet_distance
 
 
 def features(seed: int, count: int, width: int) -> np.ndarray:
