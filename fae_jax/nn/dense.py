@@ -105,7 +105,7 @@ class Dense(nn.Module):
         y = product(x.astype(self.dtype).reshape(-1, width), kernel)
         if self.use_bias:
             bias = jnp.asarray(self.param("bias", nn.initializers.zeros, (features,))).reshape(parts)
-            # broadcast first, so that dc is summed before it is rounded; added to matrices, so that dW and dc read one
-            # copy of dy
+            # broadcast first, so that dc is summed before it is rounded; added to matrices, so that dW and dc read
+            # one copy of dy
             y = y + jnp.broadcast_to(bias, y.shape).astype(self.dtype)
         return y.reshape(*x.shape[:-1], *whole)
