@@ -120,8 +120,9 @@ def test_a_tokenizer_of_another_package_is_cached_generated_and_decoded(installe
 def test_a_text_tower_and_a_layout_of_the_page(installed: dict, tmp_path: Path):
     fields = {"data.source": "digit_captions", "data.captions": True, "encoder.train": False, "generator.steps": 2}
     fields |= {"tokenizer.kind": "averages", "condition.kind": "text", "condition.text.tower": "letters"}
+    sizes = {"width": 8, "heads": 2, "hidden": 8, "depth": 2}
     fields |= {"generator.flow_matching.network": "mmdit"}
-    fields |= {f"generator.flow_matching.mmdit.{name}": 8 for name in ("width", "heads", "hidden", "depth")}
+    fields |= {f"generator.flow_matching.mmdit.{name}": size for name, size in sizes.items()}
     words = [f"--config.{name}={value}" for name, value in fields.items()]
     fae("run", "--config", TINY, "--workdir", tmp_path / "run", *words, **installed)
     (tmp_path / "prompts.txt").write_text("a one\na two\n")
