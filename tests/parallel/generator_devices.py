@@ -1,4 +1,4 @@
-"""Run by test_generator_devices with eight fake devices: MeanFlow and STARFlow on one device and on eight."""
+"""Run by test_generator_devices with eight fake devices: MeanFlow, STARFlow and post-training on one and on eight."""
 
 import functools
 import json
@@ -8,13 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "stages")]
 
 from running import TINY  # noqa: E402
+from test_post_training import toy  # noqa: E402
 
 from fae_jax.config import check, load_config, with_values  # noqa: E402
 from fae_jax.diffusion.samplers import sample_keys  # noqa: E402
-from fae_jax.parallel.mesh import make_mesh, put_batch  # noqa: E402
+from fae_jax.parallel.mesh import make_mesh, put_batch, replicated  # noqa: E402
 from fae_jax.parallel.rules import constrained  # noqa: E402
 from fae_jax.stages import generator as stage  # noqa: E402
 from fae_jax.stages.outline import Shapes  # noqa: E402
@@ -62,4 +63,18 @@ def run(kind, devices, parts):
     }
 
 
-print(json.dumps({kind: [run(kind, jax.devices()[:1], 1), run(kind, jax.devices(), 2)] for kind in KINDS}))
+def post_train(decay, devices):
+    """Distances, and the memory and the parameters at the end."""
+    mesh, (players, frozen) = make_mesh(devices=devices), toy(decay)
+    frozen = jax.device_put(frozen, replicated(mesh))
+    state, step, losses = create_state(players, 0, mesh), compile_step(players, 1, 0, mesh), []
+    for _ in range(7):
+        state, metrics = step(state, frozen, put_batch({"index": np.zeros(64, np.int32)}, mesh))
+        losses.append(float(metrics["frechet_whole"]))
+    return [losses, np.asarray(state.players["generator"].params["kernel"]).tolist()]
+
+
+result = {kind: [run(kind, jax.devices()[:1], 1), run(kind, jax.devices(), 2)] for kind in KINDS}
+places = (jax.devices()[:1], jax.devices())
+result["post_training"] = {decay: [post_train(decay, devices) for devices in places] for decay in (0.0, 0.8)}
+print(json.dumps(result))

@@ -21,7 +21,7 @@ from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.extractors import Extractor
 from fae_jax.extractors.moments import Moments, Running, factor, frechet_distance
 from fae_jax.stages import post_training as stage
-from fae_jax.training.state import initial_state
+from fae_jax.training.state import Player, initial_state
 from fae_jax.training.step import train_step
 from fae_jax.workdir import Workdir
 
@@ -50,32 +50,39 @@ def look(params: Any, images: jax.Array) -> dict[str, jax.Array]:
 WHOLE = Extractor(name="whole", variant="pixels", weights_hash="0" * 64, params={}, apply=look)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.8])
-def test_one_step_comes_from_far_to_the_known_target(decay: float):
+STEPS, TARGET = 120, Moments.of(mixture(4000).reshape(-1, 12))
+START = {"kernel": 0.5 * np.eye(12, dtype=np.float32), "bias": np.zeros(12, np.float32)}
+
+
+def toy(decay: float) -> tuple[dict[str, Player], dict[str, Any]]:
+    """Players and what is frozen; the queue is filled by the fourth batch of 64."""
     section = stage.PostTrainingSection(
-        steps=120, batch=64, queue=256, decay=decay, learning_rate=0.01, warmup=0, clip=0.0
+        steps=STEPS, batch=64, queue=256, decay=decay, learning_rate=0.01, warmup=0, clip=0.0
     )
     spaces = {"whole": stage.Space(WHOLE, "all", 12)}
-    start = {"kernel": 0.5 * jnp.eye(12), "bias": jnp.zeros(12)}
-    players = {"generator": stage.player_of(section, lambda key: start, draw, spaces)}
-    target = Moments.of(mixture(4000).reshape(-1, 12))
-    given = {"mean": target.mean, "root": factor(target)}
-    frozen: Any = {"whole": {}, "reference": {"whole": jax.tree.map(jnp.float32, given)}}
+    given = {"mean": TARGET.mean.astype(np.float32), "root": factor(TARGET).astype(np.float32)}
+    player = stage.player_of(section, lambda key: jax.tree.map(jnp.asarray, START), draw, spaces)
+    return {"generator": player}, {"whole": {}, "reference": {"whole": given}}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+def test_one_step_comes_from_far_to_the_known_target(decay: float):
+    players, frozen = toy(decay)
 
     def apart(params: Any) -> float:
         images = stage.pixels(draw(params, {}, {}, jax.random.split(jax.random.key(9), 4000)))
-        return frechet_distance(Moments.of(np.asarray(look({}, images)["all"])), target)
+        return frechet_distance(Moments.of(np.asarray(look({}, images)["all"])), TARGET)
 
     batch = {"index": jnp.zeros(64)}
-    step = jax.jit(lambda state: train_step(players, 1, 0, state, frozen, batch))
+    step = jax.jit(lambda state, frozen: train_step(players, 1, 0, state, frozen, batch))
     state, losses = initial_state(players, 0), []
-    for number in range(section.steps):
-        state, metrics = step(state)
+    for number in range(STEPS):
+        state, metrics = step(state, frozen)
         losses.append(float(metrics["frechet_whole"]))
         if number == 2:  # the fourth fills the queue
-            jax.tree.map(np.testing.assert_array_equal, state.players["generator"].params, start)
+            jax.tree.map(np.testing.assert_array_equal, state.players["generator"].params, START)
     assert metrics["gradient_norm"] > 0 and metrics["skipped"] == 0
-    before, after = apart(start), apart(state.players["generator"].params)
+    before, after = apart(START), apart(state.players["generator"].params)
     assert losses[2] == pytest.approx(before, rel=0.1)
     assert after < before / 100, (before, after)
 
