@@ -39,8 +39,8 @@ from fae_jax.data.transforms import (
 from fae_jax.files.paths import Path
 
 # Grain's own `shuffle` has 4 rounds, whose neighbours and successive epochs are correlated: by 107 σ at a lag within
-# 256 of 50,000 images, and batches of ImageNet have 22 σ too many pairs of one class
-# (tests/data/test_loader.py measures both; 2026-11-30).
+# 256 of 50,000 images, and batches of ImageNet have 22 σ too many pairs of one class (by the statistics of
+# tests/data/test_loader.py; 2026-11-30). What 12 come to is in docs/data.md.
 ROUNDS = 12
 ORDER = f"feistel-{ROUNDS}"  # for records: whoever began with another goes on with none
 

@@ -108,10 +108,14 @@ def test_killed_and_restarted_elsewhere_it_reads_the_same_captions_and_has_the_s
         if hosts * devices == 1:  # the same devices: bitwise
             ours = told(other)
             assert ours == told(whole)[: len(ours)] and ours
-    (process,) = forked("train", "generator", *words, other, devices=4)
+    (process,) = forked("train", "generator", *words, other)
     process.join()
     assert process.exitcode == 0
-    print(f"seed {seed}, killed at {landed}")
+    seen |= read_captions(log)
+    half = BATCH // 2
+    assert all(batch in seen or {batch[:half], batch[half:]} <= seen for batch in expected[:STEPS])
     assert [row["step"] for row in told(other)] == [*range(1, STEPS + 1)]
-    losses = [np.array([row["loss"] for row in told(workdir)]) for workdir in (other, whole)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    ours, theirs = (np.array([row["loss"] for row in told(workdir)]) for workdir in (other, whole))
+    print(f"seed {seed}, killed at {landed}; losses differ by {np.abs(ours / theirs - 1).max():.1e} at most")
+    # sums over examples are rounded in another order on other devices, and that grows from step to step
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -161,7 +161,7 @@ def surplus(deviates: np.ndarray) -> float:
 )
 def test_the_order_is_as_good_as_chance(count: int, look: int, whole: bool) -> None:
     """Within four standard deviations of a true permutation, in sum over lags and for pairs of a class. At a single
-    lag 2,307 deviates reach 4.5 once in 64 seeds by chance, and the largest is 3.5 ± .25 (docs/data.md)."""
+    lag one of 2,307 deviates passes 4.5 in 64 seeds by chance; the largest is 3.7 ± .3 (docs/data.md)."""
     order = ordered(count, 7, None)
     first = np.array([order[place] for place in range(count if whole else look)])
     assert not whole or (np.bincount(first, minlength=count) == 1).all()

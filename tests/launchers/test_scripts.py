@@ -32,3 +32,21 @@ def test_the_container_file_copies_what_exists_and_starts_fae():
     copied = [word for line in re.findall(r"^COPY (.+)$", text, re.M) for word in line.split()[:-1] if word[0] != "-"]
     assert copied and all((LAUNCH.parent / name).exists() for name in copied)
     assert 'ENTRYPOINT ["fae"]' in text
+
+
+def test_a_tpu_worker_is_set_up_twice_and_after_half_a_first_time(tmp_path: Path):
+    """By programs that stand for uv and gcloud, and write down how they were called."""
+    home, log = tmp_path / "home", tmp_path / "log"
+    (home / "fae").mkdir(parents=True)  # `uv venv` was cut off
+    python = home / "fae" / "bin" / "python"
+    makes = f'[ "$1" = venv ] && mkdir -p {python.parent} && ln -s /bin/true {python}'
+    for name, does in (("uv", makes), ("gcloud", "")):
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >>{log}\n{does}\nexit 0\n')
+        (tmp_path / name).chmod(0o755)
+    words = ["bash", LAUNCH / "tpu_setup.sh", "gs://bucket/fae_jax-0.1.0-py3-none-any.whl"]
+    for _ in range(2):
+        subprocess.run(words, check=True, env={"HOME": str(home), "PATH": f"{tmp_path}:/usr/bin:/bin"})
+    brought = "gcloud storage cp gs://bucket/fae_jax-0.1.0-py3-none-any.whl /tmp/"
+    made = f"uv venv --quiet --allow-existing --python 3.12 {home}/fae"
+    installed = f"uv pip install --quiet --python {python} fae_jax[tpu] @ file:///tmp/fae_jax-0.1.0-py3-none-any.whl"
+    assert log.read_text().splitlines() == [brought, made, installed, brought, installed]

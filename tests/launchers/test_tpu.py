@@ -79,14 +79,16 @@ case "$5" in
   describe)
     [ -e mute ] && {{ rm mute; echo "ERROR: internal error" >&2; exit 1; }}
     [ -e state ] || {{ echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }}
-    cat state
-    [ -e next ] && mv next state
-    exit 0;;
+    [ -e next ] && [ -e asked ] && mv next state
+    touch asked
+    cat state;;
   create)
     echo create >>log
     [ -e refuse ] && {{ echo "ERROR: no quota" >&2; exit 1; }}
     echo "${{COMES:-ACTIVE}}" >state;;
-  delete) echo "delete" >>log; rm -f state;;
+  delete)
+    grep -q ING state && {{ echo "ERROR: in progress" >&2; exit 1; }}
+    echo "delete" >>log; rm -f state;;
   ssh)
     words="${{@: -1}}"
     [[ "$words" =~ \\$f\\;\\ (.*)\\;\\ c= ]] && words="--command=${{BASH_REMATCH[1]}}"
