@@ -67,6 +67,11 @@ def test_padding_is_zero_and_the_empty_text_is_nothing():
     assert text.cut(["abc", "abcdefghij", "abcde"]) == {1: 11} and text.identity["tokens"] == LENGTH
 
 
+def test_another_packages_tower_need_not_know_where_its_parameters_go():
+    tower = condition(length=LENGTH + 1).opened(lambda shapes: pytest.fail("nobody asks"))
+    assert tower.params["table"].shape == (52, 4)
+
+
 def test_captions_are_dropped_in_the_share_asked_for():
     text = condition(dropout=0.25)
     out = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2000, axis=0), asked(text, ["abc"]))
