@@ -64,15 +64,30 @@ def fae(*words: object, code: int = 0, **options: Any) -> tuple[str, str]:
     return out, err
 
 
-def killed(*words: object, rows: Path, least: int, delay: float) -> int:
-    """Begins `fae WORDS`, silent, in a process forked from one that has read the program, and kills it `delay`
-    seconds after it has written line `least` of the file `rows`. How it ended: 0 where the kill came too late."""
+def forked(*words: object) -> Any:
+    """Begins `fae WORDS`, silent, in a process forked from one that has read the program."""
     context: Any = multiprocessing.get_context("forkserver")
     read = ("commands.train", "data.loader", "stages.generator", "stages.pixels", "stages.training")
-    context.set_forkserver_preload([f"fae_jax.{name}" for name in read])
-    process, begun = context.Process(target=_quietly, args=(list(map(str, words)),)), time.time()
+    context.set_forkserver_preload([*(f"fae_jax.{name}" for name in read), "tests.every_section"])
+    process = context.Process(target=_quietly, args=(list(map(str, words)),))
     with mock.patch.dict(os.environ, environment(), clear=True):
         process.start()
+    return process
+
+
+def quickly(*words: object) -> None:
+    """`fae WORDS` to its end, forked; where it fails, once more, to say why."""
+    process = forked(*words)
+    process.join()
+    if process.exitcode != 0:
+        fae(*words)
+        raise AssertionError(f"fae {' '.join(map(str, words))}: {process.exitcode} when forked")
+
+
+def killed(*words: object, rows: Path, least: int, delay: float) -> int:
+    """Begins `fae WORDS`, forked, and kills it `delay` seconds after it has written line `least` of the file `rows`.
+    How it ended: 0 where the kill came too late."""
+    begun, process = time.time(), forked(*words)
     while process.is_alive() and not (lines(rows) >= least and rows.stat().st_mtime > begun):
         time.sleep(0.001)
     time.sleep(delay)
