@@ -70,7 +70,7 @@ def forked(*words: object, hosts: int = 1, devices: int = 1) -> list[Any]:
     the program."""
     context: Any = multiprocessing.get_context("forkserver")
     read = ("commands.train", "data.loader", "stages.generator", "stages.pixels", "stages.training")
-    context.set_forkserver_preload([f"fae_jax.{name}" for name in read])
+    context.set_forkserver_preload([*(f"fae_jax.{name}" for name in read), "tests.every_section"])
     more: dict[str, str] = {}
     if hosts * devices > 1:
         more["XLA_FLAGS"] = " ".join((f"--xla_force_host_platform_device_count={devices}", *QUICK))
@@ -84,6 +84,15 @@ def forked(*words: object, hosts: int = 1, devices: int = 1) -> list[Any]:
             processes.append(context.Process(target=_quietly, args=([*map(str, words)], own)))
             processes[-1].start()
     return processes
+
+
+def quickly(*words: object) -> None:
+    """`fae WORDS` to its end, forked; where it fails, once more, to say why."""
+    (process,) = forked(*words)
+    process.join()
+    if process.exitcode != 0:
+        fae(*words)
+        raise AssertionError(f"fae {' '.join(map(str, words))}: {process.exitcode} when forked")
 
 
 def killed(*words: object, rows: Path, least: int, delay: float, hosts: int = 1, devices: int = 1) -> int:

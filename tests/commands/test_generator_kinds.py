@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import TINY, assert_same_arrays, curve, fae, killed, lines, saved_state
+from running import TINY, assert_same_arrays, curve, fae, killed, lines, quickly, record, saved_state
 
 import fae_jax
 from fae_jax.cli.program import main
@@ -21,12 +21,16 @@ KINDS = {
     "starflow": {**SIZES, "shallow_blocks": 2, "shallow_depth": 1, "block": 4, "iterations": 2},
     "mean_flow": {"guidance": "asked", **{f"dit.{name}": value for name, value in SIZES.items()}},
 }
+# Of more than one player: MeanFlow's tokens are aligned, by a projector that trains beside it.
+REPA = {"generator.repa.weight": 0.5, "generator.repa.depth": 1, "generator.repa.hidden": 16}
+ALIGNED = {"mean_flow": REPA}
+NAMED = {"generator.repa.encoder": "dinov2_s14"}
 EVALUATIONS = {"starflow": 2 * (8 + 1) + 2 * 8 + 3, "mean_flow": 4}
 
 
 def words(kind: str, **more: object) -> list[str]:
     fields = {f"generator.{kind}.{name}": value for name, value in KINDS[kind].items()}
-    fields |= {"generator.kind": kind, "sampling.guidance": "((0.0, 1.0, 2.0),)", **more}
+    fields |= {"generator.kind": kind, "sampling.guidance": "((0.0, 1.0, 2.0),)", **ALIGNED.get(kind, {}), **more}
     return ["--config", str(TINY), *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
@@ -41,14 +45,14 @@ def told(folder: Path) -> Any:
     return json.loads((folder / "settings.json").read_text())
 
 
-STEPS = 60  # so many that five kills are in time
+STEPS = 120  # so many that ten kills are in time
 
 
-def _kill_five_times(train: tuple[object, ...], workdir: Path) -> None:
+def _kill_ten_times(train: tuple[object, ...], workdir: Path) -> None:
     """Each time as many steps further on as random numbers say, and a little later than that."""
     seed = time.time_ns() % 10**6
     rng, rows, landed = random.Random(seed), workdir / "generator" / "metrics.jsonl", []
-    while len(landed) < 5:
+    while len(landed) < 10:
         due = {"rows": rows, "least": lines(rows) + rng.randrange(1, 8), "delay": rng.uniform(0, 0.05)}
         ended = killed(*train, "--workdir", workdir, **due)
         landed.append(lines(rows))
@@ -65,27 +69,50 @@ def test_a_kind_is_trained_killed_resumed_drawn_scored_exported_and_compiled(
     kind: str, finished: Path, tmp_path: Path
 ):
     whole, other = (before_the_generator(finished, tmp_path / name) for name in ("whole", "killed"))
-    train = ("train", "generator", *words(kind, **{"generator.steps": STEPS}))
-    fae(*train, "--workdir", whole)
-    _kill_five_times(train, other)
-    fae(*train, "--workdir", other)
+    train = ("train", "generator", *words(kind, **{"generator.steps": STEPS, "checkpoint.every": 8}))
+    quickly(*train, "--workdir", whole)
+    _kill_ten_times(train, other)
+    quickly(*train, "--workdir", other)
     assert curve(other, "generator") == curve(whole, "generator")
-    assert_same_arrays(saved_state(other, "generator"), saved_state(whole, "generator"))
+    ours = saved_state(other, "generator")
+    assert_same_arrays(ours, saved_state(whole, "generator"))
+    assert any("['projector']['params']" in path for path in ours) == (kind in ALIGNED)
 
-    fae("sample", "--workdir", whole, "--number", 7)
+    quickly("sample", "--workdir", whole, "--number", 7)
     drawn, settings = whole / "samples" / "samples", told(whole / "samples" / "samples")
     assert settings["function_evaluations"] == EVALUATIONS[kind]
     assert "sampler" not in settings and ("steps" in settings) == (kind == "mean_flow")
-    fae("export", "--workdir", whole, "--out", tmp_path / "bundle")
+    quickly("export", "--workdir", whole, "--out", tmp_path / "bundle")
+    assert not any("projector" in path.name for path in (tmp_path / "bundle").rglob("*"))
     bundle = fae_jax.load(str(tmp_path / "bundle"))
     with np.load(drawn / "samples.npz") as kept:  # drawn in batches of five, and these in one of two
         difference = to_uint8(bundle.generate([0, 1])).astype(int) - kept["arr_0"][:2]
     assert np.abs(difference).max() <= 1
-    fae("evaluate", "--workdir", whole, "--task", "generation", "--config.evaluation.samples=10")
+    quickly("evaluate", "--workdir", whole, "--task", "generation", "--config.evaluation.samples=10")
     sets = json.loads((whole / "evaluation" / "generation.json").read_text())["sets"]
     assert sets["guided"]["sampling"]["function_evaluations"] == EVALUATIONS[kind]
     out, _ = fae("compile", *words(kind), "--stage", "generator", "--stage", "sample")
     assert out.count("fits") == 2
+
+
+@pytest.mark.slow
+def test_tokens_are_aligned_with_what_a_named_encoder_reads_in_decoded_images(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    workdir = before_the_generator(finished, tmp_path / "run")
+    fields = {**REPA, "generator.repa.encoder": "vit", "generator.repa.weights": workdir / "encoder"}
+    fields |= {"generator.flow_matching.dit.patch": 2, "generator.steps": 3}
+    train = ["train", "generator", "--config", str(TINY), "--workdir", str(workdir)]
+    train += [f"--config.{name}={value}" for name, value in fields.items()]
+    (workdir / "pixels").rename(tmp_path / "pixels")
+    assert main(train) == 2 and "stage generator needs stage pixels" in capsys.readouterr().err
+    (tmp_path / "pixels").rename(workdir / "pixels")
+    assert main(train) == 0
+    assert all(-1 <= json.loads(row)["alignment_loss"] <= 1 for row in curve(workdir, "generator"))
+    assert {"text", "feature_decoder", "pixel_decoder", "alignment encoder"} & set(
+        record(workdir, "generator").made_of
+    ) == {"feature_decoder", "pixel_decoder", "alignment encoder"}
+    assert main(["sample", "--workdir", str(workdir), "--number", "2"]) == 0
 
 
 @pytest.mark.slow
@@ -117,6 +144,15 @@ def test_evaluations_are_those_made_where_steps_are_chosen_on_the_way(finished: 
             "field sampling.guidance must be one",
         ),
         ("mean_flow", {"generator.mean_flow.mix": 1.0}, "field generator.mean_flow.mix=1.0 must be below 1"),
+        ("mean_flow", {"generator.repa.depth": 2}, "field generator.repa.depth=2 is beyond the last block, depth=1"),
+        ("mean_flow", {"generator.repa.weight": -1.0}, "field generator.repa.weight must be at least 0, got -1.0"),
+        (
+            "mean_flow",
+            {"generator.repa.encoder": "dinov2"},
+            "field generator.repa.encoder=dinov2: encoder 'dinov2' is",
+        ),
+        ("mean_flow", {**NAMED, "generator.repa.weights": "/nowhere"}, "weights '/nowhere' are not a file, a folder"),
+        ("starflow", REPA, "field generator.repa.weight=0.5 aligns tokens between the blocks of a network"),
         ("starflow", {"condition.kind": "none"}, "field sampling.guidance guides towards a condition"),
         ("starflow", {"generator.starflow.block": 3}, "field generator.starflow.block=3 must divide the 16 tokens"),
         ("starflow", {"generator.starflow.iterations": 5}, "field generator.starflow.iterations=5 are more than"),
