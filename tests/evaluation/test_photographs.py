@@ -1,25 +1,27 @@
 """Scores on real photographs by real networks: the worse a set is made, the worse it scores."""
 
 import functools
-import io
 import json
 import os
+import sys
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
-from PIL import Image, ImageFilter
+from PIL import Image
+from running import ROOT
 
 from fae_jax.evaluation.metrics import Batch
 from fae_jax.evaluation.metrics.kid import squared_discrepancy
 from fae_jax.evaluation.metrics.precision_recall import PrecisionRecall
-from fae_jax.extractors import load_extractor
 from fae_jax.extractors.moments import Moments, frechet_distance
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+import orders  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow(seconds=200),
@@ -27,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif("FAE_REAL_DATA" not in os.environ, reason="FAE_REAL_DATA is not set"),
 ]
 COUNT = 40
-FRECHET = ("inception:768", "mobilenet")
+FRECHET = ("inception:768", "mobilenet_v2:pooled")
 
 
 def folder() -> Path:
@@ -47,107 +49,26 @@ def photographs(shard: str, classes: range, skip: int = 0) -> tuple[np.ndarray, 
     return np.stack(images), np.array(labels)
 
 
-def blurred(images: np.ndarray, radius: float) -> np.ndarray:
-    return np.stack([np.asarray(Image.fromarray(x).filter(ImageFilter.GaussianBlur(radius))) for x in images])
-
-
-def compressed(images: np.ndarray, quality: int) -> np.ndarray:
-    made = []
-    for image in images:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality)
-        made.append(np.asarray(Image.open(file)))
-    return np.stack(made)
-
-
-def noisy(images: np.ndarray, deviation: float) -> np.ndarray:
-    noise = np.random.default_rng(0).normal(size=images.shape)
-    return np.clip(images + deviation * noise, 0, 255).astype(np.uint8)
-
-
-def convolved(x: jax.Array, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, groups: int = 1) -> jax.Array:
-    made = lax.conv_general_dilated(
-        x,
-        jnp.asarray(kernel, jnp.float32),
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-    return made + bias
-
-
-def mobilenet() -> Callable[[np.ndarray], Mapping[str, jax.Array]]:
-    """MobileNetV2 1.0 (arXiv 1801.04381, table 2): pooled 1280 channels and 1001 logits."""
-    with np.load(folder() / "weights" / "mobilenet_v2_224.npz") as file:
-        weights = {name: file[name] for name in file.files}
-    operations = sorted({name.split("/")[0] for name in weights})
-
-    def apply(images: np.ndarray) -> Mapping[str, jax.Array]:
-        x, rest = images / 127.5 - 1, iter(operations)
-
-        def convolution(x: jax.Array, stride: int = 1) -> jax.Array:
-            name = next(rest)
-            kernel = weights[f"{name}/w"]
-            if "depthwise" in name:
-                return convolved(x, kernel.transpose(1, 2, 0, 3), weights[f"{name}/b"], stride, x.shape[-1])
-            return convolved(x, kernel.transpose(1, 2, 3, 0), weights[f"{name}/b"], stride)
-
-        x = jax.nn.relu6(convolution(x, 2))
-        for expanded, count, stride in (
-            *((False, 1, 1), (True, 2, 2), (True, 3, 2), (True, 4, 2)),
-            *((True, 3, 1), (True, 3, 2), (True, 1, 1)),
-        ):
-            for number in range(count):
-                inside = jax.nn.relu6(convolution(x)) if expanded else x
-                inside = jax.nn.relu6(convolution(inside, 1 if number else stride))
-                out = convolution(inside)
-                x = x + out if number else out
-        pooled = jax.nn.relu6(convolution(x)).mean((1, 2), keepdims=True)
-        return {"pooled": pooled[:, 0, 0], "logits": convolution(pooled)[:, 0, 0]}
-
-    return jax.jit(apply)
-
-
-def vgg() -> Callable[[np.ndarray], Mapping[str, jax.Array]]:
-    """VGG16's trunk (arXiv 1409.1556, table 1 D) at a quarter of the size: `conv5_3`, averaged."""
-    with np.load(folder() / "weights" / "vgg16_bgr_fp16.npz") as file:
-        weights = {name: file[name] for name in file.files}
-
-    def apply(images: np.ndarray) -> Mapping[str, jax.Array]:
-        b, y, x, _ = images.shape
-        small = images.astype(jnp.float32).reshape(b, y // 4, 4, x // 4, 4, 3).mean((2, 4))
-        made = small[..., ::-1] - jnp.array([103.939, 116.779, 123.68])
-        for block, depth in enumerate((2, 2, 3, 3, 3), 1):
-            if block > 1:
-                made = lax.reduce_window(made, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-            for number in range(1, depth + 1):
-                name = f"conv{block}_{number}"
-                kernel = weights[f"{name}/w"].transpose(2, 3, 1, 0)
-                made = jax.nn.relu(convolved(made, kernel, weights[f"{name}/b"]))
-        return {"conv5_3": made.mean((1, 2))}
-
-    return jax.jit(apply)
-
-
 class Networks:
     """The three networks, and what they say of sets of photographs."""
 
     def __init__(self) -> None:
-        weights = folder() / "weights" / "inception_2015_12_05_partial_fp16.npz"
-        extractor = load_extractor("inception", str(weights))
-        self._inception = functools.partial(jax.jit(extractor.apply), extractor.params)
-        self._mobilenet, self._vgg = mobilenet(), vgg()
+        files = {
+            "inception": "inception_2015_12_05_partial_fp16.npz",
+            "mobilenet_v2": "mobilenet_v2_224.npz",
+            "vgg16": "vgg16_bgr_fp16.npz",
+        }
+        kinds = {"vgg16": functools.partial(orders.vgg16, shrunk=4)}
+        self._run = {}
+        for name, file in files.items():
+            extractor = kinds.get(name, getattr(orders, name))(name, str(folder() / "weights" / file))
+            self._run[name] = functools.partial(jax.jit(extractor.apply), extractor.params)
 
     def see(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        parts = np.split(images, range(20, len(images), 20))
-        taps = [self._inception(part) for part in parts]
-        names = ("768", "spatial")
-        seen = {f"inception:{name}": np.concatenate([each[name] for each in taps]) for name in names}
-        named = [self._mobilenet(part) for part in parts]
-        seen["mobilenet"] = np.concatenate([each["pooled"] for each in named])
-        seen["logits"] = np.concatenate([each["logits"] for each in named])
-        seen["vgg"] = np.concatenate([self._vgg(part)["conv5_3"] for part in parts])
+        parts, seen = np.split(images, range(20, len(images), 20)), {}
+        for name, run in self._run.items():
+            taps = [run(part) for part in parts]
+            seen |= {f"{name}:{tap}": np.concatenate([each[tap] for each in taps]) for tap in taps[0]}
         return seen
 
 
@@ -155,7 +76,7 @@ def distances(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray])
     """Fréchet distances where there are few enough dimensions; else KID's discrepancy, unbiased for few images."""
     made = {tap: frechet_distance(Moments.of(first[tap]), Moments.of(second[tap])) for tap in FRECHET}
     made["inception:spatial"] = squared_discrepancy(first["inception:spatial"], second["inception:spatial"])
-    made["vgg"] = squared_discrepancy(np.log1p(first["vgg"]), np.log1p(second["vgg"]))
+    made["vgg16"] = squared_discrepancy(*(np.log1p(each["vgg16:conv5_3"]) for each in (first, second)))
     return made
 
 
@@ -185,12 +106,16 @@ def test_what_makes_photographs_worse_makes_distances_larger():
 
     classes = json.loads((folder() / "images" / "classes.json").read_text())
     ten = 1 + np.array([entry["imagenet_index"] for entry in classes])
-    assert np.mean(untouched["logits"][:, ten].argmax(1) == labels) > 0.9  # the network is itself
+    assert np.mean(untouched["mobilenet_v2:logits"][:, ten].argmax(1) == labels) > 0.9  # the network is itself
 
     ways = {
-        "blur": [blurred(clean, radius) for radius in (2, 6)],
-        "JPEG": [compressed(clean, quality) for quality in (15, 2)],
-        "noise": [noisy(clean, deviation) for deviation in (25, 75)],
+        way: [
+            np.stack([orders.WAYS[way][0](image, strength, number) for number, image in enumerate(clean)])
+            for strength in strengths
+        ]
+        for way, strengths in (("blur", (2, 6)), ("JPEG", (15, 2)), ("noise", (25, 75)))
+    }
+    ways |= {
         "classes": [photographs("imagenette224-val-00000.tar", range(kept))[0] for kept in (5, 1)],
     }
     base = distances(untouched, reference)
@@ -199,6 +124,6 @@ def test_what_makes_photographs_worse_makes_distances_larger():
         for tap in FRECHET if way == "classes" else (*FRECHET, "inception:spatial"):
             values = [level[tap] for level in levels]
             assert values == sorted(values) and values[0] < values[-1], (way, tap, values)
-        assert levels[-1]["vgg"] > levels[0]["vgg"], (way, levels)
+        assert levels[-1]["vgg16"] > levels[0]["vgg16"], (way, levels)
     fewer = networks.see(ways["classes"][-1])
     assert recall(fewer, reference) < 0.5 * recall(untouched, reference)
