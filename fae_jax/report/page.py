@@ -54,7 +54,7 @@ def _example_classes(record: Record) -> str:
 
 def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str:
     """The whole page as HTML."""
-    own_encoder = record.setting("encoder", "train") is not False
+    optional = {"post_training"} | (set() if record.setting("encoder", "train") is not False else {"encoder"})
     phases = [name for name in PHASES if name in record.timings]
     phases += [name for name in record.timings if name not in PHASES]
     names, chosen = record.class_names, chosen_set(record)
@@ -72,11 +72,7 @@ def make_page(record: Record, targets: Mapping[str, float] | None = None) -> str
         measured=measured,
         hero=hero(record),
         sizes=known_sizes(record),
-        stages=[
-            stages.view(stage, record)
-            for stage in record.stages
-            if stage.begun or stage.name != "encoder" or own_encoder
-        ],
+        stages=[stages.view(stage, record) for stage in record.stages if stage.begun or stage.name not in optional],
         class_names=names,
         sets=[(samples, scores.class_rows(samples, names)) for samples in record.samples],
         per_class=scores.per_class(record),

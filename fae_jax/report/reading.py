@@ -25,7 +25,7 @@ from fae_jax.files.storage import stat
 from fae_jax.stages.figures import CAPTION_KEY
 from fae_jax.training.monitoring import read_metrics
 
-STAGES = ("encoder", "features", "pixels", "finetune", "generator")
+STAGES = ("encoder", "features", "pixels", "finetune", "generator", "post_training")
 LARGEST_SAMPLES = 64 * 2**20  # bytes of a samples.npz that is still opened for the page
 WIDEST = 1440  # pixels; wider images are reduced
 HEAVIEST = 900_000  # bytes of a PNG from which it is stored as JPEG

@@ -53,7 +53,8 @@ def test_ways_into_nested_values():
 
 def test_finished_record_holds_everything(finished):
     record = Record.read(finished)
-    assert [stage.name for stage in record.stages] == ["encoder", "features", "pixels", "finetune", "generator"]
+    names = ["encoder", "features", "pixels", "finetune", "generator", "post_training"]
+    assert [stage.name for stage in record.stages] == names and not record.stages[-1].begun
     features = record.stages[1]
     assert features.begun and features.step == 199 and features.last("images_per_second") == 400.0
     assert [step for step, _ in features.previews] == [100, 200]

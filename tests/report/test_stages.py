@@ -29,6 +29,9 @@ def test_every_stage_has_its_story(finished, draw):
     stories = {"encoder": "0", "features": "Ia", "pixels": "Ib", "finetune": "Ic", "generator": "II"}
     for name, ordinal in stories.items():
         assert page.of(name).startswith(f"{ordinal} ") and "→" in page.of(name)
+    assert not page.of("post_training")  # there is none in this run
+    shutil.copytree(finished / "generator", finished / "post_training")
+    assert draw(finished).of("post_training").startswith("III ")
 
 
 def test_a_stage_says_how_far_it_is_and_how_fast(logged, draw):
