@@ -115,7 +115,9 @@ def _quietly(words: list[str], more: dict[str, str]) -> None:
     for number in range(3):
         os.dup2(nowhere, number)
     from fae_jax.cli.program import main
+    from tests.every_section import read_again
 
+    read_again()
     os._exit(main(words))
 
 
