@@ -51,7 +51,7 @@ def choose_labels(classes: Sequence[int], number: int, policy: str, seed: int) -
     return np.resize(np.asarray(classes, np.int32), number)
 
 
-def mean_evaluations(spent: Sequence[Int[np.ndarray, "_"]]) -> float:
+def mean_evaluations(spent: Sequence[Int[np.ndarray, " _"]]) -> float:
     """The mean over the images of all hosts; `spent` are the evaluations of this host's, by batch."""
     own = np.concatenate([np.zeros(0), *spent])
     totals = [json.loads(text) for text in gather_text(json.dumps([own.sum(), len(own)]))]
