@@ -189,11 +189,11 @@ class FlowMatching:
         given, terms = (pair.noisy, pair.time), {}
         asked = {"middle": self.has_middle, "tokens_after": tokens_after}
         asked = {name: value for name, value in asked.items() if value}
-        said = self.network.apply({"params": params}, *given, condition, **asked)
-        said = said if asked else (said,)
-        velocity = self._as_velocity(said[0], *given)
+        outputs = self.network.apply({"params": params}, *given, condition, **asked)
+        outputs = outputs if asked else (outputs,)
+        velocity = self._as_velocity(outputs[0], *given)
         if self.has_middle:
-            terms["middle_loss"] = jnp.mean((self._as_velocity(said[1], *given) - pair.velocity) ** 2)
+            terms["middle_loss"] = jnp.mean((self._as_velocity(outputs[1], *given) - pair.velocity) ** 2)
         loss = jnp.mean((velocity - pair.velocity) ** 2)
         if self.cosine_weight:
             terms["cosine_loss"] = jnp.mean(1 - _cosine(velocity, pair.velocity))
@@ -201,7 +201,7 @@ class FlowMatching:
             weights = {"middle_loss": self.middle_weight, "cosine_loss": self.cosine_weight}
             terms = {"velocity_loss": loss, **terms}
             loss = loss + sum(weight * terms[name] for name, weight in weights.items() if name in terms)
-        return (loss, terms, said[-1]) if tokens_after else (loss, terms)
+        return (loss, terms, outputs[-1]) if tokens_after else (loss, terms)
 
     def sample(
         self,

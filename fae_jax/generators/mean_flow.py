@@ -179,8 +179,8 @@ class MeanFlow:
 
         def average(noisy: Array, r: Array, t: Array) -> tuple[Array, Any]:
             more = {"tokens_after": tokens_after} if tokens_after else {}
-            said = self.average(params, noisy, r, t, condition, asked, _with_jvp(self.network), **more)
-            return said if tokens_after else (said, ())
+            outputs = self.average(params, noisy, r, t, condition, asked, _with_jvp(self.network), **more)
+            return outputs if tokens_after else (outputs, ())
 
         tangents = (tangent, jnp.zeros_like(r), jnp.ones_like(t))
         u, rate, tokens = jax.jvp(average, (noisy, r, t), tangents, has_aux=True)

@@ -16,7 +16,7 @@ from fae_jax.data.pixels import to_uint8
 from fae_jax.data.prompts import ByPrompt, open_layout
 from fae_jax.stages import sampling
 from fae_jax.stages.figures import class_grid
-from fae_jax.stages.sampling import Drawing, choose_labels, share
+from fae_jax.stages.sampling import Drawing, choose_labels, mean_evaluations, share
 
 SMALL = {"size": 32, "batch": 4}
 
@@ -105,3 +105,9 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout.splitlines()[-1])
     assert second < 2000 and second - first < 200  # 5,000 images are 983 MB
+
+
+def test_evaluations_are_averaged_over_images_of_batches_of_any_size():
+    spent = [np.full(count, count, np.int32) for count in range(1, 9)]
+    for _ in range(5):  # signatures are checked on an element at random
+        assert mean_evaluations(spent) == pytest.approx(sum(n * n for n in range(1, 9)) / sum(range(1, 9)))

@@ -259,12 +259,12 @@ class MMDiT(nn.Module):
         policy = REMAT_POLICIES[self.remat]
         block = MMDiTBlock if policy is None else nn.remat(MMDiTBlock, policy=policy)
         x = block(**fields, last=True, name="last_block")(tokens, *shared)
-        said = [self._velocity("last", "to_velocity", latents.shape[-1], x, condition)]
+        outputs = [self._velocity("last", "to_velocity", latents.shape[-1], x, condition)]
         if self.is_initializing() and self.middle or middle:
-            said.append(self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition))
+            outputs.append(self._velocity("middle", "middle_velocity", latents.shape[-1], at_middle, condition))
         if tokens_after:
-            said.append(x if kept is None else kept[:, length:])
-        return tuple(said) if len(said) > 1 else said[0]
+            outputs.append(x if kept is None else kept[:, length:])
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
     def _velocity(self, name: str, out: str, channels: int, x: Array, condition: Array) -> Float[Array, "b n c"]:
         """The network's end, equation (3) or (4); its linear starts at zero."""
