@@ -12,11 +12,16 @@ def packages() -> set[metadata.EntryPoint]:
     return {point for point in every if point.group.startswith("fae_jax.")}
 
 
+def forget() -> None:
+    """What installed packages bring is read again when it is next asked for."""
+    for cache in (kinds.entry_points, composing.root, composing.describe_all):
+        cache.cache_clear()
+
+
 def read_again() -> None:
     """Forgets what was read where other packages have come since."""
     if packages() != KNOWN:
-        for cache in (kinds.entry_points, composing.root, composing.describe_all):
-            cache.cache_clear()
+        forget()
 
 
 KNOWN = packages()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from every_section import forget
 
-from fae_jax import kinds
-from fae_jax.config import check, composing, default_config, differences, from_json, override, to_json
+from fae_jax.config import check, default_config, differences, from_json, override, to_json
 from fae_jax.kinds import find, names, section_of
 
 TABLE = {"dumps": "json:dumps", "module": "json"}
@@ -58,14 +58,11 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     install(tmp_path, "others", "[fae_jax.things]\ntwice = json:dumps\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    caches = (kinds.entry_points, composing.root, composing.describe_all)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield tmp_path
     monkeypatch.undo()
     sys.modules.pop("their_plugs", None)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
 
 
 def test_a_table_says_where_kinds_are():

@@ -5,11 +5,13 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from every_section import forget
 from running import TINY, forked, killed, lines, of_the_machine
 from test_extending import BLOCKS, POINTS, install
 
@@ -73,16 +75,23 @@ def expected_captions(workdir: Path) -> list[tuple[str, ...]]:
         return [tuple(next(batches)["caption"].tolist()) for _ in range(STEPS + 16)]
 
 
-@pytest.mark.slow(seconds=45)
-def test_killed_and_restarted_elsewhere_it_reads_the_same_captions_and_has_the_same_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the tower of a package that is installed meanwhile writes what it reads."""
     site, log = tmp_path / "site", tmp_path / "captions"
     site.mkdir()
     (site / "my_package.py").write_text(BLOCKS)
     (site / "watched.py").write_text(WATCHED.format(log=str(log)))
     install(site, "my_package", {**POINTS, "fae_jax.text_encoders": {"letters": "watched:letters"}})
     monkeypatch.syspath_prepend(site)
+    forget()
+    yield log
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.slow(seconds=45)
+def test_killed_and_restarted_elsewhere_it_reads_the_same_captions_and_has_the_same_curve(log: Path, tmp_path: Path):
     words = ["--config", TINY, *(f"--config.{name}={value}" for name, value in FIELDS.items()), "--workdir"]
     whole, other = tmp_path / "whole", tmp_path / "killed"
     (process,) = forked("run", *words, whole)
