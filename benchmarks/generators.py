@@ -36,13 +36,14 @@ from sklearn.svm import SVC
 
 import fae_jax
 from fae_jax.conditions import make_condition
-from fae_jax.config import check, from_json, settle
+from fae_jax.config import check, from_json, override, settle
 from fae_jax.data.sources.digits import DigitsSource
 from fae_jax.evaluation.metrics.recognised import GAMMA, PENALTY, low_resolution
 from fae_jax.extractors.moments import Moments, frechet_distance
 from fae_jax.generators import make_generator
 from fae_jax.model import FAE
 from fae_jax.nn.flops import multiply_adds
+from fae_jax.stages.costs import image_flops
 from fae_jax.tokenizers import tokenizer_kind
 
 Fields = dict[str, Any]
@@ -81,6 +82,10 @@ ARMS: dict[str, tuple[Fields, Ways]] = {
     "cosine direction": ({f"{FLOW}.cosine_weight": 1.0}, {**UNGUIDED, **INTERVAL}),
     "SiT's blocks": (
         {f"{FLOW}.dit.{k}": v for k, v in (("norm", "layer"), ("feed_forward", "gelu_tanh"), ("rotary", False))},
+        {**UNGUIDED, **INTERVAL},
+    ),
+    "tokens aligned with x̂": (
+        {f"generator.repa.{name}": value for name, value in {"weight": 0.5, "depth": 2, "hidden": 256}.items()},
         {**UNGUIDED, **INTERVAL},
     ),
     "Muon": ({"generator.optimizer": "muon"}, {**UNGUIDED, **INTERVAL}),
@@ -132,8 +137,10 @@ def train(base: Path, folder: Path, fields: Fields, seed: int) -> None:
 
 
 def cost(config: Any) -> int:
-    """Multiply-adds of one image in a training step: the loss and its gradient."""
+    """Multiply-adds of one image in a training step: the loss and its gradient, and what tokens are aligned with."""
     config = check(config)
+    alone = check(override(config, [("generator.repa.weight", "0")]))
+    aligning = (image_flops(config, "generator") - image_flops(alone, "generator")) // 2
     tokenizer = tokenizer_kind(config).outline(config)
     shape = {"grid": tokenizer.grid, "channels": tokenizer.channels}
     generator = make_generator(config, **shape, condition=make_condition(config))
@@ -143,7 +150,7 @@ def cost(config: Any) -> int:
     def loss(params: Any, z: Any, keys: Any) -> Any:
         return generator.loss(params, z, jnp.zeros(1, jnp.int32), keys, jnp.int32(0))[0]
 
-    return multiply_adds(jax.grad(loss), jax.eval_shape(generator.init, jax.random.key(0)), latents, keys)
+    return aligning + multiply_adds(jax.grad(loss), jax.eval_shape(generator.init, jax.random.key(0)), latents, keys)
 
 
 def allowed(base: Path, fields: Fields) -> tuple[int, int]:

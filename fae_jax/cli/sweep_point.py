@@ -14,8 +14,9 @@ from fae_jax.files.progress import say
 from fae_jax.parallel.hosts import is_first, wait_for_all
 from fae_jax.parallel.startup import join_hosts
 from fae_jax.report import write_report
+from fae_jax.stages import stage_of
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import run_stage, stage_of
+from fae_jax.stages.running import run_stage
 from fae_jax.sweeps.declaration import halving_metric
 from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, conclude, is_concluded, outcome
 from fae_jax.sweeps.halving import behind

@@ -24,8 +24,8 @@ from fae_jax.files.paths import absolute, as_path, is_remote
 from fae_jax.files.progress import say, tell
 from fae_jax.launchers import LAUNCHERS, check_program
 from fae_jax.launchers.plan import Phase, Task, parse_settings
+from fae_jax.stages import stage_of
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import stage_of
 from fae_jax.sweeps.declaration import check_sweep, load_sweep
 from fae_jax.sweeps.directory import SHARED, PlacedPoint, SweepDirectory, is_concluded
 from fae_jax.sweeps.plots import write_plots

@@ -2,7 +2,7 @@
 
 | stage | program |
 |---|---|
-| features, pixels, finetune, generator | one training step |
+| features, pixels, finetune, generator, post_training | one training step |
 | cache | one host's batch of images to posteriors |
 | sample | one batch: all steps of the guided sampler, then both decoders |
 """
@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fae_jax.conditions import make_condition, reads_text
 from fae_jax.model import FAE
 from fae_jax.parallel.mesh import batch_divisor, batch_sharding
+from fae_jax.stages import stage_of
 from fae_jax.stages.cache import make_posterior
-from fae_jax.stages.outline import Shapes
-from fae_jax.stages.running import stage_of, stages_of
+from fae_jax.stages.outline import Shapes, batch_shapes
+from fae_jax.stages.running import stages_of
 from fae_jax.stages.stage import Stage
 from fae_jax.training.loop import abstract_state
 from fae_jax.training.step import compile_step
 
-STAGES = ("features", "pixels", "finetune", "cache", "generator", "sample")
+STAGES = ("features", "pixels", "finetune", "cache", "generator", "post_training", "sample")
 
 
 class Program(NamedTuple):
@@ -87,27 +87,6 @@ def check_batch(field: str, size: int, divisor: int) -> None:
     """
     if size % divisor:
         raise ValueError(f"field {field}={size} must be a multiple of {divisor} on these devices")
-
-
-def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of what a stage reads, split over the mesh."""
-    tokenizer, data = shapes.tokenizer, shapes.config.data
-    tokens, size = tokenizer.grid[0] * tokenizer.grid[1], data.image_size
-    image: dict[str, tuple[tuple[int, ...], Any]] = {"image": ((size, size, 3), jnp.uint8)}
-    whole = {"label": ((), jnp.int32), "index": ((), jnp.int32)}
-    if stage.reads == "latents":
-        latent = ((tokens, tokenizer.channels), jnp.bfloat16)
-        told = make_condition(shapes.config).reads if reads_text(shapes.config) else {}
-        fields = {"mean": latent, "log_variance": latent, **whole, **told}
-    elif data.features and stage.reads.startswith("features"):
-        stored = {"features": ((tokens, tokenizer.width), jnp.float16)}
-        fields = {**(image | whole if stage.reads == "features and images" else {}), **stored}
-    else:
-        fields = image | whole
-    batch, place = stage.section(shapes.config).batch, batch_sharding(shapes.mesh)
-    return {
-        name: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=place) for name, (shape, dtype) in fields.items()
-    }
 
 
 def _cache(shapes: Shapes) -> Program:

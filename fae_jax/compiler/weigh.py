@@ -25,6 +25,7 @@ from fae_jax.parallel.topologies import Topology
 from fae_jax.section import as_dict
 from fae_jax.stages.costs import image_flops
 from fae_jax.stages.outline import device_memory, per_device
+from fae_jax.stages.running import as_drawn
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = r"([\d.]+)([KMG]?)"
@@ -89,6 +90,8 @@ def weigh(config: Any, stage: str, topology: Topology | None) -> dict[str, Any]:
     own = own_devices(devices, topology) if topology and devices else None
     if devices is not None and config.compute.kernel == "auto":
         config = check(override(config, [("compute.kernel", "splash")]))  # what auto is on a TPU
+    if stage == "sample":
+        config = as_drawn(config)
     mesh = make_mesh(**as_dict(config.mesh), devices=devices)
     chip = chip_of(mesh.devices.flat[0].device_kind)
     begun = time.monotonic()

@@ -4,8 +4,9 @@
 
 the usual count: a backward pass is two products for each product of the forward pass; what remat computes again is
 not counted. To that the losses of a stage of pixels add what they look through: every term with its backward pass to
-the decoded image, which is one product for each where a network is frozen, and a discriminator's own step. FLOPs are
-twice that. With `peak` of one chip, images/s and n chips
+the decoded image, which is one product for each where a network is frozen, and a discriminator's own step. A stage
+that is not in `STAGES`, such as post_training, is counted as its whole step is traced. FLOPs are twice that. With
+`peak` of one chip, images/s and n chips
 
     MFU = images/s · FLOPs per image / (n · peak)                                          (2)
 """
@@ -13,6 +14,7 @@ twice that. With `peak` of one chip, images/s and n chips
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -28,7 +30,12 @@ from fae_jax.generators.alignment import aligned_parts, make_alignment, reading_
 from fae_jax.losses.pixel import networks_of, opponents, pixel_terms
 from fae_jax.losses.pixel.presets import chosen_losses
 from fae_jax.nn.flops import multiply_adds
+from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages import stage_of
+from fae_jax.stages.outline import Shapes, batch_shapes
 from fae_jax.tokenizers import tokenizer_kind
+from fae_jax.training.loop import abstract_state
+from fae_jax.training.step import train_step
 
 # stage → (parts that are trained, parts that only run forward)
 STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -177,20 +184,33 @@ def _alignment(config: Any, tokenizer: Any) -> int:
     return 3 * projected + multiply_adds(alignment.target, frozen, latents)
 
 
+def _as_traced(config: Any, stage: str, tokenizer: Any) -> int:
+    """Multiply-adds of one image in a whole step as it is traced: backward passes and the optimizer's products."""
+    compute = dataclasses.replace(config.compute, kernel="xla", scan=True, remat="none")
+    mesh = make_mesh(devices=jax.devices()[:1])
+    shapes = Shapes(dataclasses.replace(config, compute=compute), mesh, tokenizer=tokenizer)
+    kind = stage_of(stage)
+    if kind.players is None:
+        raise ValueError(f"stage {stage!r} trains nothing")
+    players = kind.players(shapes)
+    step = functools.partial(train_step, players, 1, 0)
+    batch = batch_shapes(shapes, kind)
+    whole = multiply_adds(step, abstract_state(players, shapes.mesh), kind.frozen_params(shapes), batch)
+    return whole // kind.section(config).batch
+
+
 def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
     """FLOPs of one image in a stage: of a training step by equation (1), of the cache, or of a guided sample. Where
     features are kept in a folder (`data.features`), no stage that trains on them runs the encoder.
 
     Args:
-      stage: a key of `STAGES`, or `sample`: all evaluations of the configured sampler, then the decoders.
+      stage: one that trains, `cache`, or `sample`: all evaluations of the configured sampler, then the decoders.
       tokenizer: see `forward_multiply_adds`.
 
     Raises:
       ValueError: the stage is unknown, or as in `forward_multiply_adds`.
     """
     config = check(config)
-    if stage != "sample" and stage not in STAGES:
-        raise ValueError(f"stage {stage!r} is unknown; choose one of {', '.join((*STAGES, 'sample'))}")
     if stage == "sample":
         tokenizer = tokenizer or tokenizer_kind(config).outline(config)
         generator, text = _made(config, tokenizer), ("text",) if reads_text(config) else ()
@@ -205,6 +225,8 @@ def image_flops(config: Any, stage: str, tokenizer: Any = None) -> int:
                 "is not known beforehand: set another one"
             )
         return 2 * (evaluations * counts["generator"] + counts["decode"] + counts.get("text", 0))
+    if stage not in STAGES:
+        return 2 * _as_traced(config, stage, tokenizer)
     trained, frozen = STAGES[stage]
     if config.data.features and stage != "cache":
         frozen = tuple(name for name in frozen if name != "encoder")

@@ -38,6 +38,7 @@ from fae_jax.section import at_least, like, option, share
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import Record, Stage
 from fae_jax.stages.training import train_stage
+from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.optimizer import TrainingSection, best_params, make_optimizer
 from fae_jax.training.state import Player, TrainState
 from fae_jax.training.task import Preview
@@ -193,4 +194,21 @@ def is_there(experiment: Experiment, record: Record) -> bool:
     return (experiment.workdir.stage("encoder") / "model.safetensors").is_file()
 
 
-STAGE = Stage(name="encoder", run=run, players=players, preview=preview, is_there=is_there, field="encoder_training")
+def absent(config: Any) -> str:
+    """A published encoder, and a tokenizer that no stage trains."""
+    if not config.encoder.train:
+        return f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
+    if not tokenizer_kind(config).trained:
+        return f"the tokenizer {config.tokenizer.kind!r} has no stage encoder: there is nothing to do"
+    return ""
+
+
+STAGE = Stage(
+    name="encoder",
+    run=run,
+    players=players,
+    preview=preview,
+    is_there=is_there,
+    absent=absent,
+    field="encoder_training",
+)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fae_jax.conditions import make_condition
+from fae_jax.conditions import make_condition, reads_text
 from fae_jax.config import check
 from fae_jax.data.stores.statistics import LatentStatistics
-from fae_jax.parallel.mesh import make_mesh
+from fae_jax.parallel.mesh import batch_sharding, make_mesh
 from fae_jax.parallel.rules import shardings
 from fae_jax.parts import Parts, generator_of
 from fae_jax.stages.stage import Stage
@@ -90,6 +91,27 @@ class Shapes(Parts):
 def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
     places = shardings(shapes, mesh)
     return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+
+
+def batch_shapes(shapes: Shapes, stage: Stage) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of what a stage reads, split over the mesh."""
+    tokenizer, data = shapes.tokenizer, shapes.config.data
+    tokens, size = tokenizer.grid[0] * tokenizer.grid[1], data.image_size
+    image: dict[str, tuple[tuple[int, ...], Any]] = {"image": ((size, size, 3), jnp.uint8)}
+    whole = {"label": ((), jnp.int32), "index": ((), jnp.int32)}
+    if stage.reads == "latents":
+        latent = ((tokens, tokenizer.channels), jnp.bfloat16)
+        told = make_condition(shapes.config).reads if reads_text(shapes.config) else {}
+        fields = {"mean": latent, "log_variance": latent, **whole, **told}
+    elif data.features and stage.reads.startswith("features"):
+        stored = {"features": ((tokens, tokenizer.width), jnp.float16)}
+        fields = {**(image | whole if stage.reads == "features and images" else {}), **stored}
+    else:
+        fields = image | whole
+    batch, place = stage.section(shapes.config).batch, batch_sharding(shapes.mesh)
+    return {
+        name: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=place) for name, (shape, dtype) in fields.items()
+    }
 
 
 def per_device(tree: Any) -> int:

@@ -11,7 +11,7 @@ those of the examples of the batch, whose latents mean nothing here. The first s
 nothing.
 
 Beside its checkpoints the stage leaves `reference.npz`, the moments of the training images. What is drawn with from
-then on is its network, in `sampling_steps` Euler steps without guidance (`fae_jax.stages.trained`).
+then on is its network, in `sampling_steps` Euler steps without guidance.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ from fae_jax.section import at_least, like, option, share
 from fae_jax.stages import generator as generator_stage
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.stage import Stage
-from fae_jax.stages.trained import as_drawn
 from fae_jax.stages.training import train_stage
 from fae_jax.tokenizers import tokenizer_kind
 from fae_jax.training.optimizer import TrainingSection, make_optimizer
@@ -154,6 +153,18 @@ def check(config: Any) -> None:
     spaces_of(config, functools.partial(outline, config))
 
 
+def drawn(config: Any) -> Any:
+    """The configuration with the sampling that is trained through: in all sets of samples."""
+    generation = dataclasses.replace(config.evaluation.generation, unguided_sampler="", guided_sampler="")
+    return dataclasses.replace(
+        config,
+        sampling=dataclasses.replace(
+            config.sampling, sampler="euler", steps=config.post_training.sampling_steps, guidance=()
+        ),
+        evaluation=dataclasses.replace(config.evaluation, generation=generation),
+    )
+
+
 def pixels(images: Float[Array, "b y x 3"]) -> Float[Array, "b y x 3"]:
     """Images in [−1, 1] as they will be read from files, whole numbers from 0 to 255; slopes pass the rounding."""
     exact = jnp.clip((images + 1) * 127.5, 0, 255)
@@ -186,9 +197,14 @@ def post_training_loss(
     return total, Report(metrics, measured=remembered)
 
 
-def players(spaces: Mapping[str, Space], parts: Parts) -> dict[str, Player]:
+def players(parts: Parts) -> dict[str, Player]:
+    """See `players_of`."""
+    return players_of(spaces_of(parts.config, lambda: parts.tokenizer.encoder), parts)
+
+
+def players_of(spaces: Mapping[str, Space], parts: Parts) -> dict[str, Player]:
     """The generator, which remembers the moments of its samples."""
-    section, settings = parts.config.post_training, as_drawn(parts.config).sampling
+    section, settings = parts.config.post_training, drawn(parts.config).sampling
     generator, tokenizer, statistics = generator_of(parts), parts.tokenizer, parts.statistics
     generator.evaluations(settings)
 
@@ -273,8 +289,40 @@ class _Held:
 
     params: Any
 
+    @property
+    def shapes(self) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
+
     def load(self, weights: str) -> Any:
         return self.params
+
+
+def frozen_of(config: Any) -> tuple[str, ...]:
+    """What decodes, and the experiment's encoder where features are its."""
+    own = {"encoder"} & {name.partition(":")[0] for name in config.post_training.spaces}
+    return (*tokenizer_kind(config).decodes, *own)
+
+
+def networks_of(spaces: Mapping[str, Space], reference: Any) -> dict[str, tuple[Any, str]]:
+    """Extractors but for the experiment's encoder, which is no network of this stage's own, and the reference."""
+    extractors = extractors_of(spaces).values()
+    looked: dict[str, tuple[Any, str]] = {
+        each.name: (_Held(each.params), "") for each in extractors if each.name != "encoder"
+    }
+    return {**looked, "reference": (_Held(reference), "")}
+
+
+def networks(config: Any) -> dict[str, tuple[Any, str]]:
+    """`networks_of` before anything is measured: of the reference, its shapes."""
+    spaces = spaces_of(config, functools.partial(outline, config))
+    reference = {
+        name: {
+            "mean": jax.ShapeDtypeStruct((space.width,), jnp.float32),
+            "root": jax.ShapeDtypeStruct((space.width, space.width), jnp.float32),
+        }
+        for name, space in spaces.items()
+    }
+    return networks_of(spaces, reference)
 
 
 def run(experiment: Experiment, stage: Stage) -> None:
@@ -285,14 +333,10 @@ def run(experiment: Experiment, stage: Stage) -> None:
         name: {"mean": moments.mean.astype(np.float32), "root": factor(moments).astype(np.float32)}
         for name, moments in reference_of(experiment, spaces).items()
     }
-    extractors = extractors_of(spaces)
-    looked = {name: (_Held(each.params), "") for name, each in extractors.items() if name != "encoder"}
-    looked["reference"] = (_Held(reference), "")
     ready = dataclasses.replace(
         stage,
-        players=functools.partial(players, spaces),
-        frozen=(*parts.tokenizer.decodes, *({"encoder"} & set(extractors)), "text"),
-        networks=lambda config: looked,
+        players=functools.partial(players_of, spaces),
+        networks=lambda config: networks_of(spaces, reference),
     )
     train_stage(experiment, ready)
     experiment.reopen()
@@ -300,17 +344,31 @@ def run(experiment: Experiment, stage: Stage) -> None:
 
 def preview(parts: Parts, frozen: Mapping[str, Any], batch: Mapping[str, Any]) -> Preview | None:
     """As of the generator's, drawn as the stage draws."""
-    drawn = copy.copy(parts)
-    drawn.config = as_drawn(parts.config)
-    return generator_stage.preview(drawn, frozen, batch)
+    parts = copy.copy(parts)
+    parts.config = drawn(parts.config)
+    return generator_stage.preview(parts, frozen, batch)
+
+
+def absent(config: Any) -> str:
+    """An experiment that asks for none."""
+    if config.post_training.steps:
+        return ""
+    return "post_training.steps=0, so that there is no post-training: set --config.post_training.steps"
 
 
 STAGE = Stage(
     name="post_training",
     run=run,
     needs=("finetune", "generator"),
+    players=players,
+    frozen=("text",),
+    also_frozen=frozen_of,
     reads="latents",
+    images=True,
     start={"generator": "generator"},
+    networks=networks,
     check=check,
+    absent=absent,
+    drawn=drawn,
     preview=preview,
 )

@@ -13,12 +13,11 @@ from fae_jax.conditions import make_condition, reads_text
 from fae_jax.data.replacement import Readable, TooManyBadImages
 from fae_jax.errors import RunFailed
 from fae_jax.files.paths import as_path, check_folder
-from fae_jax.kinds import find, names
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import first_says, wait_for_all
 from fae_jax.parallel.startup import keep_compiled
 from fae_jax.parts import generator_of
-from fae_jax.stages import STAGES, cache
+from fae_jax.stages import cache, every_stage, stage_of
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
 from fae_jax.stages.outline import Shapes, check_kernel, check_networks
@@ -29,30 +28,25 @@ from fae_jax.weights import hub
 from fae_jax.workdir import Workdir
 
 
-def stage_of(name: str) -> Stage:
-    """The stage called `name`.
-
-    Raises:
-      ValueError: there is none.
-    """
-    return find("stages", STAGES, name)
-
-
 def stages_of(config: Any) -> list[Stage]:
-    """An experiment's, in order: not those that train a tokenizer of another kind, nor a published encoder, nor
-    post-training where none is asked for."""
+    """An experiment's, in order: not those that train a tokenizer of another kind."""
     kind = tokenizer_kind(config)
     trained = {stage for stages, _ in kind.trained.values() for stage in stages}
     here = []
-    for stage in map(stage_of, names("stages", STAGES)):
+    for stage in every_stage():
         trains_tokenizer = stage.players is not None and stage.reads != "latents"
-        if stage.name == "encoder" and not (config.encoder.train and kind.trained):
-            continue
-        if stage.name == "post_training" and not config.post_training.steps:
+        if stage.absent(config):
             continue
         if stage.name == "encoder" or not trains_tokenizer or stage.name in trained:
             here.append(stage)
     return here
+
+
+def as_drawn(config: Any) -> Any:
+    """The configuration that the network of an experiment's last stage is drawn with."""
+    for stage in stages_of(config):
+        config = stage.drawn(config) if stage.drawn else config
+    return config
 
 
 def command_for(stage: str, experiment: Experiment) -> str:
@@ -88,12 +82,8 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
       FileNotFoundError: images or weights are not there.
     """
     config = experiment.config
-    if name == "encoder" and not config.encoder.train:
-        raise ValueError(
-            f"encoder {config.encoder.name!r} is pretrained (encoder.train=False); there is nothing to train"
-        )
-    if name == "post_training" and not config.post_training.steps:
-        raise ValueError("post_training.steps=0, so that there is no post-training: set --config.post_training.steps")
+    if name is not None and (reason := stage_of(name).absent(config)):
+        raise ValueError(reason)
     own = {stage.name for stage in stages_of(config)}
     chosen = stages_of(config) if name is None else [stage_of(name)]
     if name is not None and name not in own:
@@ -109,7 +99,7 @@ def check_request(experiment: Experiment, name: str | None = None) -> None:
         trained = tokenizer_kind(config).trained
         read = [trained[part][0][0] for part in chosen[0].frozen_parts(config) if part in trained]
         check_stages(experiment, f"stage {name}", dict.fromkeys((*chosen[0].needs, *read)))
-    if any(stage.reads != "latents" or stage.name == "post_training" for stage in chosen):
+    if any(stage.reads != "latents" or stage.images for stage in chosen):
         try:
             _ = Readable(experiment.images.source("train"))[0]
         except TooManyBadImages as error:

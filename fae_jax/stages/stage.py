@@ -37,10 +37,13 @@ class Stage:
       frozen: parts of the tokenizer that are read and not trained, and "text", the tower of the condition.
       also_frozen: configuration → more of them, where it asks for them.
       reads: what its batches hold: "images", "features", "features and images", "latents".
+      images: whether it opens the training images though its batches hold none.
       start: player → part of the tokenizer that it starts from, as an earlier stage left it.
       networks: configuration → frozen networks that its losses look through, by name, each with its weights' file.
       check: refuses a configuration that the stage cannot be run with, before anything is computed; raises ValueError
         or FileNotFoundError.
+      absent: configuration → why an experiment of it has no such stage, "" where it has.
+      drawn: configuration → that which its network is drawn with; None where it leaves no generator.
       given: parts → parameters that players start from which no stage left; None for none.
       preview: (parts, frozen, images) → what is shown of a state, or None; None for nothing. A stage that reads
         latents is given no images.
@@ -56,9 +59,12 @@ class Stage:
     frozen: tuple[str, ...] = ()
     also_frozen: Callable[[Any], tuple[str, ...]] = lambda config: ()
     reads: str = "images"
+    images: bool = False
     start: Mapping[str, str] = dataclasses.field(default_factory=dict)
     networks: Callable[[Any], Mapping[str, tuple[Any, str]]] = lambda config: {}
     check: Callable[[Any], object] = lambda config: None
+    absent: Callable[[Any], str] = lambda config: ""
+    drawn: Callable[[Any], Any] | None = None
     given: Callable[[Parts], Mapping[str, Any]] | None = None
     preview: Callable[[Parts, Mapping[str, Any], Mapping[str, Any]], Preview | None] | None = None
     is_there: Callable[[Experiment, Record], bool] | None = None

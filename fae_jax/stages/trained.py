@@ -25,6 +25,7 @@ from fae_jax.parallel.hosts import first_says
 from fae_jax.parallel.mesh import batch_divisor, put_batch
 from fae_jax.parallel.rules import shardings
 from fae_jax.parts import Parts
+from fae_jax.stages import every_stage, stage_of
 from fae_jax.stages.images import Images
 from fae_jax.stages.stage import Record, read_record
 from fae_jax.tokenizers import tokenizer_kind
@@ -58,8 +59,8 @@ class Trained(Parts):
     ):
         self.config, self.workdir, self.mesh, self.own_mesh = config, workdir, mesh, own_mesh
         self._images, self.step = images, step
-        if self.drawn_with == "post_training":
-            self.config = as_drawn(config)
+        drawn = stage_of(self.drawn_with).drawn
+        self.config = drawn(config) if drawn else config
 
     def record(self, folder: str) -> Record | None:
         """What a stage left."""
@@ -67,10 +68,11 @@ class Trained(Parts):
 
     @property
     def drawn_with(self) -> str:
-        """The stage whose network is drawn with: post_training where that is finished, unless a checkpoint of the
-        generator is asked for."""
-        asked = self.config.post_training.steps and self.step is None
-        return "post_training" if asked and self._finished("post_training") else "generator"
+        """The stage whose network is drawn with: the last finished one that leaves a generator, unless a checkpoint
+        of the generator is asked for."""
+        after = () if self.step is not None else (stage for stage in reversed(every_stage()) if stage.drawn)
+        done = (each.name for each in after if not each.absent(self.config) and self._finished(each.name))
+        return next(done, "generator")
 
     # Parts of a model
 
@@ -262,18 +264,6 @@ class Trained(Parts):
             return None
         opened = store.open()
         return opened if len(opened) == len(store.source) else None
-
-
-def as_drawn(config: Any) -> Any:
-    """The configuration with the sampling that post-training trains through: in all sets of samples."""
-    generation = dataclasses.replace(config.evaluation.generation, unguided_sampler="", guided_sampler="")
-    return dataclasses.replace(
-        config,
-        sampling=dataclasses.replace(
-            config.sampling, sampler="euler", steps=config.post_training.sampling_steps, guidance=()
-        ),
-        evaluation=dataclasses.replace(config.evaluation, generation=generation),
-    )
 
 
 def as_json(facts: Facts) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from fae_jax.config.overriding import read_declared
 from fae_jax.evaluation.tasks import check_tasks, higher_is_better, task_kind, task_names
 from fae_jax.files.names import nearest
 from fae_jax.files.paths import Path
-from fae_jax.stages import STAGES
-from fae_jax.stages.running import stage_of, stages_of
+from fae_jax.stages import STAGES, stage_of
+from fae_jax.stages.running import stages_of
 from fae_jax.sweeps.axes import Points
 
 # What says in the name of a stage's metric which way is better; words of both are "lower", as in cosine_loss.

@@ -13,7 +13,7 @@ from typing import Any
 from fae_jax.config import flatten, is_operational
 from fae_jax.data.stores.latents import HEADER
 from fae_jax.files.moving import copy_file, names_below
-from fae_jax.stages.running import stage_of
+from fae_jax.stages import stage_of
 from fae_jax.stages.stage import FILE
 from fae_jax.workdir import Workdir
 

@@ -6,14 +6,16 @@ from running import TINY
 
 from fae_jax.compiler.programs import STAGES, Shapes, batch_shapes, lower
 from fae_jax.compiler.weigh import per_device
-from fae_jax.config import load_config, override
+from fae_jax.config import check, load_config, override
 from fae_jax.parallel.mesh import make_mesh
-from fae_jax.stages.running import stage_of
+from fae_jax.stages import stage_of
+from fae_jax.stages.costs import forward_multiply_adds, image_flops
+from fae_jax.stages.running import as_drawn
 
 CONFIG = load_config(str(TINY))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "post_training"])
 def test_every_stage_lowers_without_data_or_weights(stage: str):
     program = lower(CONFIG, stage, make_mesh())
     assert program.batch == {"cache": 16, "sample": 5}.get(stage, 8)
@@ -77,3 +79,15 @@ def test_a_tower_of_text_is_beside_the_generator_without_its_weights():
     for program in programs.values():
         inputs = program.lowered.as_text().split("@main(", 1)[1].split(") ->", 1)[0]
         assert f"tensor<{program.batch}x7xi32>" in inputs and f"tensor<{program.batch}x7xi1>" in inputs
+
+
+def test_post_training_is_weighed_by_what_it_runs():
+    """Every image is drawn in two evaluations, decoded and encoded, and slopes go all the way back."""
+    config = override(CONFIG, [("post_training.steps", "1"), ("post_training.sampling_steps", "2")])
+    config = override(config, [("post_training.batch", "8"), ("post_training.queue", "32")])
+    program = lower(config, "post_training", make_mesh())
+    assert program.batch == 8 and "reference" in program.state[1]
+    parts = forward_multiply_adds(config, ("generator", "decode", "encoder"))
+    least = 2 * (2 * 3 * parts["generator"] + 2 * (parts["decode"] + parts["encoder"]))
+    assert least <= image_flops(config, "post_training") <= 1.15 * least
+    assert as_drawn(check(config)).sampling.steps == 2 and as_drawn(check(CONFIG)).sampling.steps == 4

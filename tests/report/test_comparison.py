@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import Page
+from page_reader import Page
 
 from fae_jax.report.comparison import write_comparison
 

@@ -19,9 +19,8 @@ import fae_jax
 from fae_jax.cli.program import main
 from fae_jax.data.loader import ORDER
 from fae_jax.encoders import registry
-from fae_jax.stages import running, training
+from fae_jax.stages import running, stage_of, training
 from fae_jax.stages.experiment import Experiment
-from fae_jax.stages.running import stage_of
 from fae_jax.stages.stage import check_lineage, read_record, write_record
 from fae_jax.training.monitoring import read_metrics
 from fae_jax.workdir import Workdir

@@ -9,9 +9,9 @@ from fae_jax.config import check, load_config, override
 from fae_jax.config.overriding import shipped_configs
 from fae_jax.parallel.chips import CHIPS
 from fae_jax.parallel.mesh import make_mesh
+from fae_jax.stages import stage_of
 from fae_jax.stages.costs import forward_multiply_adds, image_flops, losses_multiply_adds, step_flops
 from fae_jax.stages.outline import Shapes, per_device
-from fae_jax.stages.running import stage_of
 from fae_jax.training.loop import abstract_state
 
 PAPER = load_config("imagenet256_dinov2g")
@@ -90,7 +90,7 @@ def test_a_sample_counts_its_evaluations(paper: dict[str, int]):
 
 
 def test_a_stage_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="stage 'generate' is unknown; choose one of encoder, features"):
+    with pytest.raises(ValueError, match=r"'generate' is none of the stages; did you mean 'generator'\?"):
         image_flops(PAPER, "generate")
 
 

@@ -40,9 +40,10 @@ from fae_jax.kinds import find, names
 from fae_jax.model import FAE
 from fae_jax.parallel.hosts import is_first
 from fae_jax.section import as_dict
+from fae_jax.stages import stage_of
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.figures import write_figure
-from fae_jax.stages.running import check_stages, stage_of
+from fae_jax.stages.running import check_stages
 from fae_jax.stages.sampling import write_sizes
 
 TASKS = {

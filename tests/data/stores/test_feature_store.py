@@ -15,9 +15,10 @@ from fae_jax.data.pixels import to_pixels
 from fae_jax.data.stores import feature_store as module
 from fae_jax.evaluation.views import View
 from fae_jax.model import FAE
+from fae_jax.stages import stage_of
 from fae_jax.stages.experiment import Experiment
 from fae_jax.stages.latents import open_latents
-from fae_jax.stages.running import check_request, run_stage, stage_of
+from fae_jax.stages.running import check_request, run_stage
 from fae_jax.stages.training import batches as batches_of
 from fae_jax.workdir import Workdir
 
