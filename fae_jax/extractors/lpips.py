@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from fae_jax.extractors import Extractor, check_images
@@ -133,10 +134,7 @@ def _apply(params: Any, x: Array, layer: Layer, dtype: Any) -> Array:
 
 
 def _unit(x: Array) -> Array:
-    # the slope of a square root at 0 is not a number: where there is no feature there is none to follow
-    square = jnp.sum(x**2, axis=-1, keepdims=True)
-    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    return x / (norm + 1e-10)
+    return x / (optax.safe_norm(x, 0.0, axis=-1, keepdims=True) + 1e-10)  # no feature, no slope
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ from fae_jax.diffusion.path import CONVERTERS, TIME_DISTRIBUTIONS, convert, shif
 from fae_jax.diffusion.samplers import initial_noise, is_adaptive, make_sampler, sample
 from fae_jax.generators.networks import NETWORKS
 from fae_jax.kinds import find
+from fae_jax.losses.vae import cosine
 from fae_jax.nn.params import init_params, looped
 from fae_jax.section import above, at_least, one_of, option, plug
 
@@ -196,7 +197,7 @@ class FlowMatching:
             terms["middle_loss"] = jnp.mean((self._as_velocity(outputs[1], *given) - pair.velocity) ** 2)
         loss = jnp.mean((velocity - pair.velocity) ** 2)
         if self.cosine_weight:
-            terms["cosine_loss"] = jnp.mean(1 - _cosine(velocity, pair.velocity))
+            terms["cosine_loss"] = 1 - cosine(velocity, pair.velocity)
         if terms:
             weights = {"middle_loss": self.middle_weight, "cosine_loss": self.cosine_weight}
             terms = {"velocity_loss": loss, **terms}
@@ -266,9 +267,3 @@ class FlowMatching:
 
 
 NO_GUIDE = "field sampling.guidance holds autoguidance: name the weaker network's directory in sampling.guide"
-
-
-def _cosine(a: Float[Array, "b n c"], b: Float[Array, "b n c"]) -> Float[Array, "b n"]:
-    """Cosine of the angle between vectors of channels; the floor is PyTorch's."""
-    norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
-    return jnp.sum(a * b, axis=-1) / jnp.maximum(norms, 1e-8)

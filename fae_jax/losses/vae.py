@@ -16,6 +16,7 @@ every one of them to 1: AdamW then weighs all steps alike.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 
@@ -65,6 +66,7 @@ def inactive_channels(mean: Float[Array, "b n c"]) -> Float[Array, ""]:
 
 
 def cosine(a: Float[Array, "b n d"], b: Float[Array, "b n d"]) -> Float[Array, ""]:
-    """Mean cosine similarity of corresponding tokens, in [−1, 1]."""
-    product = jnp.sum(a * b, -1)
-    return jnp.mean(product / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1) + 1e-12))
+    """Mean cosine similarity of corresponding tokens, in [−1, 1]; 0 without a slope where a token is 0, as all are
+    that a fresh DiT gives."""
+    lengths = optax.safe_norm(a, 0.0, axis=-1) * optax.safe_norm(b, 0.0, axis=-1)
+    return jnp.mean(jnp.sum(a * b, -1) / jnp.where(lengths > 0, lengths, jnp.inf))

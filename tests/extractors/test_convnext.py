@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from fae_jax.extractors.convnext import CONVNEXT_S, CONVNEXTV2_B
+from fae_jax.extractors.convnext import CONVNEXT_S, CONVNEXTV2_B, _block
 from fae_jax.weights import flatten, open_tensors, write_tensors
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "encoders")]
@@ -105,3 +105,23 @@ def test_the_first_convnext_as_torchvision_names_it(tmp_path):
             x = x + w[f"{own}.layer_scale"] * y.permute(0, 3, 1, 2)
     want = dense("classifier.2", norm("classifier.0", x.mean((2, 3)))).numpy()
     assert np.abs(got["logits"] - want).max() < 1e-4 * np.abs(want).max()
+
+
+def test_a_channel_that_is_silent_everywhere_leaves_every_slope_a_number():
+    """GELU gives 0 exactly far below 0, and the response norm is a square root of it."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "norm": {"scale": (4,), "bias": (4,)},
+        "depthwise": {"kernel": (7, 7, 1, 4), "bias": (4,)},
+        "hidden": {"kernel": (4, 16), "bias": (16,)},
+        "response": {"scale": (16,), "bias": (16,)},
+        "out": {"kernel": (16, 4), "bias": (4,)},
+    }
+    params = jax.tree.map(
+        lambda shape: rng.normal(size=shape).astype(np.float32), shapes, is_leaf=lambda leaf: isinstance(leaf, tuple)
+    )
+    params["hidden"]["bias"][3] = -100
+    params = jax.tree.map(jax.numpy.asarray, params)
+    x = jax.numpy.asarray(rng.normal(size=(2, 8, 8, 4)), np.float32)
+    slope = jax.jit(jax.grad(lambda x: jax.numpy.sum(_block(x, params, np.float32)[0] ** 2)))(x)
+    assert np.isfinite(slope).all() and np.any(slope)

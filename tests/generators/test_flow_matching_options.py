@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from running import TINY
 
+from fae_jax.conditions import make_condition
 from fae_jax.conditions.label import ClassLabel
 from fae_jax.conditions.nothing import Nothing
+from fae_jax.config import check, load_config, override
 from fae_jax.diffusion.samplers import SamplingSection, initial_noise
+from fae_jax.generators import make_generator
 from fae_jax.generators.flow_matching import FLOOR, FlowMatching, FlowMatchingSection, sampler_of
 from fae_jax.generators.networks.dit import DiTSection
 from fae_jax.nn.compute import ComputeSection
@@ -20,6 +24,7 @@ from fae_jax.nn.compute import ComputeSection
 KEYS = jax.random.split(jax.random.key(0), 512)
 Z = jax.random.normal(jax.random.key(1), (512, 4, 3))
 LABELS = jnp.arange(512, dtype=jnp.int32) % 10
+MATCHING = "generator.flow_matching"
 SAMPLING = SamplingSection(steps=4, shift=1.0, guidance=())
 
 
@@ -65,6 +70,29 @@ def test_both_heads_are_trained_towards_the_velocity_and_the_last_one_also_in_di
         assert float(terms[name]) == pytest.approx(value, rel=0.02 if name == "cosine_loss" else 1e-3), name
     whole = terms["velocity_loss"] + 0.5 * terms["middle_loss"] + 0.25 * terms["cosine_loss"]
     assert float(loss) == pytest.approx(float(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"{MATCHING}.cosine_weight": "1", f"{MATCHING}.dit.middle": "1", f"{MATCHING}.dit.depth": "2"},
+        {f"{MATCHING}.prediction": "data", f"{MATCHING}.times": "logit_normal"},
+        {"generator.kind": "mean_flow"},
+        {"generator.kind": "starflow"},
+    ],
+)
+def test_a_fresh_network_which_gives_zeros_has_a_slope(fields: dict[str, str]):
+    small = {"width": "16", "heads": "2", "hidden": "32"}
+    kind = fields.get("generator.kind", "")
+    fields |= {
+        f"generator.{kind}.{'dit.' * (kind == 'mean_flow')}{name}": value for name, value in small.items() if kind
+    }
+    config = check(override(load_config(str(TINY)), fields.items()))
+    generator = make_generator(config, grid=(2, 2), channels=3, condition=make_condition(config))
+    given = (generator.init(jax.random.key(0)), Z[:8], LABELS[:8], KEYS[:8], jnp.zeros((), jnp.int32))
+    loss, slopes = jax.jit(jax.value_and_grad(lambda *inputs: generator.loss(*inputs)[0]))(*given)
+    norms = np.array([float(jnp.linalg.norm(slope)) for slope in jax.tree.leaves(slopes)])
+    assert np.isfinite(loss) and np.isfinite(norms).all() and norms.any()
 
 
 @pytest.mark.parametrize("prediction", ["data", "noise"])

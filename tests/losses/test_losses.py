@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,6 +64,9 @@ def test_cosine_is_per_token_and_blind_to_length():
     assert cosine(a, b) == pytest.approx(wanted, rel=1e-4)
     assert cosine(a, a * np.array([[1], [5], [0.1]], np.float32)) == pytest.approx(1, abs=1e-5)
     assert cosine(a, np.zeros_like(a)) == 0
+    some = a * np.array([[0], [1], [1]], np.float32)
+    slope = jax.jit(jax.grad(vae.cosine))(some, b)
+    assert not np.any(slope[:, 0]) and np.all(np.isfinite(slope)) and np.all(np.any(slope[:, 1:], -1))
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
