@@ -154,7 +154,7 @@ def check(config: Any) -> None:
 
 
 def drawn(config: Any) -> Any:
-    """The configuration with the sampling that is trained through: in all sets of samples."""
+    """The configuration with the sampling that is trained through, in all sets of samples, and the averages kept."""
     generation = dataclasses.replace(config.evaluation.generation, unguided_sampler="", guided_sampler="")
     return dataclasses.replace(
         config,
@@ -162,6 +162,7 @@ def drawn(config: Any) -> Any:
             config.sampling, sampler="euler", steps=config.post_training.sampling_steps, guidance=()
         ),
         evaluation=dataclasses.replace(config.evaluation, generation=generation),
+        generator=dataclasses.replace(config.generator, ema=config.post_training.ema),
     )
 
 

@@ -90,4 +90,6 @@ def test_post_training_is_weighed_by_what_it_runs():
     parts = forward_multiply_adds(config, ("generator", "decode", "encoder"))
     least = 2 * (2 * 3 * parts["generator"] + 2 * (parts["decode"] + parts["encoder"]))
     assert least <= image_flops(config, "post_training") <= 1.15 * least
-    assert as_drawn(check(config)).sampling.steps == 2 and as_drawn(check(CONFIG)).sampling.steps == 4
+    drawn = as_drawn(check(config))
+    assert drawn.sampling.steps == 2 and drawn.generator.ema == (0.999,)
+    assert as_drawn(check(CONFIG)).sampling.steps == 4

@@ -80,12 +80,12 @@ class GuidanceSweep:
         settings = fae.settings()
         labels, prompts, names, about = asked(fae, lambda: self.streams.source("heldout"), fields.samples)
         how: dict[str, Any] = {"seed": evaluation.seed, "prompts": prompts}
-        real, reference = real_side(fae, self.streams, fields.metrics, fields.samples)
         emas: list[str | None] = [str(decay) for decay in fields.emas or fae.config.generator.ema] or [None]
         every = itertools.product(emas, fields.highs, fields.weights)
         grid = list(dict.fromkeys((ema, *_acting(weight, high)) for ema, high, weight in every))
         read = (*fae.tokenizer.decodes, "generator", *(("guide",) if fields.kind == "auto" else ()))
-        weights = {ema: fae.hashes(read, ema) for ema in emas}  # read by all hosts
+        weights = {ema: fae.hashes(read, ema) for ema in emas}  # read by all hosts; refuses what was not kept
+        real, reference = real_side(fae, self.streams, fields.metrics, fields.samples)
         points: dict[str, dict[str, Any]] = {}
         for number, (ema, weight, high) in enumerate(grid, 1):
             intervals = make_schedule(((0.0, high, weight, fields.kind),))
