@@ -27,6 +27,7 @@ from fae_jax.nn.compute import from_step
 from fae_jax.nn.dense import weight_gradients
 from fae_jax.parallel.mesh import batch_sharding
 from fae_jax.parallel.rules import constrained, shardings
+from fae_jax.parallel.xla_flags import training_options
 from fae_jax.training.state import Player, PlayerState, RememberingState, Report, TrainState, state_shardings
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Array]]]
@@ -148,5 +149,9 @@ def compile_step(
             return train_step(players, parts, seed, state, frozen, batch, place)
 
     return jax.jit(
-        constrained(step, mesh), donate_argnums=0, in_shardings=(places, None, None), out_shardings=(places, None)
+        constrained(step, mesh),
+        donate_argnums=0,
+        in_shardings=(places, None, None),
+        out_shardings=(places, None),
+        compiler_options=training_options() if mesh.devices.flat[0].platform == "cpu" else None,
     )

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fae_jax.parallel import xla_flags
-from fae_jax.parallel.xla_flags import FLAGS, known, machine, set_flags
+from fae_jax.parallel.xla_flags import FLAGS, known, machine, set_flags, training_options
 
 
 @pytest.fixture
@@ -50,6 +53,22 @@ def test_only_flags_that_the_library_holds_are_set(library: Path):
     assert added == ("--xla_enable_async_all_gather=true", "--xla_tpu_overlap_compute_collective_tc=true")
     assert environment == {"LIBTPU_INIT_ARGS": " ".join(added)}
     assert known(FLAGS["v6e"], library) == added
+
+
+def test_products_of_a_training_step_stay_with_ynnpack_where_the_processor_has_amx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "with").write_text("model name\t: Xeon\nflags\t\t: fpu amx_bf16 amx_tile amx_int8\n")
+    (tmp_path / "without").write_text("model name\t: EPYC\nflags\t\t: fpu avx512f\n")
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=x {FLAGS['cpu'][0]}")
+    options = training_options(tmp_path / "with")
+    name = "xla_cpu_experimental_ynn_fusion_type"
+    assert options == {name: "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_DOT"}
+    x = jnp.ones((64, 64))
+    np.testing.assert_array_equal(jax.jit(lambda x: x @ x, compiler_options=options)(x), 64.0)
+    assert training_options(tmp_path / "without") is None and training_options(tmp_path / "nowhere") is None
+    monkeypatch.setenv("XLA_FLAGS", f"--{name}=LIBRARY_FUSION_TYPE_DOT")  # the user's own
+    assert training_options(tmp_path / "with") is None
 
 
 def test_a_value_that_the_library_does_not_know_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -39,6 +39,12 @@ def test_microbatches_equal_one_large_batch(parts: int):
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+def test_the_options_of_a_processor_reach_the_compiler(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fae_jax.training.step.training_options", lambda: {"xla_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        run({"toy": toy.player()}, [toy.batch(0)])
+
+
 @pytest.mark.parametrize("parts", [1, 4])
 def test_every_example_gets_its_own_key_whatever_the_microbatches(parts: int):
     """The gradient of Σ θ_i · noise(key_i) / b is each example's noise, so it shows who got which key."""
