@@ -114,7 +114,8 @@ def test_every_network_of_the_tables_is_looked_at():
     assert set(NETWORKS) == {case.split()[1] for case in CASES if case.startswith("networks")}
 
 
-PROGRAMS = {stage: (stage, {}) for stage in STAGES}
+# post_training has QR and SVD in it, whose products on a TPU are JAX's own
+PROGRAMS = {stage: (stage, {}) for stage in STAGES if stage != "post_training"}
 PROGRAMS["starflow"] = ("generator", {"generator.kind": "starflow"})
 PROGRAMS["mean_flow"] = ("generator", {"generator.kind": "mean_flow"})
 
