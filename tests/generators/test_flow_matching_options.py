@@ -84,7 +84,7 @@ def test_both_heads_are_trained_towards_the_velocity_and_the_last_one_also_in_di
 def test_a_fresh_network_which_gives_zeros_has_a_slope(fields: dict[str, str]):
     small = {"width": "16", "heads": "2", "hidden": "32"}
     kind = fields.get("generator.kind", "")
-    fields |= {
+    fields = fields | {
         f"generator.{kind}.{'dit.' * (kind == 'mean_flow')}{name}": value for name, value in small.items() if kind
     }
     config = check(override(load_config(str(TINY)), fields.items()))
